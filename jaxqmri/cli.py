@@ -1,0 +1,319 @@
+"""The command `jaxqmri`: words in, exit codes out, no science.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 a bug, 2 usage, 3 no usable input, 4 corrupt or
+inconsistent input, 5 missing or implausible metadata, 6 output not writable, 8 data set unavailable, 9 no such device
+or out of memory, 130 interrupted. Nothing heavy is imported before it is known to be needed.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .jobs import JobResult
+
+DEMO_FOLDER = "jaxqmri-demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; never raises, save what `--debug` asks to see."""
+    started = time.perf_counter()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    with _stop_on_sigterm():
+        try:
+            with _warnings_in_one_line(arguments):
+                arguments.run(arguments, started)
+        except KeyboardInterrupt:
+            print("jaxqmri: interrupted; no half-written file was left", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+            sys.stderr.close()
+            return 0
+        except Exception as error:
+            return _report_error(error, debug=arguments.debug)
+    return 0
+
+
+def _report_error(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    code = getattr(error, "exit_code", None)
+    text = " ".join(str(error).split())
+    if code is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text):
+        code, text = 9, "out of memory; map fewer slices at once, or choose another --device"
+    if code is None:
+        code = 1
+        text = f"unexpected {type(error).__name__}: {text}. This is a bug; please report it with the output of --debug"
+    print(f"jaxqmri: error: {text}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, so that temporary files are removed."""
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread, where nobody sends signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _warnings_in_one_line(arguments: argparse.Namespace) -> Iterator[None]:
+    """What was mended in the input is said in one line each; other libraries' warnings only with -v."""
+
+    def show(message, category, *_args, **_kwargs):
+        ours = category.__name__ == "InputWarning"
+        if arguments.debug or arguments.verbose or (ours and not arguments.quiet):
+            print(f"jaxqmri: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield
+
+
+# --- the words --------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"jaxqmri {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+
+    t2star = _command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
+    _add_input(t2star)
+    t2star.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
+    t2star.add_argument(
+        "--method", choices=("lm", "loglinear", "adam"), default="lm",
+        help="lm: exact least squares (default); loglinear: weighted straight line through the logarithm; "
+        "adam: 20 000 Adam steps, as in the ISMRM 2024 example",
+    )  # fmt: skip
+    t2star.add_argument(
+        "--mask", metavar="FILE|auto|none", default="none",
+        help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
+    )  # fmt: skip
+    _add_job_options(t2star)
+
+    demo = _command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
+    demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER), help="default: %(default)s")
+    _add_job_options(demo)
+
+    inspect = _command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
+    _add_input(inspect)
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+
+    doctor = _command(commands, "doctor", _doctor, "versions, devices, cache and DICOM codecs of this installation")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    data = _command(commands, "data", _data_list, "public data sets")
+    actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="action", required=True)
+    listing = _command(actions, "list", _data_list, "what there is")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    fetch = _command(actions, "fetch", _data_fetch, "download, verify and unpack one")
+    fetch.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    description = summary[0].upper() + summary[1:] + "."
+    parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="name every file passed over")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", metavar="INPUT", type=Path, nargs="+", help="folder of DICOM or NIfTI files, or the files themselves"
+    )
+    parser.add_argument(
+        "--te-ms", metavar="MS", type=_milliseconds, nargs="+", action="extend",
+        help="echo times in milliseconds, instead of those in the files, in the order of acquisition",
+    )  # fmt: skip
+
+
+def _add_job_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="NAME", help="cpu, gpu, tpu or e.g. gpu:1; default: the fastest there is")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
+    parser.add_argument("--no-report", action="store_true", help="maps only, no picture and no report")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def _milliseconds(text: str) -> list[float]:
+    """'2 4', '2,4' and '2, 4' all mean two echo times."""
+    return [float(word) for word in text.split(",") if word.strip()]
+
+
+def _echo_times(arguments: argparse.Namespace) -> list[float] | None:
+    """--te-ms in seconds; nargs gives a list of lists."""
+    if arguments.te_ms is None:
+        return None
+    return [1e-3 * te for group in arguments.te_ms for te in group]
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def _t2star(arguments: argparse.Namespace, started: float) -> None:
+    from .jobs import run_t2star
+
+    with _device(arguments.device):
+        result = run_t2star(
+            arguments.inputs,
+            arguments.out,
+            method=arguments.method,
+            mask=arguments.mask,
+            te=_echo_times(arguments),
+            overwrite=arguments.overwrite,
+            report=not arguments.no_report,
+            quiet=arguments.quiet,
+            timings={"starting": time.perf_counter() - started},
+        )
+    _print_result(result, arguments)
+
+
+def _demo(arguments: argparse.Namespace, started: float) -> None:
+    from .demo import run_demo
+
+    with _device(arguments.device):
+        result = run_demo(
+            arguments.out,
+            overwrite=arguments.overwrite,
+            report=not arguments.no_report,
+            quiet=arguments.quiet,
+            timings={"starting": time.perf_counter() - started},
+        )
+    _print_result(result, arguments)
+
+
+def _inspect(arguments: argparse.Namespace, started: float) -> None:
+    from .inspection import inspect_images
+
+    found = inspect_images(arguments.inputs, _echo_times(arguments))
+    print(json.dumps(found.facts(), indent=2) if arguments.json else found.text(verbose=arguments.verbose))
+
+
+def _doctor(arguments: argparse.Namespace, started: float) -> None:
+    from .inspection import installation
+
+    facts = installation()
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            print(f"{name:<18} {value}")
+
+
+def _data_list(arguments: argparse.Namespace, started: float) -> None:
+    from .io.datasets import list_datasets
+
+    listings = list_datasets()
+    if arguments.json:
+        facts = [
+            {"name": d.name, "doi": d.doi, "folder": str(folder), "cached": cached} for d, folder, cached in listings
+        ]
+        print(json.dumps(facts, indent=2))
+        return
+    for dataset, folder, cached in listings:
+        print(f"{dataset.name}: {dataset.title}")
+        print(f"  {dataset.description}; {dataset.size_kb:g} kB, doi:{dataset.doi}")
+        print(f"  in {folder}" if cached else f"  not fetched; jaxqmri data fetch {dataset.name}")
+
+
+def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
+    from .io.datasets import fetch
+
+    print(fetch(arguments.name, progress=not arguments.quiet))
+
+
+@contextmanager
+def _device(name: str | None) -> Iterator[None]:
+    """Makes the device called `name` the one that everything runs on."""
+    if name is None:
+        yield
+        return
+    import jax
+
+    from .io.errors import DeviceError
+
+    kind, _, index = name.partition(":")
+    try:
+        device = jax.devices(kind)[int(index or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        there = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+        raise DeviceError(f"--device {name}: not on this machine, which has {there}; see jaxqmri doctor") from error
+    with jax.default_device(device):
+        yield
+
+
+# --- the results ------------------------------------------------------------------------------------------------------
+
+
+def _print_result(result: "JobResult", arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps(result.summary(), indent=2, allow_nan=False))
+        return
+    if not arguments.quiet:
+        print("\n".join(_summary_lines(result)))
+
+
+def _summary_lines(result: "JobResult") -> Iterator[str]:
+    summary = result.summary()
+    te_ms = [1e3 * te for te in summary["echo_times_s"]]
+    yield f"input           {len(te_ms)} echoes, TE {te_ms[0]:g} ... {te_ms[-1]:g} ms, {summary['n_voxels']} voxels"
+    if maps := summary["maps"]:
+        low, median, high = (1e3 * maps["T2starmap"][key] for key in ("q25", "median", "q75"))
+        yield f"T2*             {median:.2f} ms median, quartiles {low:.2f} ... {high:.2f} ms"
+        yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
+    shares = (f"{name} {100 * n / summary['n_voxels']:.1f} %" for name, n in summary["status"].items())
+    yield f"voxels          {', '.join(shares)}"
+    if result.regions:
+        yield from ("", *_table(result.regions), "")
+    seconds = (f"{step} {spent:.2f} s" for step, spent in summary["timings_s"].items())
+    yield f"time            {', '.join(seconds)}"
+    yield f"maps            {result.out}"
+    if "report.html" in result.files:
+        yield f"report          {result.out / 'report.html'}"
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    """First column to the left, numbers to the right."""
+    columns = list(rows[0])
+    lines = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *rest in lines:
+        numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        yield "  ".join([first.ljust(widths[0]), *numbers])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

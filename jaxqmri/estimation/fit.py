@@ -1,0 +1,280 @@
+"""Fits a signal model to every voxel: first guess, solver, error bars, and a reason where there is no answer."""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from ..models.base import Params, SignalModel, with_dtype
+from . import linalg
+from .noise import Gaussian
+from .solvers import LevenbergMarquardt, Problem, Solver
+
+DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
+
+
+class Status(enum.IntEnum):
+    """Why a voxel has an answer, or has none."""
+
+    OK = 0  # fitted
+    NO_SIGNAL = 1  # every measurement is zero
+    NOT_FINITE = 2  # a measurement or a known parameter is NaN or infinite
+    NOT_CONVERGED = 3  # the solver did not reach a minimum
+    AT_BOUND = 4  # a parameter ran to the end of what the protocol can tell apart (a constant or rising signal)
+    UNIDENTIFIABLE = 5  # the measurements do not determine all the parameters
+    MASKED = 6  # outside the mask, not fitted
+
+
+class FitResult(NamedTuple):
+    """Maps of a fit, each with the leading shape of the signal.
+
+    Attributes:
+        params: the model's NamedTuple; NaN where `status` is not OK.
+        stderr: standard errors in the units of the parameters, 0 for known ones; NaN where there are as many
+            measurements as parameters and no `sigma` was given.
+        residual: root mean square of the misfit [units of the signal].
+        status: `Status` codes.
+    """
+
+    params: Params
+    stderr: Params
+    residual: Float[Array, "*voxel"]
+    status: Int[Array, "*voxel"]
+
+
+def fit(
+    model: SignalModel,
+    signal: Float[ArrayLike, "*voxel n"],
+    *,
+    known: Mapping[str, ArrayLike] | None = None,
+    init: Params | None = None,
+    solver: Solver | None = None,
+    noise: Gaussian | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> FitResult:
+    """Fits `model` to every voxel by nonlinear least squares.
+
+    Standard errors come from the curvature at the solution, sqrt(diag((J'J)^-1) s^2), with the noise variance s^2
+    either given (`noise=Gaussian(sigma)`) or taken from the residuals, sum(r^2) / (n - p). In the second case
+    (estimate - truth) / stderr follows Student's t with n - p degrees of freedom.
+    Source: Seber, Wild, Nonlinear Regression (1989), ch. 5.
+
+    Args:
+        model: the signal model; holds the protocol.
+        signal: real measurements on the LAST axis, in protocol order; any leading shape [a.u.]. The precision of the
+            fit follows it; integers are fitted in float32.
+        known: parameters not to be fitted, by field name: a number or a map with the leading shape of `signal`, e.g.
+            `{"b1": b1_map, "t1": 1.0}`. All others are fitted.
+        init: start of the search, the model's NamedTuple of numbers or maps; None: the model's own guess.
+        solver: how to search; None: `LevenbergMarquardt()`.
+        noise: what is known of the noise; None: `Gaussian()`, its level taken from the residuals.
+        batch_size: voxels solved at once; None: 32768. Changes memory and speed, never the result.
+        progress: called with the number of voxels done after each batch.
+
+    Returns:
+        Maps with the leading shape of `signal`. A voxel without a trustworthy answer is NaN in every map and says why
+        in `status`; it never raises and never affects its neighbours.
+
+    Raises:
+        ValueError: the last axis does not match the protocol, the signal is complex, `known` or `init` name no
+            parameter or do not fit the voxels, there are fewer measurements than free parameters, `batch_size` is
+            below 1, or the solver does not know the model.
+    """
+    signal = jnp.asarray(signal)
+    if jnp.iscomplexobj(signal):
+        raise ValueError("signal is complex, the model is of magnitudes; fit jnp.abs(signal).")
+    signal = signal.astype(jnp.promote_types(signal.dtype, jnp.float32))
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    known, noise, solver = dict(known or {}), noise or Gaussian(), solver or LevenbergMarquardt()
+    free = _free_parameters(model, signal.shape, known)
+    *voxel_shape, n = signal.shape
+    voxels = _Voxels(
+        signal=signal.reshape(-1, n),
+        known={name: _voxel_map(name, value, voxel_shape, signal.dtype) for name, value in known.items()},
+        init=None
+        if init is None
+        else tuple(_voxel_map(f"init.{name}", getattr(init, name), voxel_shape, signal.dtype) for name in free),
+        sigma=None if noise.sigma is None else _voxel_map("noise.sigma", noise.sigma, voxel_shape, signal.dtype),
+    )
+    model = with_dtype(model, signal.dtype)
+    result = _in_batches(model, solver, free, voxels, batch_size or DEFAULT_BATCH_SIZE, progress)
+    return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
+
+
+class _Voxels(eqx.Module):
+    """Everything that differs from voxel to voxel, voxels first."""
+
+    signal: Float[Array, "voxel n"]
+    known: dict[str, Float[Array, " voxel"]]
+    init: tuple[Float[Array, " voxel"], ...] | None
+    sigma: Float[Array, " voxel"] | None
+
+
+def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[str, Any]) -> tuple[str, ...]:
+    fields = model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
+    if unknown := sorted(set(known) - set(fields)):
+        raise ValueError(f"known names {unknown}, but {type(model).__name__} has the parameters {list(fields)}.")
+    if not shape or shape[-1] != model.n_measurements:
+        raise ValueError(
+            f"signal has {shape[-1] if shape else 0} measurements on its last axis (shape {shape}), but the model's "
+            f"protocol has {model.n_measurements}. Move the measurement axis last, or check the protocol."
+        )
+    free = tuple(name for name in fields if name not in known)
+    if not free:
+        raise ValueError(f"known fixes every parameter of {type(model).__name__}; nothing is left to fit.")
+    if shape[-1] < len(free):
+        raise ValueError(f"{shape[-1]} measurements cannot determine {len(free)} parameters {list(free)}; fix some.")
+    return free
+
+
+def _voxel_map(name: str, value: ArrayLike, voxel_shape: list[int], dtype: Any) -> Float[Array, " voxel"]:
+    value = jnp.asarray(value, dtype)
+    try:
+        return jnp.broadcast_to(value, voxel_shape).ravel()
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has shape {value.shape}, but the signal has voxels of shape {tuple(voxel_shape)}; "
+            "give a number or a map of that shape."
+        ) from error
+
+
+def _in_batches(
+    model: SignalModel,
+    solver: Solver,
+    free: tuple[str, ...],
+    voxels: _Voxels,
+    batch_size: int,
+    progress: Callable[[int], None] | None,
+) -> FitResult:
+    n_voxels = voxels.signal.shape[0]
+    step = min(batch_size, max(n_voxels, 1))
+    width = _compiled_width(step)
+    batches = []
+    for start in range(0, max(n_voxels, 1), step):
+        batch = jax.tree.map(lambda leaf, start=start: _padded(leaf[start : start + step], width), voxels)
+        result = _fit_batch(model, solver, free, batch)
+        batches.append(jax.tree.map(lambda leaf, start=start: leaf[: min(step, n_voxels - start)], result))
+        if progress is not None:
+            jax.block_until_ready(batches[-1])
+            progress(min(step, n_voxels - start))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+
+
+def _compiled_width(n_voxels: int) -> int:
+    """Up to one eighth more voxels, so that masks of any size share few compiled shapes: at most 8 per doubling.
+
+    Whole vectors of the processor: the odd voxels at the end of a loop would be rounded differently.
+    """
+    granule = max(2 ** (n_voxels.bit_length() - 4), 64)
+    return -(-n_voxels // granule) * granule
+
+
+def _padded(leaf: Array, size: int) -> Array:
+    missing = size - leaf.shape[0]
+    return leaf if missing == 0 else jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+
+
+@eqx.filter_jit
+def _fit_batch(model: SignalModel, solver: Solver, free: tuple[str, ...], voxels: _Voxels) -> FitResult:
+    finite = jnp.all(jnp.isfinite(voxels.signal), axis=-1)
+    for value in voxels.known.values():
+        finite &= jnp.isfinite(value)
+    has_signal = jnp.any(voxels.signal != 0, axis=-1)
+    usable = finite & has_signal
+    # No NaN reaches the solver: a falling line stands in for voxels that cannot be fitted.
+    stand_in = jnp.linspace(1.0, 0.5, voxels.signal.shape[-1], dtype=voxels.signal.dtype)
+    signal = jnp.where(usable[:, None], voxels.signal, stand_in)
+    known = {name: jnp.where(usable, value, 1.0) for name, value in voxels.known.items()}
+    problem = _problem(model, free, signal, known, voxels.init)
+
+    values, converged = solver.solve(problem)
+    status = jnp.select(
+        [~finite, ~has_signal, _at_bound(problem, values), ~converged],
+        [Status.NOT_FINITE, Status.NO_SIGNAL, Status.AT_BOUND, Status.NOT_CONVERGED],
+        Status.OK,
+    )
+    values = tuple(jnp.where(status == Status.OK, v, s) for v, s in zip(values, problem.start, strict=True))
+    sigma = None if voxels.sigma is None else voxels.sigma / problem.scale
+    stderr, residual, identified = _error_bars(problem, values, sigma)
+    status = jnp.where((status == Status.OK) & ~identified, Status.UNIDENTIFIABLE, status)
+    return _maps(problem, known, values, stderr, residual, status)
+
+
+def _problem(model, free, signal, known, init) -> Problem:
+    """The batch in unit scale, measurements first, with its start and its bounds."""
+    scale = jnp.max(jnp.abs(signal), axis=-1)
+    unit = (signal / scale[:, None]).T
+    if model.amplitude in known:
+        known = known | {model.amplitude: known[model.amplitude] / scale}
+    if init is None:
+        guess = jax.vmap(model.initial_guess, in_axes=-1)(unit)
+        start = tuple(getattr(guess, name) for name in free)
+    else:
+        start = tuple(v / scale if name == model.amplitude else v for name, v in zip(free, init, strict=True))
+    limits = model.limits()
+    lower, upper = [], []
+    for name in free:
+        low, high = getattr(limits, name)
+        if name == model.amplitude and name not in model.signed:
+            low, high = _AMPLITUDE_RANGE
+        lower.append(jnp.full_like(scale, low))
+        upper.append(jnp.full_like(scale, high))
+    start = tuple(
+        jnp.where(jnp.isfinite(s), jnp.clip(s, low, high), low)
+        for s, low, high in zip(start, lower, upper, strict=True)
+    )
+    return Problem(model, unit, scale, known, start, tuple(lower), tuple(upper), free)
+
+
+# Of a positive amplitude, relative to the largest measurement. The lower end is reached by signals that are negative
+# throughout; the upper one would need a decay by exp(-14) before the first echo.
+_AMPLITUDE_RANGE = (1e-6, 1e6)
+
+
+def _at_bound(problem: Problem, values) -> Array:
+    at_bound = jnp.zeros(problem.scale.shape, bool)
+    slack = 1e-5  # rounding of exp(log(bound))
+    for v, low, high in zip(values, problem.lower, problem.upper, strict=True):
+        width = slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)
+        at_bound |= (v <= low + width) | (v >= high - width)
+    return at_bound
+
+
+def _error_bars(problem: Problem, values, sigma) -> tuple[tuple[Array, ...], Array, Array]:
+    """Standard errors (unit scale), rms misfit (unit scale), and whether J'J can be inverted."""
+    cost, _, curvature = problem.normal_equations(problem.coordinates(values))
+    n, p = problem.signal.shape[0], len(values)
+    variance = (jnp.full_like(cost, jnp.nan) if n == p else cost / (n - p)) if sigma is None else sigma**2
+    inverse = linalg.inverse_diagonal(linalg.cholesky(curvature))
+    identified = jnp.all(jnp.isfinite(jnp.stack(inverse)), axis=0)
+    stderr = tuple(
+        jnp.sqrt(d * variance) * (1.0 if name in problem.model.signed else v)  # d(value) = value d(log value)
+        for name, v, d in zip(problem.free, values, inverse, strict=True)
+    )
+    return stderr, jnp.sqrt(cost / n), identified
+
+
+def _maps(problem: Problem, known, values, stderr, residual, status) -> FitResult:
+    """Back to scanner units, with NaN wherever there is no answer."""
+    model = problem.model
+    ok = status == Status.OK
+    fitted = dict(zip(problem.free, zip(values, stderr, strict=True), strict=True))
+
+    def in_scanner_units(name: str, value: Array) -> Array:
+        return jnp.where(ok, value * problem.scale if name == model.amplitude else value, jnp.nan)
+
+    fields = model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
+    params = {n: in_scanner_units(n, fitted[n][0]) if n in fitted else jnp.where(ok, known[n], jnp.nan) for n in fields}
+    errors = {n: in_scanner_units(n, fitted[n][1]) if n in fitted else jnp.where(ok, 0.0, jnp.nan) for n in fields}
+    return FitResult(
+        params=model.parameters(**params),
+        stderr=model.parameters(**errors),
+        residual=jnp.where(ok, residual * problem.scale, jnp.nan),
+        status=status.astype(jnp.int32),
+    )

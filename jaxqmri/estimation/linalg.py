@@ -1,0 +1,46 @@
+"""Symmetric positive-definite systems of a few unknowns, one per voxel, with every matrix element a vector of voxels.
+
+Unrolled in Python: on batches of 2x2 ... 6x6 this beats `jnp.linalg.solve` by more than ten times, since voxels stay
+contiguous. Matrices are lower triangles, `matrix[row][column]` with `column <= row`.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Vector = tuple[Float[Array, " voxel"], ...]
+LowerTriangle = tuple[tuple[Float[Array, " voxel"], ...], ...]
+
+
+def cholesky(matrix: LowerTriangle) -> LowerTriangle:
+    """Lower factor L of matrix = L L'. NaN where the matrix is not positive definite."""
+    factor: list[list[Float[Array, " voxel"]]] = []
+    for i, row in enumerate(matrix):
+        factor.append([])
+        for j in range(i + 1):
+            rest = row[j]
+            for k in range(j):
+                rest = rest - factor[i][k] * factor[j][k]
+            factor[i].append(jnp.sqrt(rest) if i == j else rest / factor[j][j])
+    return tuple(map(tuple, factor))
+
+
+def solve(factor: LowerTriangle, right: Vector) -> Vector:
+    """x of L L' x = right."""
+    size = len(right)
+    x = list(right)
+    for i in range(size):
+        for k in range(i):
+            x[i] = x[i] - factor[i][k] * x[k]
+        x[i] = x[i] / factor[i][i]
+    for i in reversed(range(size)):
+        for k in range(i + 1, size):
+            x[i] = x[i] - factor[k][i] * x[k]
+        x[i] = x[i] / factor[i][i]
+    return tuple(x)
+
+
+def inverse_diagonal(factor: LowerTriangle) -> Vector:
+    """Diagonal of the inverse of L L'."""
+    one = jnp.ones_like(factor[0][0])
+    unit = [tuple(one if i == k else 0 * one for i in range(len(factor))) for k in range(len(factor))]
+    return tuple(solve(factor, e)[k] for k, e in enumerate(unit))

@@ -1,0 +1,1 @@
+"""What scanners write and viewers read: numpy only, never JAX."""

@@ -1,0 +1,199 @@
+"""What lies in a folder of DICOM files, from the headers alone: stacks of like images, and what was passed over."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from . import dicom_header as header
+from .dicom_header import Frame
+from .dicom_stack import Stack, find_stacks
+from .errors import CorruptInputError, InputWarning, NoInputError, UsageError
+from .series import check_echo_times
+
+EMPTY = "empty file"
+NOT_DICOM = "not DICOM"
+FALSE_DICOM = "not DICOM in spite of its name"
+UNREADABLE = "not readable"
+_WORTH_A_WARNING = (
+    EMPTY,
+    FALSE_DICOM,
+    UNREADABLE,
+    header.ENHANCED,
+    header.MOSAIC,
+    header.MULTIFRAME,
+    header.LOCALIZER,
+    header.DERIVED_MAP,
+    header.UNPLACED,
+)
+_DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
+_STAY_ON_DISK = 1024  # bytes; larger values (pixels, vendors' protocols) are read when asked for
+_MR_STORAGE = "1.2.840.10008.5.1.4.1.1."
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True, eq=False)
+class DicomScan:
+    """What was found.
+
+    Attributes:
+        source: what was scanned, as the caller wrote it.
+        stacks: candidates, by series number.
+        skipped: reason -> names of the files passed over for it.
+        te: (echo,) echo times the caller gave [s], or None.
+    """
+
+    source: str
+    stacks: tuple[Stack, ...]
+    skipped: Mapping[str, tuple[str, ...]]
+    te: np.ndarray | None = None
+
+
+def scan_dicom(path: PathLike | Iterable[PathLike], te: Sequence[float] | np.ndarray | None = None) -> DicomScan:
+    """Groups the DICOM files of a folder into stacks, without reading pixels.
+
+    Args:
+        path: a folder (searched recursively, links followed once), a file, or several of either.
+        te: (echo,) echo times that replace those in the files [s]; they go to the images of a slice in order of
+            Echo Number(s) (0018,0086) or, where that does not tell them apart, of Instance Number (0020,0013); to
+            series of one echo each in order of Series Number (0020,0011).
+
+    Returns:
+        Stacks, files passed over, and the echo times in use.
+
+    Raises:
+        NoInputError: a path does not exist, or no DICOM file is there.
+        CorruptInputError: a file announces itself as DICOM and cannot be parsed, or ends before its pixels.
+        MetadataError: `te` cannot be echo times.
+        UsageError: `te` names an echo time twice, or the images of a slice cannot be put in order for it.
+    """
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
+    source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
+    given = _check_given(te)
+    frames, skipped = _read_frames(_find_files(paths))
+    if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE}:
+        raise NoInputError(f"no DICOM or NIfTI images found in {source}{in_brackets(skipped)}; check the path.")
+    _warn_of(skipped)
+    return DicomScan(source, find_stacks(frames, given), skipped, given)
+
+
+def in_brackets(skipped: Mapping[str, Sequence[str]]) -> str:
+    """' (passed over: 3 not DICOM, 1 empty file)', or nothing."""
+    counts = ", ".join(f"{len(names)} {reason}" for reason, names in sorted(skipped.items()))
+    return f" (passed over: {counts})" if counts else ""
+
+
+def _check_given(te: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
+    if te is None:
+        return None
+    given = np.asarray(te, np.float64)
+    if given.ndim != 1 or not given.size:
+        raise UsageError(f"te must be a list of echo times in seconds, got shape {given.shape}.")
+    check_echo_times(given, "the given echo times (te, --te-ms)")
+    if len(np.unique(given)) < len(given):
+        raise UsageError("the given echo times (te, --te-ms) name one echo time twice; give one per echo.")
+    return given
+
+
+def _find_files(paths: Iterable[Path]) -> list[Path]:
+    """Every file at or below the paths, once, even through links that form a loop."""
+    found: dict[Path, Path] = {}
+    visited: set[Path] = set()
+    waiting = list(paths)
+    for path in waiting:
+        if not path.exists():
+            raise NoInputError(f"{path}: no such file or folder; check the path.")
+    while waiting:
+        path = waiting.pop()
+        try:
+            real = path.resolve()
+            if path.is_dir():
+                if real not in visited:
+                    visited.add(real)
+                    waiting.extend(path.iterdir())
+            elif path.is_file() or path.is_symlink():  # a link to nowhere counts as unreadable
+                found.setdefault(real, path)
+        except (OSError, RuntimeError):  # a link to itself (RuntimeError before Python 3.13), a closed folder
+            found.setdefault(path.absolute(), path)
+    return sorted(found.values())
+
+
+def _read_frames(paths: Iterable[Path]) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
+    frames: list[Frame] = []
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        parsed = _parse(path)
+        frame, reason = (None, parsed) if isinstance(parsed, str) else _examine(path, parsed)
+        if frame is None:
+            skipped[str(reason)].append(path.name)
+        else:
+            frames.append(frame)
+    return frames, {reason: tuple(sorted(names)) for reason, names in skipped.items()}
+
+
+def _examine(path: Path, dataset: Dataset) -> tuple[Frame | None, str | None]:
+    """The image a file holds, or why it is passed over."""
+    try:
+        if not header.sop_class_uid(dataset).is_valid:
+            raise ValueError("no valid SOPClassUID (0008,0016)")
+        reason = header.reason_to_skip(dataset)
+        return (None, reason) if reason else (header.read_frame(dataset, path.name), header.UNPLACED)
+    except CorruptInputError:
+        raise
+    except Exception as error:  # a damaged value is found when it is converted, in as many ways as there are types
+        raise _damaged(path, error) from error
+
+
+def _parse(path: Path) -> Dataset | str:
+    """The parsed file with its pixels left on disk, or the reason why it is none."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except OSError:
+        return UNREADABLE
+    if not start:
+        return NOT_DICOM if path.name.startswith(".") else EMPTY
+    not_dicom = FALSE_DICOM if path.suffix.lower() in _DICOM_SUFFIXES else NOT_DICOM
+    has_preamble = start[128:] == b"DICM"
+    # Without the preamble a data set starts with a low group number; pydicom's force reads any text as DICOM.
+    if not has_preamble and start[:2] not in (b"\x02\x00", b"\x08\x00"):
+        return not_dicom
+    try:
+        dataset = pydicom.dcmread(path, defer_size=_STAY_ON_DISK, force=not has_preamble)
+        return dataset if has_preamble or _plausible(dataset) else not_dicom
+    except Exception as error:  # the parser can stumble over arbitrary bytes in any way
+        if not has_preamble:
+            return not_dicom
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CorruptInputError:
+    reason = " ".join(str(error).split())[:120]
+    return CorruptInputError(
+        f"{path.name}: its DICOM header cannot be read ({reason}); the file is damaged. Copy it again or take it out."
+    )
+
+
+def _plausible(dataset: Dataset) -> bool:
+    """Whether a file without preamble is DICOM after all; fills in the transfer syntax it was read with."""
+    if not str(dataset.get("SOPClassUID", "")).startswith(_MR_STORAGE):
+        return False
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        return True
+    return UID(syntax).is_transfer_syntax
+
+
+def _warn_of(skipped: Mapping[str, Sequence[str]]) -> None:
+    counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _WORTH_A_WARNING if reason in skipped)
+    if counts:
+        warnings.warn(f"files passed over: {counts}; `jaxqmri inspect -v` names them.", InputWarning, stacklevel=3)

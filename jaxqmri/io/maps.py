@@ -1,0 +1,188 @@
+"""Parameter maps as files: the names, units and meanings of the maps, and how they are written.
+
+Every map becomes a NIfTI image on the grid of the series and a JSON sidecar in the words of BIDS (quantitative MRI
+derivatives, BIDS 1.11).
+"""
+
+import gzip
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+
+from .atomic import check_writable, output_errors, strict_json, write_files
+from .errors import OutputError
+from .nifti_file import same_grid
+from .series import ImageSeries
+
+
+class MapKind(NamedTuple):
+    """What a map holds."""
+
+    units: str
+    description: str
+
+
+MAP_KINDS = {
+    "T2starmap": MapKind("s", "effective transverse relaxation time T2*"),
+    "T2map": MapKind("s", "transverse relaxation time T2"),
+    "T1map": MapKind("s", "longitudinal relaxation time T1"),
+    "R2starmap": MapKind("1/s", "effective transverse relaxation rate R2* = 1 / T2*"),
+    "R2map": MapKind("1/s", "transverse relaxation rate R2 = 1 / T2"),
+    "R1map": MapKind("1/s", "longitudinal relaxation rate R1 = 1 / T1"),
+    "S0map": MapKind("arbitrary", "signal at echo time zero"),
+    "M0map": MapKind("arbitrary", "equilibrium magnetisation times receiver gain"),
+    "TB1map": MapKind("relative", "transmit field: true flip angle / nominal flip angle"),
+    "residual": MapKind("1", "relative error of the fit, sum |q - x| / sum |x| over the measurements x, model q"),
+    "status": MapKind("1", "how the fit of the voxel ended, as a code"),
+}
+NO_ERROR_BARS = ("residual", "status")
+
+
+class Maps(dict[str, np.ndarray]):
+    """Maps (x, y, z) by name, with how they were estimated.
+
+    Attributes:
+        metadata: what goes into every sidecar beside the facts about the map: BIDS keys such as
+            `EstimationAlgorithm`, and anything JSON can hold. `Levels`, code -> meaning, goes to `status` alone.
+    """
+
+    def __init__(self, maps: Mapping[str, np.ndarray] | None = None, metadata: Mapping[str, Any] | None = None):
+        super().__init__(maps or {})
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+
+def map_kind(name: str) -> MapKind:
+    """Unit and meaning of a map.
+
+    Args:
+        name: one of `MAP_KINDS`, or `<name>_stderr`.
+
+    Returns:
+        Its unit and description.
+
+    Raises:
+        ValueError: no such map.
+    """
+    base = name.removesuffix("_stderr")
+    if base not in MAP_KINDS or (base != name and base in NO_ERROR_BARS):
+        raise ValueError(f"no map is called {name!r}; known are {', '.join(MAP_KINDS)} and <name>_stderr.")
+    kind = MAP_KINDS[base]
+    return kind if base == name else MapKind(kind.units, f"standard error of: {kind.description}")
+
+
+def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
+    """Makes sure, before anything is computed, that results can be written; creates the folder.
+
+    Args:
+        folder: where they are to go. It may lie inside an input folder or around it, but may not be one.
+        inputs: the files and folders read.
+        overwrite: whether files already there may be replaced.
+
+    Raises:
+        OutputError: it is a file, cannot be written, is an input folder, or is not empty.
+    """
+    folder = Path(folder)
+    with output_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: is a file, so no maps can be written into it; name a folder.")
+        sources = [path if path.is_dir() else path.parent for path in map(Path, inputs)]
+        if folder.resolve() in [source.resolve() for source in sources]:
+            raise OutputError(f"{folder}: is the input folder, where maps would be taken for images; name another.")
+        _refuse_to_mix(folder, overwrite)
+        check_writable(folder)
+
+
+def write_maps(
+    folder: str | Path, maps: Mapping[str, np.ndarray], series: ImageSeries, *, overwrite: bool = False
+) -> list[Path]:
+    """Writes each map as `<name>.nii.gz` with a `<name>.json`.
+
+    Values are float32 (`status` uint8) in the units of `MAP_KINDS`, NaN where there is no answer. The affine of the
+    series is in sform and qform; a sheared one, which no qform can hold, in the sform alone. Equal maps give equal
+    bytes. Either all files are written or, where the disk is full, none is changed.
+
+    Args:
+        folder: created where there is none.
+        maps: (x, y, z) arrays by name; a `Maps` tells the sidecars how they were estimated.
+        series: the images they were made of: grid, echo times, acquisition.
+        overwrite: whether existing files of these names may be replaced.
+
+    Returns:
+        The NIfTI files, in the order of `maps`.
+
+    Raises:
+        ValueError: an unknown name, a shape that is not the series', a status that is no code from 0 to 255.
+        OutputError: they cannot be written, or exist already.
+    """
+    folder = Path(folder)
+    metadata = dict(getattr(maps, "metadata", {}))
+    files: dict[Path, bytes] = {}
+    for name, values in maps.items():
+        image = _nifti(name, np.asarray(values), series)
+        # The sidecar first: an image that is there has its units beside it.
+        files[folder / f"{name}.json"] = strict_json(_sidecar(name, series, metadata)).encode()
+        files[folder / f"{name}.nii.gz"] = _gzip(image.to_bytes())
+    with output_errors(folder):
+        present = [path.name for path in files if path.exists()]
+    if present and not overwrite:
+        raise OutputError(f"{folder}: {', '.join(present)} already there; choose another folder or pass --overwrite.")
+    check_writable(folder)
+    write_files(files)
+    return [path for path in files if path.suffix == ".gz"]
+
+
+def _refuse_to_mix(folder: Path, overwrite: bool) -> None:
+    if overwrite or not folder.is_dir():
+        return
+    n_files = sum(not entry.name.startswith(".") for entry in folder.iterdir())
+    if n_files:
+        raise OutputError(f"{folder}: already has {n_files} files; choose another folder or pass --overwrite.")
+
+
+def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:
+    units = map_kind(name).units
+    shape = series.data.shape[:3]
+    if values.shape != shape:
+        raise ValueError(f"map {name} has shape {values.shape}, but the series has voxels {shape}.")
+    if not abs(np.linalg.det(series.affine[:3, :3])) > 0:  # also where it is NaN
+        raise ValueError(f"affine of the series has no inverse, so maps have no place: {series.affine.tolist()}.")
+    image = Nifti1Image(_codes(values) if name == "status" else values.astype(np.float32), None)
+    image.set_qform(series.affine, code=1)
+    if not same_grid(series.affine, np.asarray(image.get_qform())):
+        image.set_qform(series.affine, code=0)
+    image.set_sform(series.affine, code=1)
+    header: Any = image.header
+    header.set_xyzt_units("mm", "sec")
+    header["descrip"] = f"jaxqmri {name} [{units}]".encode()
+    return image
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    codes = values.astype(np.uint8)
+    if not np.array_equal(codes, values):
+        raise ValueError("map status must hold whole numbers from 0 to 255.")
+    return codes
+
+
+def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    kind = map_kind(name)
+    facts = {
+        "Description": kind.description,
+        "Units": kind.units,
+        "EchoTime": [float(f"{t:.12g}") for t in series.te],  # 4.611 ms is 0.004611 s, not 0.0046110000000000005
+    }
+    estimated = {key: value for key, value in metadata.items() if key not in facts and key != "Levels"}
+    levels = {"Levels": metadata["Levels"]} if name == "status" and "Levels" in metadata else {}
+    return {**facts, **levels, "SkullStripped": False, **series.acquisition, **estimated}
+
+
+def _gzip(data: bytes) -> bytes:
+    # GzipFile rather than gzip.compress: its header is the same on every system and Python.
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0, compresslevel=6) as file:
+        file.write(data)
+    return buffer.getvalue()

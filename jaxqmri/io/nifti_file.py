@@ -1,0 +1,184 @@
+"""One NIfTI file: what its header and sidecar say, and its voxels."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
+
+from .errors import CorruptInputError
+from .sidecar import component, read_sidecar, sidecar_echo_times
+
+NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
+NIFTI2_SIZES = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # sizeof_hdr = 540 in either byte order
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    HeaderDataError,
+    HeaderTypeError,
+    ImageFileError,
+    WrapStructError,
+)
+SAME_GRID = 1e-3  # of a voxel edge; the float32 quaternion of a qform leaves 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiImage:
+    """Header and sidecar of one file, no voxels.
+
+    Attributes:
+        path: the file.
+        shape: (x, y, z) or (x, y, z, volume).
+        affine: (4, 4) float64, voxel index -> RAS+ [mm].
+        te: EchoTime of the sidecar [s]: one, one per volume, or () where unknown.
+        component: "magnitude", "phase", "real", "imaginary" or "derived map".
+        slope: signal per stored value.
+        intercept: signal where the stored value is 0.
+        sidecar: its JSON; it may hold identity, so it is not for passing on.
+        remark: what is odd about its geometry, or "".
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    te: tuple[float, ...]
+    component: str
+    slope: float
+    intercept: float
+    sidecar: Mapping[str, Any]
+    remark: str
+
+    @property
+    def n_volumes(self) -> int:
+        return self.shape[3] if len(self.shape) == 4 else 1
+
+    @property
+    def is_scaled(self) -> bool:
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+
+def read_image(path: Path) -> NiftiImage:
+    """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not.
+
+    Args:
+        path: the file; gzip is recognised by content, not by name.
+
+    Returns:
+        What they say.
+
+    Raises:
+        CorruptInputError: no NIfTI header, complex or colour values, not 2 to 4 axes, no usable affine.
+        MetadataError: the sidecar is no JSON object or holds implausible echo times.
+    """
+    try:
+        header = _header(_read_bytes(path, 540))
+        shape = tuple(map(int, header.get_data_shape()))
+        dtype = header.get_data_dtype()
+        slope, intercept = header.get_slope_inter()  # None where the slope is 0 or NaN, which means "not scaled"
+        affine = np.array(header.get_best_affine(), dtype=np.float64)
+        remark = _remark(header, affine)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if dtype.kind not in "iuf":
+        kind = "complex" if dtype.kind == "c" else "colour"
+        raise CorruptInputError(f"{path.name}: holds {kind} values; take the magnitude and save it as a NIfTI file.")
+    if not np.all(np.isfinite(affine)) or np.linalg.det(affine[:3, :3]) == 0:
+        raise CorruptInputError(
+            f"{path.name}: its affine cannot be inverted (zero or not a number), so its voxels have no place; convert "
+            "the images again."
+        )
+    content = read_sidecar(path)
+    return NiftiImage(
+        path=path,
+        shape=_image_shape(shape, path),
+        affine=affine,
+        te=sidecar_echo_times(content, path),
+        component=component(path, content),
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        sidecar=content,
+        remark=remark,
+    )
+
+
+def read_voxels(image: NiftiImage) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the voxels of a file.
+
+    Args:
+        image: its header, by `read_image`.
+
+    Returns:
+        (x, y, z, volume) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value
+        is at the top of its range in any volume.
+
+    Raises:
+        CorruptInputError: truncated, or its checksum is wrong.
+    """
+    try:
+        content = _read_bytes(image.path)
+        kind = Nifti2Image if content[:4] in NIFTI2_SIZES else Nifti1Image
+        proxy: Any = kind.from_bytes(content).dataobj
+        wanted = proxy.offset + int(np.prod(proxy.shape, dtype=np.int64)) * proxy.dtype.itemsize
+        if len(content) < wanted:
+            raise EOFError(f"truncated: {len(content)} of {wanted} bytes")
+        stored = np.asarray(proxy.get_unscaled()).reshape((*image.shape[:3], image.n_volumes))
+    except UNREADABLE as error:
+        raise _unreadable(image.path, error) from error
+    values = stored * np.float64(image.slope) + image.intercept if image.is_scaled else stored
+    # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
+    whole = stored.dtype.kind in "iu" and not image.is_scaled
+    top = np.iinfo(stored.dtype).max if whole else np.inf
+    return values.astype(np.float32), np.any(stored == top, axis=-1)
+
+
+def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two (4, 4) affines [mm] agree to a thousandth of a voxel edge, element by element."""
+    edge = np.linalg.norm(a[:3, :3], axis=0).min()
+    return bool(np.allclose(a, b, rtol=0, atol=SAME_GRID * edge))
+
+
+def _read_bytes(path: Path, size: int = -1) -> bytes:
+    # nibabel stops reading at the last voxel and so never sees the checksum behind it.
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        return gzip.GzipFile(fileobj=file).read(size) if compressed else file.read(size)
+
+
+def _header(head: bytes) -> Nifti1Header:
+    if len(head) < 348:
+        raise EOFError("truncated within its header" if head else "empty file")
+    return Nifti2Header(head) if head[:4] in NIFTI2_SIZES else Nifti1Header(head[:348])
+
+
+def _remark(header: Nifti1Header, affine: np.ndarray) -> str:
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    if not sform and not qform:
+        return "neither sform nor qform is set, so the orientation is a guess"
+    if sform and qform and not same_grid(affine, np.asarray(header.get_qform())):
+        return "sform and qform disagree; the sform is used"
+    return ""
+
+
+def _image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise CorruptInputError(f"{path.name}: shape {shape} is neither (x, y, z) nor (x, y, z, echo); save it as one.")
+    return shape if len(shape) > 2 else (*shape, 1)
+
+
+def _unreadable(path: Path, error: Exception) -> CorruptInputError:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return CorruptInputError(f"{path.name}: not a readable NIfTI image ({reason}); copy or convert it again.")

@@ -1,0 +1,147 @@
+"""The JSON file beside a NIfTI image: what the header has no room for, above all the echo time [s].
+
+Keys and units are those of BIDS, which dcm2niix writes too. Only physics is passed on, key by key: a sidecar may also
+hold names and dates.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import MetadataError
+from .series import check_echo_times
+
+PHYSICS = (
+    "RepetitionTime",  # s
+    "FlipAngle",  # deg
+    "MagneticFieldStrength",  # T
+    "ImagingFrequency",  # MHz
+    "PixelBandwidth",  # Hz
+    "SliceThickness",  # mm
+    "SpacingBetweenSlices",  # mm
+    "EchoTrainLength",
+    "MRAcquisitionType",
+    "ScanningSequence",
+    "SequenceVariant",
+    "Manufacturer",
+    "ManufacturersModelName",
+)
+
+COMPONENTS = {
+    "M": "magnitude",
+    "MAGNITUDE": "magnitude",
+    "P": "phase",
+    "PHASE": "phase",
+    "R": "real",
+    "REAL": "real",
+    "I": "imaginary",
+    "IMAGINARY": "imaginary",
+}
+
+BIDS_PART = re.compile(r"(?:^|_)part-(mag|phase|real|imag)(?=_|$)")
+# dcm2niix appends a letter to names already taken: scan_e1_ph.nii, scan_e1_pha.nii.
+DCM2NIIX_PART = re.compile(r"_(phase|ph|real|imag)(?:diff|inary)?\d?[a-d]?$")
+ECHO_IN_NAME = re.compile(r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)")
+
+
+def stem(image: Path) -> str:
+    """File name without .nii or .nii.gz."""
+    return re.sub(r"\.nii(\.gz)?$", "", image.name, flags=re.IGNORECASE)
+
+
+def read_sidecar(image: Path) -> dict[str, Any]:
+    """Reads the JSON file named like an image.
+
+    Args:
+        image: the NIfTI file.
+
+    Returns:
+        Its content, {} where there is none.
+
+    Raises:
+        MetadataError: it is no JSON object. A byte order mark and any line ends are accepted.
+    """
+    path = image.with_name(stem(image) + ".json")
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise MetadataError(
+            f"{path}: not valid JSON ({reason}), so the echo time is unknown; convert the images again, or mend or "
+            "remove the file and give --te-ms."
+        ) from error
+    if not isinstance(content, dict):
+        raise MetadataError(f"{path}: holds a JSON {type(content).__name__}, not an object with EchoTime; mend it.")
+    return content
+
+
+def sidecar_echo_times(content: Mapping[str, Any], image: Path) -> tuple[float, ...]:
+    """Echo times of an image as its sidecar gives them.
+
+    Args:
+        content: the sidecar.
+        image: its image, for messages.
+
+    Returns:
+        EchoTime [s]: one, several (one per volume) or none where the key is missing.
+
+    Raises:
+        MetadataError: not numbers, or numbers that cannot be seconds.
+    """
+    value = content.get("EchoTime")
+    if value is None:
+        return ()
+    values = value if isinstance(value, list) else [value]
+    where = f"{stem(image)}.json: EchoTime"
+    if not values or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in values):
+        raise MetadataError(f"{where} is {json.dumps(value)}, not a number of seconds; mend it or give --te-ms.")
+    check_echo_times(np.array(values, dtype=np.float64), where)
+    return tuple(float(t) for t in values)
+
+
+def component(image: Path, content: Mapping[str, Any]) -> str:
+    """What the voxels are: "magnitude", "phase", "real", "imaginary" or "derived map" (a map the scanner made).
+
+    Said by the file name (BIDS `part-`, dcm2niix `_ph`, `_real`, `_imaginary`) or by ImageType; whichever of the two
+    says that it is no magnitude is believed. Where neither says anything it is taken to be a magnitude.
+    """
+    name = stem(image).lower()
+    part = BIDS_PART.search(name) or DCM2NIIX_PART.search(name)
+    said = [part[1][0].upper()] if part else []
+    image_type = content.get("ImageType")
+    words = [str(word).upper().replace("_", " ") for word in image_type[2:]] if isinstance(image_type, list) else []
+    said += [word.split()[0] for word in words if word.strip()]
+    found = [COMPONENTS[word] for word in said if word in COMPONENTS and COMPONENTS[word] != "magnitude"]
+    if found:
+        return found[0]
+    return "derived map" if any(word.endswith(" MAP") for word in words) else "magnitude"
+
+
+def echo_number(image: Path, content: Mapping[str, Any]) -> int | None:
+    """Place of the echo in its train: EchoNumber of the sidecar, else `echo-2` or `_e2` in the file name."""
+    number = content.get("EchoNumber")
+    if isinstance(number, int):
+        return number
+    named = ECHO_IN_NAME.findall(stem(image).lower())
+    return int(named[-1]) if named else None
+
+
+def series_key(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells one scanner series from another; equal for images without a word about it."""
+    return tuple(str(content.get(key, "")) for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
+
+
+def physics(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The acquisition under BIDS keys and units, as far as all sidecars agree on it; no identity, no dates."""
+    first, *others = contents
+    return {
+        key: first[key]
+        for key in PHYSICS
+        if isinstance(first.get(key), int | float | str) and all(other.get(key) == first[key] for other in others)
+    }

@@ -1,0 +1,119 @@
+"""The interface every estimator works on: a signal model holds the protocol and is called with the tissue.
+
+A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. Estimators work on whole batches laid out
+(measurement, voxel), voxels contiguous, and call `batched`; a model whose formula broadcasts overrides it.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float
+
+Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
+
+
+class SignalModel(eqx.Module):
+    """A pulse sequence with its protocol: tissue parameters in, measurements out.
+
+    Class variables:
+        parameters: the NamedTuple of tissue parameters the model takes.
+        amplitude: the field the signal is proportional to (S0, M0).
+        signed: the fields that may be zero or negative; all others are positive and are fitted in log space.
+    """
+
+    parameters: eqx.AbstractClassVar[type]
+    amplitude: eqx.AbstractClassVar[str]
+    signed: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abc.abstractmethod
+    def n_measurements(self) -> int:
+        """Length of the measurement axis."""
+
+    @abc.abstractmethod
+    def __call__(self, params: Params) -> Float[Array, " n"]:
+        """The measurements of one voxel."""
+
+    @abc.abstractmethod
+    def initial_guess(self, signal: Float[Array, " n"]) -> Params:
+        """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum."""
+
+    @abc.abstractmethod
+    def limits(self) -> Params:
+        """Per parameter the (lowest, highest) value this protocol can tell apart from the values beyond it."""
+
+    def batched(self, params: Params) -> Float[Array, "n voxel"]:
+        """The measurements of many voxels, from (voxel,) leaves; measurements FIRST, so that voxels are contiguous."""
+        return jax.vmap(self, out_axes=-1)(params)
+
+
+def simulate(model: SignalModel, params: Params, batch_size: int | None = None) -> Float[Array, "*voxel n"]:
+    """Signals of many voxels.
+
+    Args:
+        model: the signal model; holds the protocol.
+        params: the model's NamedTuple; its leaves (numbers or maps) broadcast against each other to `*voxel`.
+        batch_size: voxels simulated at once; None: all. Changes memory, never the result.
+
+    Returns:
+        Signals with the measurements on the last axis.
+
+    Raises:
+        ValueError: the leaves do not broadcast, or `params` is not the model's type.
+    """
+    if not isinstance(params, model.parameters):
+        raise ValueError(
+            f"params is a {type(params).__name__}, but {type(model).__name__} takes a {model.parameters.__name__}"
+            f"({', '.join(model.parameters._fields)})."  # pyright: ignore[reportAttributeAccessIssue]
+        )
+    leaves = [jnp.asarray(leaf) for leaf in params]
+    dtype = jnp.result_type(*leaves, jnp.float32 if all(_is_weak(leaf) for leaf in params) else leaves[0])
+    try:
+        shape = jnp.broadcast_shapes(*(leaf.shape for leaf in leaves))
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
+        raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
+    flat = type(params)(*(jnp.broadcast_to(leaf.astype(dtype), shape).ravel() for leaf in leaves))
+    model = with_dtype(model, dtype)
+    n_voxels = int(np.prod(shape))
+    size = n_voxels if batch_size is None else batch_size
+    batches = [
+        _simulate_batch(model, type(params)(*(leaf[start : start + size] for leaf in flat)))
+        for start in range(0, max(n_voxels, 1), max(size, 1))
+    ]
+    return jnp.concatenate(batches, axis=1).T.reshape(*shape, model.n_measurements)
+
+
+@eqx.filter_jit
+def _simulate_batch(model: SignalModel, params: Params) -> Float[Array, "n voxel"]:
+    return model.batched(params)
+
+
+def _is_weak(leaf: ArrayLike) -> bool:
+    """A Python number has no precision of its own; it takes that of the arrays beside it."""
+    return isinstance(leaf, bool | int | float)
+
+
+def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
+    """The same model with its floating-point protocol in `dtype`, so that arithmetic follows the signal."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
+
+
+def check_seconds(name: str, times: Float[Array, " n"], longest: float = 10.0) -> None:
+    """Refuses times that cannot be seconds.
+
+    Raises:
+        ValueError: negative, not finite, or longer than `longest`, as milliseconds would be.
+    """
+    if isinstance(times, Tracer):
+        return  # under a transformation the values are not known
+    values = np.asarray(times)
+    if not np.all(np.isfinite(values)) or np.any(values < 0):
+        raise ValueError(f"{name} must be finite and not negative [s], got {values}.")
+    if np.any(values > longest):
+        raise ValueError(f"{name} is in seconds, got up to {values.max():g} s; divide milliseconds by 1000.")

@@ -1,0 +1,22 @@
+"""Where the real scans are, and a seed for everything random."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real scans and golden maps; it is not part of the project."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("JAXQMRI_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"real test data not found at {folder}; set JAXQMRI_TEST_DATA to its folder")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20240504)
