@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy import ndimage
 
 from . import __version__
 from .estimation.fit import Status, fit
@@ -66,7 +65,7 @@ def t2star_map(
     error = relative_error(model, result.params, signal)
     values = {
         "T2starmap": result.params.t2,
-        "R2starmap": 1 / result.params.t2,
+        "R2starmap": 1 / np.asarray(result.params.t2),
         "S0map": result.params.s0,
         "T2starmap_stderr": result.stderr.t2,
         "residual": error,
@@ -76,6 +75,7 @@ def t2star_map(
     return Maps(maps, _metadata(model, solver))
 
 
+@eqx.filter_jit
 def relative_error(model: MonoExponential, params: Decay, signal: Float[Array, "*voxel n"]) -> Float[Array, "*voxel"]:
     """sum |q - x| / sum |x| over the measurements x of each voxel, with q what the model predicts.
 
@@ -97,6 +97,8 @@ def auto_mask(images: np.ndarray) -> Bool[np.ndarray, "x y z"]:
     Args:
         images: (x, y, z, echo), shortest echo first.
     """
+    from scipy import ndimage  # a quarter of a second to load
+
     first = np.nan_to_num(images[..., 0], nan=0.0, posinf=0.0, neginf=0.0)
     low, high = np.percentile(first, [2, 98])
     above = first > low + 0.1 * (high - low)

@@ -193,15 +193,14 @@ def _fit_batch(model: SignalModel, solver: Solver, free: tuple[str, ...], voxels
     known = {name: jnp.where(usable, value, 1.0) for name, value in voxels.known.items()}
     problem = _problem(model, free, signal, known, voxels.init)
 
-    values, converged = solver.solve(problem)
+    values, converged, equations = solver.solve(problem)
     status = jnp.select(
         [~finite, ~has_signal, _at_bound(problem, values), ~converged],
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.AT_BOUND, Status.NOT_CONVERGED],
         Status.OK,
     )
-    values = tuple(jnp.where(status == Status.OK, v, s) for v, s in zip(values, problem.start, strict=True))
     sigma = None if voxels.sigma is None else voxels.sigma / problem.scale
-    stderr, residual, identified = _error_bars(problem, values, sigma)
+    stderr, residual, identified = _error_bars(problem, values, equations, sigma)
     status = jnp.where((status == Status.OK) & ~identified, Status.UNIDENTIFIABLE, status)
     return _maps(problem, known, values, stderr, residual, status)
 
@@ -246,9 +245,9 @@ def _at_bound(problem: Problem, values) -> Array:
     return at_bound
 
 
-def _error_bars(problem: Problem, values, sigma) -> tuple[tuple[Array, ...], Array, Array]:
+def _error_bars(problem: Problem, values, equations, sigma) -> tuple[tuple[Array, ...], Array, Array]:
     """Standard errors (unit scale), rms misfit (unit scale), and whether J'J can be inverted."""
-    cost, _, curvature = problem.normal_equations(problem.coordinates(values))
+    cost, _, curvature = equations
     n, p = problem.signal.shape[0], len(values)
     variance = (jnp.full_like(cost, jnp.nan) if n == p else cost / (n - p)) if sigma is None else sigma**2
     inverse = linalg.inverse_diagonal(linalg.cholesky(curvature))

@@ -76,12 +76,26 @@ class Problem(eqx.Module):
         return _dot(residual, residual), gradient, curvature
 
 
+class Solution(NamedTuple):
+    """What a solver found.
+
+    Attributes:
+        values: the free parameters.
+        converged: whether the solver reached its own goal there.
+        equations: `Problem.normal_equations` at the values.
+    """
+
+    values: Values
+    converged: Bool[Array, " voxel"]
+    equations: NormalEquations
+
+
 class Solver(eqx.Module):
     """A way to solve a `Problem`."""
 
     @abc.abstractmethod
-    def solve(self, problem: Problem) -> tuple[Values, Bool[Array, " voxel"]]:
-        """The free parameters of each voxel, and whether the solver reached its own goal there."""
+    def solve(self, problem: Problem) -> Solution:
+        """The free parameters of every voxel."""
 
 
 class LevenbergMarquardt(Solver):
@@ -104,16 +118,19 @@ class LevenbergMarquardt(Solver):
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
 
-    def solve(self, problem: Problem) -> tuple[Values, Bool[Array, " voxel"]]:
+    def solve(self, problem: Problem) -> Solution:
         lower, upper = problem.coordinates(problem.lower), problem.coordinates(problem.upper)
         start = jax.tree.map(jnp.clip, problem.coordinates(problem.start), lower, upper)
+        # Before the first step nothing is known and anything is better: one evaluation less to compile.
+        zero, one = jnp.zeros_like(problem.scale), jnp.ones_like(problem.scale)
+        unknown = tuple(tuple(one if i == j else zero for j in range(i + 1)) for i in range(len(start)))
         state = _LMState(
             point=start,
-            damping=jnp.full_like(problem.scale, 1e-3),
+            damping=jnp.full_like(problem.scale, 1e-2),
             done=jnp.zeros(problem.scale.shape, bool),
-            equations=problem.normal_equations(start),
+            equations=(jnp.full_like(problem.scale, jnp.inf), (zero,) * len(start), unknown),
         )
-        first_steps = min(_STEPS_TOGETHER, self.max_steps)
+        first_steps = min(_STEPS_TOGETHER, self.max_steps + 1)
         state = self._iterate(problem, state, first_steps)
 
         # Few voxels need many steps; they are gathered, so that the others are not paid for again.
@@ -124,12 +141,12 @@ class LevenbergMarquardt(Solver):
             state, waiting = carry
             chosen = jnp.nonzero(waiting, size=n_stragglers, fill_value=0)[0]
             some = jax.tree.map(lambda leaf: leaf[chosen], state)
-            some = self._iterate(problem.select(chosen), some, self.max_steps - first_steps)
+            some = self._iterate(problem.select(chosen), some, self.max_steps + 1 - first_steps)
             state = jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part), state, some)
             return state, waiting.at[chosen].set(False)
 
         state, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[1]), finish_some, (state, ~state.done))
-        return problem.values(state.point), state.done
+        return Solution(problem.values(state.point), state.done, state.equations)
 
     def _iterate(self, problem: Problem, state: "_LMState", steps: int) -> "_LMState":
         """At most so many steps, none where a voxel is done."""
@@ -159,6 +176,7 @@ class LevenbergMarquardt(Solver):
             moved = jnp.max(jnp.abs(jnp.stack(taken)), axis=0)
             # A step cut off at a bound may promise nothing, which is no sign of a minimum.
             settled = (moved <= tolerance) | ((promised >= 0) & (promised <= (10 * eps) ** 2 * cost))
+            settled &= jnp.isfinite(cost)
             point, equations = jax.tree.map(
                 lambda new, old: jnp.where(better, new, old), (trial, trial_equations), (point, equations)
             )
@@ -178,7 +196,7 @@ class _LMState(NamedTuple):
     equations: NormalEquations  # at the point
 
 
-_STEPS_TOGETHER = 8  # most voxels are done by then
+_STEPS_TOGETHER = 8  # the first of them only evaluates the start; most voxels are done by then
 _LEAST_DAMPING, _MOST_DAMPING = 1e-7, 1e7  # relative to the diagonal of J'J; 1e-7 is one ulp of float32
 
 
@@ -195,7 +213,7 @@ class LogLinear(Solver):
 
     weighted: bool = eqx.field(default=True, static=True)
 
-    def solve(self, problem: Problem) -> tuple[Values, Bool[Array, " voxel"]]:
+    def solve(self, problem: Problem) -> Solution:
         log_linear = getattr(problem.model, "log_linear", None)
         if log_linear is None or problem.known:
             raise ValueError(
@@ -204,7 +222,8 @@ class LogLinear(Solver):
             )
         params = jax.vmap(lambda s: log_linear(s, weighted=self.weighted), in_axes=-1)(problem.signal)
         values = tuple(getattr(params, name) for name in problem.free)
-        return values, jnp.ones(problem.scale.shape, bool)
+        equations = problem.normal_equations(problem.coordinates(values))
+        return Solution(values, jnp.ones(problem.scale.shape, bool), equations)
 
 
 class Adam(Solver):
@@ -224,7 +243,7 @@ class Adam(Solver):
     steps: int = eqx.field(default=20000, static=True)
     scale: Float[Array, ""] | float | None = None
 
-    def solve(self, problem: Problem) -> tuple[Values, Bool[Array, " voxel"]]:
+    def solve(self, problem: Problem) -> Solution:
         return _descend(optax.adam(self.learning_rate), self.steps, self.scale, problem)
 
 
@@ -244,13 +263,11 @@ class Optax(Solver):
     steps: int = eqx.field(static=True)
     scale: Float[Array, ""] | float | None = None
 
-    def solve(self, problem: Problem) -> tuple[Values, Bool[Array, " voxel"]]:
+    def solve(self, problem: Problem) -> Solution:
         return _descend(self.optimizer, self.steps, self.scale, problem)
 
 
-def _descend(
-    optimizer: optax.GradientTransformation, steps: int, scale: Any, problem: Problem
-) -> tuple[Values, Bool[Array, " voxel"]]:
+def _descend(optimizer: optax.GradientTransformation, steps: int, scale: Any, problem: Problem) -> Solution:
     """Descends for `steps` steps; converged where the Gauss-Newton step still left is below 10 % of each parameter."""
     optimizer = optax.with_extra_args_support(optimizer)
     rescale = jnp.ones_like(problem.scale) if scale is None else problem.scale / scale
@@ -279,9 +296,10 @@ def _descend(
     for v, low, high in zip(values, problem.lower, problem.upper, strict=True):
         inside &= (v > low) & (v < high)
     safe = tuple(jnp.where(inside, v, s) for v, s in zip(values, problem.start, strict=True))
-    _, gradient, curvature = problem.normal_equations(problem.coordinates(safe))
+    equations = problem.normal_equations(problem.coordinates(safe))
+    _, gradient, curvature = equations
     left = linalg.solve(linalg.cholesky(_damped(curvature, jnp.full_like(problem.scale, _LEAST_DAMPING))), gradient)
-    return values, inside & (jnp.max(jnp.abs(jnp.stack(left)), axis=0) < 0.1)
+    return Solution(values, inside & (jnp.max(jnp.abs(jnp.stack(left)), axis=0) < 0.1), equations)
 
 
 def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTriangle) -> Float[Array, " voxel"]:

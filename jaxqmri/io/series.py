@@ -81,6 +81,6 @@ def check_echo_times(te: np.ndarray, where: str) -> None:
         )
     if len(te) > 1 and np.all(te == te[0]):
         raise MetadataError(
-            f"{where}: all {len(te)} echo times are {te_ms.split(',')[0]} ms. Some research sequences (GE EPI) store the "
-            "shortest echo time on every image; give the real ones with --te-ms."
+            f"{where}: all {len(te)} echo times are {te_ms.split(',')[0]} ms. Some research sequences (GE EPI) store "
+            "the shortest echo time on every image; give the real ones with --te-ms."
         )

@@ -5,6 +5,7 @@ A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. E
 """
 
 import abc
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -78,20 +79,22 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
     except ValueError as error:
         shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
-    flat = type(params)(*(jnp.broadcast_to(leaf.astype(dtype), shape).ravel() for leaf in leaves))
+    params = type(params)(*leaves)
     model = with_dtype(model, dtype)
-    n_voxels = int(np.prod(shape))
-    size = n_voxels if batch_size is None else batch_size
-    batches = [
-        _simulate_batch(model, type(params)(*(leaf[start : start + size] for leaf in flat)))
-        for start in range(0, max(n_voxels, 1), max(size, 1))
-    ]
-    return jnp.concatenate(batches, axis=1).T.reshape(*shape, model.n_measurements)
+    n_voxels = math.prod(shape)
+    if batch_size is None or batch_size >= n_voxels:
+        return _simulate(model, params, shape, dtype)
+    flat = type(params)(*(jnp.broadcast_to(leaf, shape).ravel() for leaf in leaves))
+    starts = range(0, n_voxels, batch_size)
+    batches = [type(params)(*(leaf[start : start + batch_size] for leaf in flat)) for start in starts]
+    signals = [_simulate(model, batch, batch[0].shape, dtype) for batch in batches]
+    return jnp.concatenate(signals).reshape(*shape, model.n_measurements)
 
 
 @eqx.filter_jit
-def _simulate_batch(model: SignalModel, params: Params) -> Float[Array, "n voxel"]:
-    return model.batched(params)
+def _simulate(model: SignalModel, params: Params, shape: tuple[int, ...], dtype: Any) -> Float[Array, "*voxel n"]:
+    flat = type(params)(*(jnp.broadcast_to(leaf.astype(dtype), shape).ravel() for leaf in params))
+    return model.batched(flat).T.reshape(*shape, model.n_measurements)
 
 
 def _is_weak(leaf: ArrayLike) -> bool:
