@@ -268,8 +268,10 @@ def test_log_linear_solver_is_the_straight_line(rng):
 
 
 def example_adam(signal, steps, learning_rate=1e-3):
-    """The ISMRM 2024 example as its notes describe it, for one voxel, in float64 numpy: Adam on the mean squared error of
-    the signal / 1500, from S0 = shortest echo and T2* = 20 ms."""
+    """The ISMRM 2024 example for one voxel, in float64 numpy.
+
+    Adam on the mean squared error of the signal / 1500, from S0 = shortest echo and T2* = 20 ms.
+    """
     signal = signal / 1500
     p, m, v = np.array([signal[0], 0.020]), np.zeros(2), np.zeros(2)
     for step in range(1, steps + 1):
