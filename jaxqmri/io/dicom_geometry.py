@@ -66,11 +66,14 @@ def stack_affine(
         CorruptInputError: gaps between slices differ by more than 1 %, or slices are shifted sideways.
     """
     _check_regular(positions, orientation)
+    distance = slice_distance(positions, orientation, single=thickness)
     affine = create_affine_matrix_from_attributes(
-        positions[0].tolist(), orientation.tolist(), pixel_spacing, thickness, index_convention="RD"
+        positions[0].tolist(), orientation.tolist(), pixel_spacing, distance, index_convention="RD"
     )
-    if len(positions) > 1:
-        affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    # Along the normal, as dcm2niix has it, unless the slices are shifted by more than positions are rounded.
+    n_steps = len(positions) - 1
+    if np.linalg.norm(positions[0] + n_steps * affine[:3, 2] - positions[-1]) > SAME_SLICE:
+        affine[:3, 2] = (positions[-1] - positions[0]) / n_steps
     bottom_up = np.diag([1.0, -1.0, 1.0, 1.0])
     bottom_up[1, 3] = n_rows - 1
     return convert_affine_to_convention(affine @ bottom_up, "LPS", "RAS")
