@@ -20,3 +20,18 @@ def shared_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240504)
+
+
+@pytest.fixture
+def double_precision():
+    """JAX with 64-bit numbers for one test."""
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        with jax.enable_x64(True):
+            yield
+    else:  # before JAX 0.8
+        from jax.experimental import enable_x64
+
+        with enable_x64():
+            yield

@@ -86,13 +86,13 @@ def test_simulate_broadcasts_leaves_and_puts_measurements_last():
     np.testing.assert_array_equal(signal, jq.simulate(model, jq.Decay(s0, t2), batch_size=4))
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_simulate_follows_the_precision_of_the_parameters():
-    with jax.enable_x64(True):
-        model = jq.MonoExponential(TE)
-        double = jq.simulate(model, jq.Decay(np.array([1.0]), 0.02))
-        assert double.dtype == jnp.float64
-        np.testing.assert_allclose(double[0], np.exp(-TE / 0.02), rtol=1e-14)
-        assert jq.simulate(model, jq.Decay(np.ones(2, np.float32), 0.02)).dtype == jnp.float32
+    model = jq.MonoExponential(TE)
+    double = jq.simulate(model, jq.Decay(np.array([1.0]), 0.02))
+    assert double.dtype == jnp.float64
+    np.testing.assert_allclose(double[0], np.exp(-TE / 0.02), rtol=1e-14)
+    assert jq.simulate(model, jq.Decay(np.ones(2, np.float32), 0.02)).dtype == jnp.float32
 
 
 def test_simulate_says_what_does_not_fit():

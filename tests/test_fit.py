@@ -59,13 +59,13 @@ def test_noisy_signals_give_the_answer_of_scipy(rng):
     np.testing.assert_allclose(result.params.t2[ok], expected[:, 1], rtol=1e-4)
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_double_precision_is_double_precision(rng):
     signal = decay(1000.0, rng.uniform(4e-3, 0.1, 20)) + rng.normal(scale=20, size=(20, TE.size))
-    with jax.enable_x64(True):
-        result = jq.fit(jq.MonoExponential(TE), signal)
-        assert result.params.t2.dtype == np.float64
-        expected = np.array([scipy_fit(s) for s in signal])
-        np.testing.assert_allclose(result.params.t2, expected[:, 1], rtol=1e-8)
+    result = jq.fit(jq.MonoExponential(TE), signal)
+    assert result.params.t2.dtype == np.float64
+    expected = np.array([scipy_fit(s) for s in signal])
+    np.testing.assert_allclose(result.params.t2, expected[:, 1], rtol=1e-8)
 
 
 @pytest.mark.parametrize("t2", [0.01, 0.03])

@@ -237,8 +237,9 @@ _AMPLITUDE_RANGE = (1e-6, 1e6)
 
 
 def _at_bound(problem: Problem, values) -> Array:
+    """Within 5 % of a limit, or beyond it."""
     at_bound = jnp.zeros(problem.scale.shape, bool)
-    slack = 1e-5  # rounding of exp(log(bound))
+    slack = 0.05  # the limits are orders of magnitude, and near them a search may end in the flat
     for v, low, high in zip(values, problem.lower, problem.upper, strict=True):
         width = slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)
         at_bound |= (v <= low + width) | (v >= high - width)
