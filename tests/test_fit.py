@@ -220,6 +220,23 @@ def test_two_echoes_determine_the_decay_but_not_its_error():
     assert jq.fit(jq.MonoExponential(TE[:2]), decay(10.0, 0.02, TE[:2]), noise=jq.Gaussian(0.1)).stderr.t2 > 0
 
 
+def test_fit_can_be_jitted_and_vmapped(rng):
+    signal = (decay(10.0, rng.uniform(0.01, 0.05, (3, 64))) + rng.normal(scale=0.1, size=(3, 64, TE.size))).astype("f4")
+    plain = jq.fit(MODEL, signal).params.t2
+
+    def t2(signal):
+        return jq.fit(MODEL, signal).params.t2
+
+    np.testing.assert_allclose(jax.jit(t2)(signal), plain, rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(t2)(signal), plain, rtol=1e-5)
+
+
+def test_echo_times_can_be_traced():
+    signal = decay(10.0, np.array([0.02, 0.03]))
+    t2 = jax.jit(lambda te: jq.fit(jq.MonoExponential(te), signal).params.t2)(TE)
+    np.testing.assert_allclose(t2, [0.02, 0.03], rtol=1e-4)
+
+
 def test_integers_are_fitted_as_float32():
     result = jq.fit(MODEL, np.round(decay(10000.0, 0.02)).astype(np.int16))
     assert result.params.t2.dtype == np.float32

@@ -5,16 +5,18 @@ another one: each has its own damping and stops by itself, so batch size and nei
 """
 
 import abc
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..models.base import SignalModel
 from . import linalg
+
+if TYPE_CHECKING:
+    import optax
 
 Values = tuple[Float[Array, " voxel"], ...]  # one vector per free parameter
 NormalEquations = tuple[Float[Array, " voxel"], Values, linalg.LowerTriangle]  # |r|^2, J'r, J'J
@@ -244,6 +246,8 @@ class Adam(Solver):
     scale: Float[Array, ""] | float | None = None
 
     def solve(self, problem: Problem) -> Solution:
+        import optax  # the default solver does without it
+
         return _descend(optax.adam(self.learning_rate), self.steps, self.scale, problem)
 
 
@@ -259,7 +263,7 @@ class Optax(Solver):
         scale: the signal is divided by this before the fit [a.u.]; None: by the largest value of each voxel.
     """
 
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    optimizer: "optax.GradientTransformation" = eqx.field(static=True)
     steps: int = eqx.field(static=True)
     scale: Float[Array, ""] | float | None = None
 
@@ -267,8 +271,10 @@ class Optax(Solver):
         return _descend(self.optimizer, self.steps, self.scale, problem)
 
 
-def _descend(optimizer: optax.GradientTransformation, steps: int, scale: Any, problem: Problem) -> Solution:
+def _descend(optimizer: "optax.GradientTransformation", steps: int, scale: Any, problem: Problem) -> Solution:
     """Descends for `steps` steps; converged where the Gauss-Newton step still left is below 10 % of each parameter."""
+    import optax
+
     optimizer = optax.with_extra_args_support(optimizer)
     rescale = jnp.ones_like(problem.scale) if scale is None else problem.scale / scale
     signal = problem.signal * rescale
