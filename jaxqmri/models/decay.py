@@ -51,7 +51,19 @@ class MonoExponential(SignalModel):
         return _decay(self.te[:, None], params)
 
     def initial_guess(self, signal: Float[Array, " echo"]) -> Decay:
-        return self.log_linear(signal)
+        # In noise the sum of squares can have two minima, and the straight line may point to the higher one: a coarse
+        # search over T2, with S0 eliminated, sees both.
+        shortest, longest = self.limits().t2
+        search = jnp.exp(jnp.linspace(jnp.log(shortest), jnp.log(longest), _COARSE_STEPS))
+        shapes = jnp.exp(-self.te / search[:, None])
+        overlap = jnp.maximum(jnp.sum(shapes * signal, axis=1), 0)
+        energy = jnp.sum(shapes**2, axis=1)
+        best = jnp.argmax(overlap**2 / energy)
+        coarse = Decay(s0=overlap[best] / energy[best], t2=search[best])
+        line = self.log_linear(signal)
+        misfits = (jnp.sum((self(guess) - signal) ** 2) for guess in (line, coarse))
+        line_is_better = jnp.less(*misfits)
+        return Decay(*(jnp.where(line_is_better, a, b) for a, b in zip(line, coarse, strict=True)))
 
     def limits(self) -> Decay:
         # Beyond 100 TE_max the whole train decays by less than 1 %; below a tenth of the first echo or of the
@@ -87,6 +99,9 @@ class MonoExponential(SignalModel):
         safe_variance = jnp.where(variance > 0, variance, 1.0)
         rate = jnp.clip(jnp.where(variance > 0, -covariance / safe_variance, 0.0), 1 / longest, 1 / shortest)
         return Decay(s0=jnp.exp(log_mean + rate * te_mean), t2=1 / rate)
+
+
+_COARSE_STEPS = 24  # a factor of 1.5 from one to the next on usual trains
 
 
 def _decay(te: Float[Array, "..."], params: Decay) -> Float[Array, "..."]:
