@@ -6,7 +6,8 @@ or out of memory, 130 interrupted. Nothing heavy is imported before it is known 
 """
 
 import argparse
-import json
+import io
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
+from .io.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     from .jobs import JobResult
@@ -26,25 +28,34 @@ DEMO_FOLDER = "jaxqmri-demo"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; never raises, save what `--debug` asks to see."""
+    """Runs one command and returns its exit code; never raises."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = _run(argv)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     started = time.perf_counter()
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if arguments.command is None:
-        parser.print_help()
+    arguments = None
+    try:
+        arguments = _parser().parse_args(argv)
+        with _stop_on_sigterm(), _warnings_in_one_line(arguments):
+            arguments.run(arguments, started)
+    except SystemExit as stop:  # argparse has printed --help or --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        new_line = "\n" if sys.stderr.isatty() else ""  # the terminal has put ^C where the cursor was
+        print(f"{new_line}jaxqmri: interrupted; no half-written file was left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         return 0
-    with _stop_on_sigterm():
-        try:
-            with _warnings_in_one_line(arguments):
-                arguments.run(arguments, started)
-        except KeyboardInterrupt:
-            print("jaxqmri: interrupted; no half-written file was left", file=sys.stderr)
-            return 130
-        except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-            sys.stderr.close()
-            return 0
-        except Exception as error:
-            return _report_error(error, debug=arguments.debug)
+    except Exception as error:
+        return _report_error(error, debug=arguments is not None and arguments.debug)
     return 0
 
 
@@ -55,6 +66,8 @@ def _report_error(error: Exception, debug: bool) -> int:
     text = " ".join(str(error).split())
     if code is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text):
         code, text = 9, "out of memory; map fewer slices at once, or choose another --device"
+    if code is None and "Unable to initialize backend" in text:
+        code, text = 9, f"no device to compute on ({text}); choose another --device, see jaxqmri doctor"
     if code is None:
         code = 1
         text = f"unexpected {type(error).__name__}: {text}. This is a bug; please report it with the output of --debug"
@@ -98,13 +111,18 @@ def _warnings_in_one_line(arguments: argparse.Namespace) -> Iterator[None]:
 # --- the words --------------------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False
-    )
+    parser = _Parser(prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"jaxqmri {__version__}")
-    parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     t2star = _command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
     _add_input(t2star)
@@ -119,22 +137,25 @@ def _parser() -> argparse.ArgumentParser:
         help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
     )  # fmt: skip
     _add_job_options(t2star)
+    _add_loudness(t2star)
 
     demo = _command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
     demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER), help="default: %(default)s")
     _add_job_options(demo)
+    _add_loudness(demo)
 
     inspect = _command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
     _add_input(inspect)
-    inspect.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(inspect)
+    _add_loudness(inspect)
 
-    doctor = _command(commands, "doctor", _doctor, "versions, devices, cache and DICOM codecs of this installation")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor = _command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation")
+    _add_json(doctor)
 
-    data = _command(commands, "data", _data_list, "public data sets")
-    actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="action", required=True)
+    data = commands.add_parser("data", help="public data sets", description="Public data sets.", allow_abbrev=False)
+    actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="list or fetch", required=True)
     listing = _command(actions, "list", _data_list, "what there is")
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(listing)
     fetch = _command(actions, "fetch", _data_fetch, "download, verify and unpack one")
     fetch.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
     return parser
@@ -144,9 +165,6 @@ def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.Argum
     description = summary[0].upper() + summary[1:] + "."
     parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
     parser.set_defaults(run=run)
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="name every file passed over")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -165,19 +183,34 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu, tpu or e.g. gpu:1; default: the fastest there is")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--no-report", action="store_true", help="maps only, no picture and no report")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON, numbers in SI units")
+
+
+def _add_loudness(parser: argparse.ArgumentParser) -> None:
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="name every file passed over")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="errors only, and what --json prints")
 
 
 def _milliseconds(text: str) -> list[float]:
     """'2 4', '2,4' and '2, 4' all mean two echo times."""
-    return [float(word) for word in text.split(",") if word.strip()]
+    try:
+        return [float(word) for word in text.split(",") if word.strip()]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of milliseconds (folders and files go before --te-ms)"
+        ) from error
 
 
 def _echo_times(arguments: argparse.Namespace) -> list[float] | None:
     """--te-ms in seconds; nargs gives a list of lists."""
     if arguments.te_ms is None:
         return None
-    return [1e-3 * te for group in arguments.te_ms for te in group]
+    return [te_ms / 1e3 for group in arguments.te_ms for te_ms in group]
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -186,6 +219,8 @@ def _echo_times(arguments: argparse.Namespace) -> list[float] | None:
 def _t2star(arguments: argparse.Namespace, started: float) -> None:
     from .jobs import run_t2star
 
+    if arguments.verbose:
+        _name_files_passed_over(arguments)
     with _device(arguments.device):
         result = run_t2star(
             arguments.inputs,
@@ -201,8 +236,18 @@ def _t2star(arguments: argparse.Namespace, started: float) -> None:
     _print_result(result, arguments)
 
 
+def _name_files_passed_over(arguments: argparse.Namespace) -> None:
+    from .inspection import inspect_images
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again when the images are read
+        skipped = inspect_images(arguments.inputs, _echo_times(arguments)).skipped
+    for reason, names in skipped.items():
+        print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
+
+
 def _demo(arguments: argparse.Namespace, started: float) -> None:
-    from .demo import run_demo
+    from .demo import IMAGES, run_demo
 
     with _device(arguments.device):
         result = run_demo(
@@ -213,24 +258,28 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
             timings={"starting": time.perf_counter() - started},
         )
     _print_result(result, arguments)
+    if not (arguments.json or arguments.quiet):
+        print(f"images          {arguments.out / IMAGES}")
 
 
 def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from .inspection import inspect_images
 
     found = inspect_images(arguments.inputs, _echo_times(arguments))
-    print(json.dumps(found.facts(), indent=2) if arguments.json else found.text(verbose=arguments.verbose))
+    if arguments.json:
+        _print_json(found.facts())
+    else:
+        print(found.text(verbose=arguments.verbose))
 
 
 def _doctor(arguments: argparse.Namespace, started: float) -> None:
-    from .inspection import installation
+    from .inspection import installation, installation_text
 
     facts = installation()
     if arguments.json:
-        print(json.dumps(facts, indent=2))
+        _print_json(facts)
     else:
-        for name, value in facts.items():
-            print(f"{name:<18} {value}")
+        print(installation_text(facts))
 
 
 def _data_list(arguments: argparse.Namespace, started: float) -> None:
@@ -241,7 +290,7 @@ def _data_list(arguments: argparse.Namespace, started: float) -> None:
         facts = [
             {"name": d.name, "doi": d.doi, "folder": str(folder), "cached": cached} for d, folder, cached in listings
         ]
-        print(json.dumps(facts, indent=2))
+        _print_json({"datasets": facts})
         return
     for dataset, folder, cached in listings:
         print(f"{dataset.name}: {dataset.title}")
@@ -252,7 +301,7 @@ def _data_list(arguments: argparse.Namespace, started: float) -> None:
 def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
     from .io.datasets import fetch
 
-    print(fetch(arguments.name, progress=not arguments.quiet))
+    print(fetch(arguments.name, progress=sys.stderr.isatty()))
 
 
 @contextmanager
@@ -263,30 +312,47 @@ def _device(name: str | None) -> Iterator[None]:
         return
     import jax
 
-    from .io.errors import DeviceError
-
     kind, _, index = name.partition(":")
     try:
-        device = jax.devices(kind)[int(index or 0)]
+        if not kind or index.startswith("-"):  # JAX would take the default, Python the last one
+            raise ValueError(name)
+        device = jax.devices(kind.lower())[int(index or 0)]
     except (RuntimeError, ValueError, IndexError) as error:
-        there = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-        raise DeviceError(f"--device {name}: not on this machine, which has {there}; see jaxqmri doctor") from error
+        raise DeviceError(
+            f"--device {name}: not on this machine, which has {_devices()}; see jaxqmri doctor"
+        ) from error
     with jax.default_device(device):
         yield
+
+
+def _devices() -> str:
+    import jax
+
+    try:
+        return ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+    except RuntimeError as error:
+        return f"none that works ({error})"
 
 
 # --- the results ------------------------------------------------------------------------------------------------------
 
 
+def _print_json(facts: Mapping[str, Any]) -> None:
+    from .io.atomic import strict_json
+
+    sys.stdout.write(strict_json(facts))
+
+
 def _print_result(result: "JobResult", arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps(result.summary(), indent=2, allow_nan=False))
-        return
-    if not arguments.quiet:
+        _print_json(result.summary())
+    elif not arguments.quiet:
         print("\n".join(_summary_lines(result)))
 
 
 def _summary_lines(result: "JobResult") -> Iterator[str]:
+    from .jobs import in_words
+
     summary = result.summary()
     te_ms = [1e3 * te for te in summary["echo_times_s"]]
     yield f"input           {len(te_ms)} echoes, TE {te_ms[0]:g} ... {te_ms[-1]:g} ms, {summary['n_voxels']} voxels"
@@ -294,10 +360,10 @@ def _summary_lines(result: "JobResult") -> Iterator[str]:
         low, median, high = (1e3 * maps["T2starmap"][key] for key in ("q25", "median", "q75"))
         yield f"T2*             {median:.2f} ms median, quartiles {low:.2f} ... {high:.2f} ms"
         yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
-    shares = (f"{name} {100 * n / summary['n_voxels']:.1f} %" for name, n in summary["status"].items())
+    shares = (f"{n} {name} ({100 * n / summary['n_voxels']:.1f} %)" for name, n in summary["status"].items())
     yield f"voxels          {', '.join(shares)}"
     if result.regions:
-        yield from ("", *_table(result.regions), "")
+        yield from ("", *_table(in_words(result.regions)), "")
     seconds = (f"{step} {spent:.2f} s" for step, spent in summary["timings_s"].items())
     yield f"time            {', '.join(seconds)}"
     yield f"maps            {result.out}"
@@ -308,11 +374,15 @@ def _summary_lines(result: "JobResult") -> Iterator[str]:
 def _table(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """First column to the left, numbers to the right."""
     columns = list(rows[0])
-    lines = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *rest in lines:
         numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
         yield "  ".join([first.ljust(widths[0]), *numbers])
+
+
+def _cell(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

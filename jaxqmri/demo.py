@@ -1,20 +1,23 @@
 """The demonstration: a head with known T2*, written as DICOM, mapped like any scan and held against the truth."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from .estimation.fit import Status
-from .io.atomic import output_errors
 from .io.dicom_write import write_dicom
-from .io.maps import Maps, check_output_folder
-from .jobs import JobResult, run_t2star
+from .io.errors import OutputError
+from .io.maps import Maps
+from .io.result_folder import recorded_files, result_folder
+from .jobs import JobResult, fill_with_t2star, in_words
 from .phantoms import REGIONS, Phantom, gradient_echo_images, head_slice
 
 ECHO_TIMES = np.linspace(2e-3, 40e-3, 11)  # s
 SNR = 100.0
 GAIN = 3000.0  # a.u.; a 12-bit scanner's usual brightness
+IMAGES = "dicom"  # subfolder of the images
 
 
 def run_demo(
@@ -40,27 +43,39 @@ def run_demo(
     Raises:
         OutputError: `out` cannot take the results.
     """
-    check_output_folder(out, overwrite=overwrite)
-    phantom = head_slice(size)
-    dicom_folder = out / "dicom"
-    with output_errors(dicom_folder):
-        dicom_folder.mkdir(exist_ok=True)
-    images = gradient_echo_images(phantom, ECHO_TIMES, snr=SNR, gain=GAIN, rng=np.random.default_rng(2024))
-    write_dicom(dicom_folder, images, ECHO_TIMES, phantom.affine, "reference object, multi-echo GRE")
-    return run_t2star(
-        [dicom_folder],
-        out,
-        mask="auto",
-        overwrite=True,
-        report=report,
-        quiet=quiet,
-        timings=timings,
-        compare=lambda maps: compare_with_truth(maps, phantom),
-    )
+    seconds = dict(timings or {})
+    _refuse_foreign_images(out)
+    with result_folder(out, overwrite=overwrite) as folder:
+        start = time.perf_counter()
+        phantom = head_slice(size)
+        images = gradient_echo_images(phantom, ECHO_TIMES, snr=SNR, gain=GAIN, rng=np.random.default_rng(2024))
+        (folder / IMAGES).mkdir()
+        write_dicom(folder / IMAGES, images, ECHO_TIMES, phantom.affine, "reference object, multi-echo GRE")
+        seconds["simulating"] = time.perf_counter() - start
+        result = fill_with_t2star(
+            folder,
+            [folder / IMAGES],
+            mask="auto",
+            report=report,
+            quiet=quiet,
+            timings=seconds,
+            compare=lambda maps: region_errors(maps, phantom),
+        )
+    result.out = out
+    return result
 
 
-def compare_with_truth(maps: Maps, phantom: Phantom) -> list[dict[str, object]]:
-    """Per tissue: true and median T2* [ms], the error of the median and the median error of a voxel [%].
+def _refuse_foreign_images(out: Path) -> None:
+    """`--overwrite` is meant for an earlier demonstration, never for somebody's scans of the same file names."""
+    earlier = recorded_files(out)
+    if (out / IMAGES).exists() and any(path.relative_to(out) not in earlier for path in (out / IMAGES).glob("*")):
+        raise OutputError(
+            f"{out / IMAGES}: holds files that are not of an earlier demonstration; choose another folder."
+        )
+
+
+def region_errors(maps: Maps, phantom: Phantom) -> list[dict[str, object]]:
+    """Per tissue: true and median T2* [s], the error of the median and the median error of a voxel, as fractions.
 
     Args:
         maps: `T2starmap` and `status` on the grid of the phantom.
@@ -69,16 +84,20 @@ def compare_with_truth(maps: Maps, phantom: Phantom) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for label, region in REGIONS.items():
         inside = (phantom.labels == label) & (maps["status"] == Status.OK)
-        t2star = maps["T2starmap"][inside]
-        relative = t2star / region.t2star - 1
+        relative = maps["T2starmap"][inside].astype(np.float64) / region.t2star - 1
         rows.append(
             {
                 "region": region.name,
                 "voxels": int(inside.sum()),
-                "true T2* [ms]": round(1e3 * region.t2star, 2),
-                "median T2* [ms]": round(1e3 * float(np.median(t2star)), 2),
-                "error of median [%]": round(100 * float(np.median(relative)), 2),
-                "median |error| [%]": round(100 * float(np.median(np.abs(relative))), 2),
+                "true_T2star_s": region.t2star,
+                "median_T2star_s": region.t2star * (1 + float(np.median(relative))),
+                "error_of_median": float(np.median(relative)),
+                "median_abs_error": float(np.median(np.abs(relative))),
             }
         )
     return rows
+
+
+def compare_with_truth(maps: Maps, phantom: Phantom) -> list[dict[str, object]]:
+    """`region_errors` for people: T2* in ms, errors in %."""
+    return [dict(row) for row in in_words(region_errors(maps, phantom))]

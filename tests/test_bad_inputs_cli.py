@@ -1,0 +1,281 @@
+"""Bad input on the command line: its exit code, one line that says what is wrong, and no trace of results.
+
+What the readers refuse is listed, case by case, in their own tests; here each of those cases goes through the command.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run
+from dicom_series import image, save, series
+from nifti_files import OBLIQUE, SHIFTED, TE, echo_values, save_series
+from nifti_files import save as save_nifti
+from pydicom.uid import (
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    MediaStorageDirectoryStorage,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+)
+from small_scans import dicom_folder, nifti_folder
+from test_dicom_bad_inputs import BAD_INPUTS as BAD_DICOM
+from test_nifti_scan import BAD as BAD_NIFTI
+
+from jaxqmri import jobs
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_computed(monkeypatch):
+    def computed(*_args, **_kwargs):
+        raise AssertionError("bad input must be found before anything is computed")
+
+    monkeypatch.setattr(jobs, "t2star_map", computed)
+
+
+def refused(capsys, tmp_path, code, words, *argv):
+    """Runs `t2star ARGV -o OUT` and holds it to what every refusal must be."""
+    before = sorted(tmp_path.rglob("*"))
+    done = run(capsys, "t2star", *argv, *([] if "-o" in argv else ["-o", tmp_path / "out" / "deep"]))
+    assert done.code == code, done.err
+    assert re.search(words, done.error), done.error
+    assert sorted(tmp_path.rglob("*")) == before, "a failed run leaves nothing, not even an empty folder"
+
+
+# what the readers refuse ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("build", "error", "words"), [pytest.param(*c[1:], id=c[0]) for c in BAD_DICOM])
+def test_dicom(tmp_path, capsys, build, error, words):
+    build(tmp_path / "scan")
+    refused(capsys, tmp_path, error.exit_code, words, tmp_path / "scan")
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_NIFTI if case not in ("empty folder", "text")])
+def test_nifti(tmp_path, capsys, case):
+    spoil, error, words = BAD_NIFTI[case]
+    (tmp_path / "scan").mkdir()
+    spoil(save_series(tmp_path / "scan"))
+    refused(capsys, tmp_path, error.exit_code, words, tmp_path / "scan")
+
+
+# paths (rows 1-3) -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/deep", "x" * 300, "scan/IM000.dcm/below"])
+def test_a_path_that_is_not_there(tmp_path, capsys, name):
+    save(tmp_path / "scan", series())
+    refused(capsys, tmp_path, 3, "(no such file or folder|cannot be read)", tmp_path / name)
+
+
+def test_one_of_several_paths_that_is_not_there(tmp_path, capsys):
+    save(tmp_path / "scan", series())
+    refused(capsys, tmp_path, 3, "nowhere: no such file", tmp_path / "scan", tmp_path / "nowhere")
+
+
+def test_a_folder_of_other_things(tmp_path, capsys):
+    (tmp_path / "scan").mkdir()
+    for name in ("README.txt", ".DS_Store", "Thumbs.db", "notes.json", "report.pdf"):
+        (tmp_path / "scan" / name).write_bytes(b"%PDF-1.7 or whatever")
+    refused(capsys, tmp_path, 3, r"no DICOM or NIfTI .*\(passed over: 5 not DICOM\)", tmp_path / "scan")
+
+
+def test_dicom_and_nifti_side_by_side(tmp_path, capsys):
+    scan = nifti_folder(tmp_path / "scan")
+    for i, ds in enumerate(series()):
+        ds.save_as(scan / f"IM{i}", enforce_file_format=True)  # told by content: scanners' exports have no suffix
+    refused(capsys, tmp_path, 4, "6 DICOM and 4 NIfTI files side by side.*one format", scan)
+
+
+def test_maps_given_as_images(tmp_path, capsys):
+    (tmp_path / "maps").mkdir()
+    for name in ("T2starmap", "status"):
+        path = tmp_path / "maps" / f"{name}.nii.gz"
+        save_nifti(path, echo_values(0.01), sidecar={"GeneratedBy": [{"Name": "jaxqmri"}]})
+    refused(capsys, tmp_path, 3, "maps made by jaxqmri", tmp_path / "maps")
+    refused(capsys, tmp_path, 3, "maps made by jaxqmri", *(tmp_path / "maps").glob("*.nii.gz"))
+
+
+# objects that are no images (rows 4, 5) -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "kind"),
+    [
+        (MediaStorageDirectoryStorage, "6 DICOMDIR index"),
+        (SecondaryCaptureImageStorage, r"6 not an MR image \(Secondary Capture Image Storage\)"),
+        (GrayscaleSoftcopyPresentationStateStorage, "Presentation State"),
+        (KeyObjectSelectionDocumentStorage, "Key Object Selection"),
+        (RTStructureSetStorage, "RT Structure Set"),
+    ],
+)
+def test_objects_that_are_no_images_are_listed_by_kind(tmp_path, capsys, sop_class, kind):
+    save(tmp_path / "scan", series(SOPClassUID=sop_class))
+    refused(capsys, tmp_path, 3, f"no MR image.*{kind}", tmp_path / "scan")
+
+
+# echo times (rows 14-20, 26) ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("te", "words"),
+    [
+        (None, r"IM00\d.dcm, EchoTime \(0018,0081\): missing or empty.*--te-ms"),
+        (["5", "6"], r"EchoTime \(0018,0081\): 2 values.*--te-ms"),
+        (0, "finite and positive.*--te-ms"),
+        (-5, "finite and positive.*--te-ms"),
+        (0.005, "seconds in a field of milliseconds.*--te-ms"),
+    ],
+)
+def test_an_unusable_echo_time_in_the_files(tmp_path, capsys, te, words):
+    save(tmp_path / "scan", series(EchoTime=te))
+    refused(capsys, tmp_path, 5, words, tmp_path / "scan")
+
+
+def test_echo_times_all_equal(tmp_path, capsys):
+    save(tmp_path / "scan", series(EchoTime=4.6))
+    refused(capsys, tmp_path, 5, "all 3 echo times are 4.6 ms.*GE.*--te-ms", tmp_path / "scan")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (("x",), 2, "'x' is not a number of milliseconds"),
+        (("5ms",), 2, "'5ms' is not a number of milliseconds"),
+        (("",), 2, "echo times"),
+        (("5", "10"), 2, "2 echo times are given .*images per slice: 3"),
+        (("5", "10", "20", "30"), 2, "4 echo times are given .*images per slice: 3"),
+        (("5", "5", "10"), 2, "one echo time twice"),
+        (("0.005", "0.01", "0.02"), 5, "seconds in a field of milliseconds"),
+        (("-5", "10", "20"), 5, "finite and positive"),
+        (("nan", "10", "20"), 5, "finite and positive"),
+        (("5000", "10000", "20000"), 5, "outside 0.05 ... 2000 ms"),
+    ],
+)
+def test_echo_times_that_cannot_be_meant(tmp_path, capsys, words, code, complaint):
+    scan = save(tmp_path / "scan", series())
+    refused(capsys, tmp_path, code, complaint, scan, "--te-ms", *words)
+
+
+@pytest.mark.parametrize("words", [("5", "10"), ("0.005", "0.01", "0.02", "0.03")])
+def test_echo_times_that_do_not_fit_nifti_files(tmp_path, capsys, words):
+    code, complaint = (2, "2 echo time.* 4 volume") if len(words) == 2 else (5, "seconds in a field of milliseconds")
+    refused(capsys, tmp_path, code, complaint, save_series(tmp_path), "--te-ms", *words, "-o", tmp_path / "out")
+
+
+# images that do not make a series (rows 6, 22-25, 31, 32) are among the readers' cases; here a lone file -------------
+
+
+def test_a_single_file(tmp_path, capsys):
+    scan = dicom_folder(tmp_path / "scan")
+    refused(capsys, tmp_path, 4, "only one echo.*need >= 2 echoes", scan / "IM000.dcm")
+
+
+def test_text_called_dicom(tmp_path, capsys):
+    (tmp_path / "scan.dcm").write_text("Impression: normal. " * 20)
+    refused(capsys, tmp_path, 3, "1 not DICOM in spite of its name", tmp_path / "scan.dcm")
+
+
+def test_a_missing_image_is_named_with_what_was_passed_over(tmp_path, capsys):
+    scan = save(tmp_path / "scan", series())
+    (scan / "IM003.dcm").write_bytes(b"")
+    refused(capsys, tmp_path, 4, r"slice 2 at TE 10 ms \(passed over: 1 empty file\)", scan)
+
+
+def test_different_images_of_one_slice_and_echo_time(tmp_path, capsys):
+    scan = save(tmp_path / "scan", [*series(), image(5.0, 0, np.full((3, 4), 7, "<u2"))])
+    refused(capsys, tmp_path, 4, "different images of slice 1 at TE 5 ms", scan)
+
+
+# masks (row 41) -------------------------------------------------------------------------------------------------------
+
+
+def mask_file(path, values, affine=OBLIQUE):
+    return save_nifti(path / "mask.nii.gz", values, affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "words"),
+    [
+        (lambda folder: folder / "nowhere.nii", 3, "--mask .*nowhere.nii: no such file.*auto or none"),
+        (lambda _: "Auto", 3, "--mask Auto: no such file"),
+        (lambda folder: folder / "scan", 2, "--mask .*scan: is a folder"),
+        (lambda folder: mask_file(folder, np.ones((5, 4, 2), np.uint8)), 4, r"shape \(5, 4, 2\).*\(5, 4, 3\)"),
+        (lambda folder: mask_file(folder, np.ones((5, 4, 3), np.uint8), SHIFTED), 4, "lies elsewhere"),
+        (lambda folder: mask_file(folder, np.zeros((5, 4, 3), np.uint8)), 4, "mask is empty"),
+        (lambda folder: folder / "notes.txt", 4, "notes.txt: not a readable NIfTI"),
+    ],
+)  # fmt: skip
+def test_masks_that_do_not_fit(tmp_path, capsys, make, code, words):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "scan").mkdir()
+    scan = save_series(tmp_path / "scan")
+    refused(capsys, tmp_path, code, words, scan, "--mask", make(tmp_path))
+
+
+# the output (rows 50, 51) ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Reading the images would be a failure: the output is to be looked at first."""
+
+    def read(*_args, **_kwargs):
+        raise AssertionError("the output must be looked at before the images are read")
+
+    monkeypatch.setattr(jobs, "read_images", read)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("full", "already has 1 files.*--overwrite"),
+        ("full/file", "is a file"),
+        ("full/file/below", "cannot write .*Not a directory"),
+        ("scan", "is the input folder"),
+        ("scan/../scan/.", "is the input folder"),
+        ("x" * 300, "cannot write .*File name too long"),
+    ],
+)
+def test_an_output_that_cannot_be(tmp_path, capsys, out, words):
+    save(tmp_path / "scan", series())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    refused(capsys, tmp_path, 6, words, tmp_path / "scan", "-o", tmp_path / out)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, which nobody can write to")
+def test_an_output_where_nothing_can_be_written(tmp_path, capsys):
+    refused(capsys, tmp_path, 6, "cannot write /proc/out", save(tmp_path / "scan", series()), "-o", "/proc/out")
+
+
+@pytest.mark.usefixtures("unread")
+def test_an_output_on_a_read_only_disk(tmp_path, capsys, monkeypatch):
+    from jaxqmri.io import atomic
+
+    def read_only(path, _data):
+        raise OSError(30, os.strerror(30), str(path))
+
+    monkeypatch.setattr(atomic, "_write_through", read_only)
+    words = "cannot write .*Read-only file system.*Choose a folder on a disk that can be written"
+    refused(capsys, tmp_path, 6, words, save(tmp_path / "scan", series()))
+
+
+@pytest.mark.usefixtures("unread")
+def test_files_given_one_by_one_are_not_mixed_with_their_maps(tmp_path, capsys):
+    scan = save_series(tmp_path)
+    argv = (*sorted(scan.glob("*.nii.gz")), "-o", tmp_path, "--overwrite")
+    refused(capsys, tmp_path, 6, "is the input folder", *argv)
+
+
+def test_given_echo_times_and_the_nifti_files_they_belong_to(tmp_path, capsys):
+    """Files sorted as text with ascending echo times would pass for good data."""
+    files = [save_nifti(tmp_path / f"a_e{n}.nii", echo_values(te)) for n, te in zip((1, 10, 2, 3), TE, strict=True)]
+    words = "order of the echo times given contradicts"
+    refused(capsys, tmp_path, 2, words, *files, "--te-ms", 4, 9, 13, 50, "-o", tmp_path / "out")
