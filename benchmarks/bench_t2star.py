@@ -75,8 +75,9 @@ def compare_solvers(size: int, repeats: int) -> None:
     for name, (result, cold, warm) in results.items():
         error = np.abs(np.asarray(result.params.t2) / t2star - 1)
         answers = np.mean(np.asarray(result.status) == jq.Status.OK)
+        loss = example_loss(result, signal)
         print(
-            f"| {name} | {cold:.2f} s | {1e3 * warm:.1f} ms | {slowest / warm:.0f} | {example_loss(result, signal):.6e} "
+            f"| {name} | {cold:.2f} s | {1e3 * warm:.1f} ms | {slowest / warm:.0f} | {loss:.6e} "
             f"| {100 * np.nanmedian(error):.2f} % | {100 * np.nanmax(error):.0f} % | {100 * answers:.2f} % |"
         )
     exact, adam = results["Levenberg-Marquardt"][0], results["Adam, 20 000 steps"][0]

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jax
@@ -20,7 +22,6 @@ from tqdm import tqdm
 
 from . import __version__
 from .estimation.fit import Status
-from .figures import maps_figure, png_bytes
 from .io.atomic import strict_json, write_bytes, write_files
 from .io.errors import CorruptInputError, InputWarning, NoInputError, UsageError
 from .io.images import check_paths, read_images
@@ -28,10 +29,7 @@ from .io.maps import Maps, map_kind, write_maps
 from .io.nifti import read_mask
 from .io.result_folder import RECORD, result_folder
 from .io.series import ImageSeries
-from .models.base import simulate
-from .models.decay import Decay, MonoExponential
 from .pipelines import auto_mask, t2star_map
-from .report import ReportInput, VoxelFits, report_html
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "pydicom", "highdicom", "nibabel", "matplotlib")
 
@@ -144,6 +142,8 @@ def fill_with_t2star(
         inputs, method, mask, te, report, quiet, timings: see `run_t2star`.
         compare: maps -> the rows of `JobResult.regions`.
     """
+    if report:
+        _load_matplotlib_meanwhile()
     clock = _Clock(dict(timings or {}))
     with _recorded_warnings() as remarks:
         with _progress("reading", quiet), clock("reading"):
@@ -230,72 +230,24 @@ def _in_words(key: str, value: object) -> tuple[str, object]:
     return f"{name} [{'ms' if in_seconds else '%'}]", round(value * (1e3 if in_seconds else 100), 2)
 
 
+def _load_matplotlib_meanwhile() -> None:
+    """It takes half a second, and XLA's compiler leaves a processor free."""
+    Thread(target=import_module, args=(".pages", __package__), daemon=True).start()
+
+
 def _pictures(result: JobResult, command: str) -> dict[Path, bytes]:
-    maps, series = result.maps, result.series
-    picture = png_bytes(maps_figure(maps, series.affine))
-    page = report_html(
-        ReportInput(
-            title="T2* map",
-            maps=maps,
-            affine=series.affine,
-            te=series.te,
-            status_names={int(status): status.name for status in Status},
-            facts=_facts(series, maps),
-            regions=in_words(result.regions),
-            timings=result.timings,
-            warnings=result.warnings,
-            command=command,
-            versions=versions(),
-            voxel_fits=_example_fits(series, maps),
-            echoes=series.data,
-        )
+    from .pages import pages  # loaded meanwhile
+
+    drawn = pages(
+        result.series,
+        result.maps,
+        regions=in_words(result.regions),
+        timings=result.timings,
+        warnings=result.warnings,
+        command=command,
+        versions=versions(),
     )
-    return {result.out / "T2starmap.png": picture, result.out / "report.html": page.encode()}
-
-
-def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
-    x, y, z, n = series.data.shape
-    skipped = ", ".join(f"{count} {reason}" for reason, count in series.skipped.items())
-    facts = {
-        "Series": series.description,
-        "Files": f"{series.n_files} {series.source_format}" + (f"; passed over: {skipped}" if skipped else ""),
-        "Matrix": f"{x} × {y} × {z}, {n} echoes",
-        "Voxel": " × ".join(f"{edge:.3g}" for edge in series.voxel_size) + " mm",
-        "Scanner": _words(series, "Manufacturer", "ManufacturersModelName"),
-        "Field strength": _with_unit(series, "MagneticFieldStrength", "T"),
-        "Repetition time": _with_unit(series, "RepetitionTime", "s"),
-        "Flip angle": _with_unit(series, "FlipAngle", "°"),
-        "Model": str(maps.metadata["Equation"]),
-        "Solver": str(maps.metadata["EstimationAlgorithm"]),
-    }
-    return {label: text for label, text in facts.items() if text}
-
-
-def _words(series: ImageSeries, *keys: str) -> str:
-    return " ".join(str(series.acquisition[key]) for key in keys if key in series.acquisition)
-
-
-def _with_unit(series: ImageSeries, key: str, unit: str) -> str:
-    value = series.acquisition.get(key)
-    return f"{value:g} {unit}" if isinstance(value, int | float) else ""
-
-
-def _example_fits(series: ImageSeries, maps: Maps, n_examples: int = 4) -> VoxelFits | None:
-    """Voxels at evenly spaced ranks of T2*, so that short, usual and long decays are all seen."""
-    ok = np.argwhere(maps["status"] == Status.OK)
-    if not len(ok):
-        return None
-    by_t2star = ok[np.argsort(maps["T2starmap"][tuple(ok.T)], kind="stable")]
-    ranks = np.linspace(0.05, 0.95, n_examples) * (len(by_t2star) - 1)
-    chosen = tuple(by_t2star[np.unique(ranks.round().astype(int))].T)
-    t2star, stderr = maps["T2starmap"][chosen], maps["T2starmap_stderr"][chosen]
-    curve_te = np.linspace(0, series.te[-1] * 1.05, 100)
-    curves = simulate(MonoExponential(curve_te), Decay(s0=maps["S0map"][chosen], t2=t2star))  # pyright: ignore
-    labels = [
-        f"voxel ({x}, {y}, {z}): T2* = {1e3 * t:.3g}{f' ± {1e3 * e:.2g}' if np.isfinite(e) else ''} ms"
-        for x, y, z, t, e in zip(*chosen, t2star, stderr, strict=True)
-    ]
-    return VoxelFits(series.te, series.data[chosen], curve_te, np.asarray(curves), labels)
+    return {result.out / name: content for name, content in drawn.items()}
 
 
 def versions() -> dict[str, str]:

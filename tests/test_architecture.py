@@ -15,7 +15,8 @@ PACKAGE = Path(jaxqmri.__file__).parent
 MAY_IMPORT = {
     "cli": {"demo", "jobs", "inspection", "io"},
     "demo": {"jobs", "phantoms", "pipelines", "estimation", "io"},
-    "jobs": {"pipelines", "estimation", "models", "report", "figures", "colours", "io"},
+    "jobs": {"pages", "pipelines", "estimation", "io"},
+    "pages": {"estimation", "models", "report", "figures", "io"},
     "inspection": {"jobs", "io"},
     "pipelines": {"estimation", "models", "io"},
     "phantoms": {"models"},

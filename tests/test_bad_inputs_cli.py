@@ -234,7 +234,7 @@ def unread(monkeypatch):
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("full", "already has 1 files.*--overwrite"),
+        ("full", "already has 1 file;.*--overwrite"),
         ("full/file", "is a file"),
         ("full/file/below", "cannot write .*Not a directory"),
         ("scan", "is the input folder"),

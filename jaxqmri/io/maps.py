@@ -140,7 +140,8 @@ def _refuse_to_mix(folder: Path, overwrite: bool) -> None:
         return
     n_files = sum(not entry.name.startswith(".") for entry in folder.iterdir())
     if n_files:
-        raise OutputError(f"{folder}: already has {n_files} files; choose another folder or pass --overwrite.")
+        there = "1 file" if n_files == 1 else f"{n_files} files"
+        raise OutputError(f"{folder}: already has {there}; choose another folder or pass --overwrite.")
 
 
 def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:

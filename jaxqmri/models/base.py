@@ -5,7 +5,9 @@ A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. E
 """
 
 import abc
+import functools
 import math
+import operator
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -120,3 +122,14 @@ def check_seconds(name: str, times: Float[Array, " n"], longest: float = 10.0) -
         raise ValueError(f"{name} must be finite and not negative [s], got {values}.")
     if np.any(values > longest):
         raise ValueError(f"{name} is in seconds, got up to {values.max():g} s; divide milliseconds by 1000.")
+
+
+def sum_of_measurements(terms: Float[Array, "n ..."]) -> Float[Array, "..."]:
+    """Sum over the first axis, term by term.
+
+    XLA turns some sums of products into matrix products, whose rounding depends on how many voxels there are, and its
+    column sums are 4 times slower on a CPU. Trains of more than 64 are left to it: unrolled, they take long to compile.
+    """
+    if terms.shape[0] > 64:
+        return jnp.sum(terms, axis=0)
+    return functools.reduce(operator.add, list(terms))

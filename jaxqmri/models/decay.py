@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .base import SignalModel, check_seconds
+from .base import SignalModel, check_seconds, sum_of_measurements
 
 
 class Decay(NamedTuple):
@@ -55,13 +55,13 @@ class MonoExponential(SignalModel):
         # search over T2, with S0 eliminated, sees both.
         shortest, longest = self.limits().t2
         search = jnp.exp(jnp.linspace(jnp.log(shortest), jnp.log(longest), _COARSE_STEPS))
-        shapes = jnp.exp(-self.te / search[:, None])
-        overlap = jnp.maximum(jnp.sum(shapes * signal, axis=1), 0)
-        energy = jnp.sum(shapes**2, axis=1)
+        shapes = jnp.exp(-self.te[:, None] / search)
+        overlap = jnp.maximum(sum_of_measurements(shapes * signal[:, None]), 0)
+        energy = sum_of_measurements(shapes**2)
         best = jnp.argmax(overlap**2 / energy)
         coarse = Decay(s0=overlap[best] / energy[best], t2=search[best])
         line = self.log_linear(signal)
-        misfits = (jnp.sum((self(guess) - signal) ** 2) for guess in (line, coarse))
+        misfits = (sum_of_measurements((self(guess) - signal) ** 2) for guess in (line, coarse))
         line_is_better = jnp.less(*misfits)
         return Decay(*(jnp.where(line_is_better, a, b) for a, b in zip(line, coarse, strict=True)))
 
@@ -88,13 +88,13 @@ class MonoExponential(SignalModel):
         positive = signal > 0
         unit = jnp.where(positive, signal / jnp.max(jnp.abs(signal)), 1.0)  # S^2 must not overflow
         weight = jnp.where(positive, unit**2 if weighted else 1.0, 0.0)
-        weight = weight / jnp.maximum(weight.sum(), jnp.finfo(weight.dtype).tiny)
+        weight = weight / jnp.maximum(sum_of_measurements(weight), jnp.finfo(weight.dtype).tiny)
         log_signal = jnp.log(jnp.where(positive, signal, 1.0))
-        te_mean = jnp.sum(weight * self.te)
-        log_mean = jnp.sum(weight * log_signal)
+        te_mean = sum_of_measurements(weight * self.te)
+        log_mean = sum_of_measurements(weight * log_signal)
         te_offset = self.te - te_mean
-        variance = jnp.sum(weight * te_offset**2)
-        covariance = jnp.sum(weight * te_offset * (log_signal - log_mean))
+        variance = sum_of_measurements(weight * te_offset**2)
+        covariance = sum_of_measurements(weight * te_offset * (log_signal - log_mean))
         shortest, longest = self.limits().t2
         safe_variance = jnp.where(variance > 0, variance, 1.0)
         rate = jnp.clip(jnp.where(variance > 0, -covariance / safe_variance, 0.0), 1 / longest, 1 / shortest)
