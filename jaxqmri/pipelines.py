@@ -72,7 +72,7 @@ def t2star_map(
     }
     maps = {name: _scattered(np.asarray(value), fitted, np.nan) for name, value in values.items()}
     maps["status"] = _scattered(np.asarray(result.status, dtype=np.uint8), fitted, Status.MASKED)
-    return Maps(maps, _metadata(model, solver))
+    return Maps(maps, _metadata(model, solver, noise))
 
 
 @eqx.filter_jit
@@ -103,7 +103,8 @@ def auto_mask(images: np.ndarray) -> Bool[np.ndarray, "x y z"]:
     low, high = np.percentile(first, [2, 98])
     above = first > low + 0.1 * (high - low)
     in_plane_cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)[:, :, None]
-    return ndimage.binary_opening(above, structure=in_plane_cross)
+    opened = ndimage.binary_opening(above, structure=in_plane_cross)
+    return opened if min(above.shape[:2]) > 2 else above  # in a line of voxels each one stands alone
 
 
 def _as_mask(mask: np.ndarray | str | None, series: ImageSeries) -> Bool[np.ndarray, "x y z"]:
@@ -114,9 +115,10 @@ def _as_mask(mask: np.ndarray | str | None, series: ImageSeries) -> Bool[np.ndar
         if mask != "auto":
             raise ValueError(f'mask is a map, "auto" or None, got {mask!r}; read a file with read_mask.')
         return auto_mask(series.data)
+    mask = np.asarray(mask)
     if mask.shape != shape:
         raise ValueError(f"mask has shape {mask.shape}, the images have {shape}; resample the mask to the images.")
-    return mask.astype(bool)
+    return mask > 0  # as read_mask has it; NaN is outside
 
 
 def _recipe(
@@ -154,14 +156,15 @@ def _scattered(values: np.ndarray, mask: np.ndarray, outside: Any) -> np.ndarray
     return full
 
 
-def _metadata(model: MonoExponential, solver: Solver) -> dict[str, Any]:
-    settings = {k: v for k, v in vars(solver).items() if isinstance(v, int | float | str)}
+def _metadata(model: MonoExponential, solver: Solver, noise: Gaussian | None) -> dict[str, Any]:
+    settings = {name: value if isinstance(value, int | float) else str(value) for name, value in vars(solver).items()}
+    variance = "s^2 = sum(r^2) / (n - p)" if noise is None or noise.sigma is None else "s = sigma, given"
     return {
         "Model": type(model).__name__,
         "Equation": "S(TE) = S0 exp(-TE / T2star)",
         "EstimationAlgorithm": type(solver).__name__,
         "EstimationSettings": settings,
-        "ErrorBars": "sqrt(diag(inv(J'J)) s^2), s^2 = sum(r^2) / (n - p)",
+        "ErrorBars": f"sqrt(diag(inv(J'J)) s^2), {variance}",
         "Levels": {str(int(s)): s.name for s in Status},
         "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
         "SoftwareVersions": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},

@@ -69,6 +69,8 @@ def test_derivative_is_that_of_the_formula():
         ([0.01], "at least 2 echo times"),
         ([[0.01, 0.02]], "at least 2 echo times"),
         ([5.0, 10.0, 15.0], "divide milliseconds by 1000"),
+        ([2, 4, 6, 8, 10], "divide milliseconds by 1000"),
+        ([0.01, 0.01, 0.01], "2 different echo times"),
         ([0.01, -0.02], "not negative"),
         ([0.01, np.nan], "finite"),
     ],
@@ -93,6 +95,11 @@ def test_simulate_follows_the_precision_of_the_parameters():
     assert double.dtype == jnp.float64
     np.testing.assert_allclose(double[0], np.exp(-TE / 0.02), rtol=1e-14)
     assert jq.simulate(model, jq.Decay(np.ones(2, np.float32), 0.02)).dtype == jnp.float32
+
+
+def test_integers_are_simulated_as_numbers():
+    signal = jq.simulate(jq.MonoExponential(TE), jq.Decay(np.array([100]), np.array([1])))
+    np.testing.assert_allclose(signal[0], 100 * np.exp(-TE), rtol=1e-6)
 
 
 def test_simulate_says_what_does_not_fit():

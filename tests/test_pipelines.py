@@ -97,6 +97,24 @@ def test_sidecars_learn_how_the_maps_were_made(maps):
     assert set(np.unique(maps["status"])) <= {int(s) for s in jq.Status}
 
 
+def test_sidecars_say_where_the_noise_level_came_from(series):
+    one = np.zeros(series.data.shape[:3], bool)
+    one[32, 32] = True
+    assert "n - p" in jq.t2star_map(series, mask=one).metadata["ErrorBars"]
+    assert "sigma, given" in jq.t2star_map(series, mask=one, noise=jq.Gaussian(20.0)).metadata["ErrorBars"]
+
+
+def test_a_mask_is_what_is_above_zero(series, maps):
+    mask = np.full(series.data.shape[:3], np.nan)
+    mask[32, 32], mask[33, 33] = 1, 0
+    assert np.argwhere(jq.t2star_map(series, mask=mask)["status"] != jq.Status.MASKED).tolist() == [[32, 32, 0]]
+
+
+def test_auto_mask_of_a_line_of_voxels_keeps_the_bright_ones():
+    line = np.array([0.0, 100, 0, 0, 90, 80])[None, :, None, None] * np.ones(3)
+    np.testing.assert_array_equal(auto_mask(line)[0, :, 0], [False, True, False, False, True, True])
+
+
 def test_mistakes_are_named(series):
     with pytest.raises(ValueError, match="'lme' is not one of lm, loglinear, adam"):
         jq.t2star_map(series, method="lme")

@@ -118,6 +118,10 @@ def test_unweighted_log_linear_agrees_with_ukats_where_every_echo_is_above_the_n
     ratio = maps["T2starmap"][clear] / ukat_map(shared_data, "T2StarMapLoglin")[clear]
     assert np.isfinite(ratio).sum() > 5000
     assert np.nanmedian(np.abs(ratio - 1)) < 0.005
+    # Elsewhere UKAT's unequal weights show, see below.
+    signal = philips_kidney.data[..., 0] > 0.1 * np.percentile(philips_kidney.data[..., 0], 98)
+    everywhere = maps["T2starmap"][signal] / ukat_map(shared_data, "T2StarMapLoglin")[signal]
+    assert 0.01 < np.nanmedian(np.abs(everywhere - 1)) < 0.02
 
 
 def test_what_is_left_against_ukats_log_linear_map_are_its_weights(shared_data, philips_kidney):
@@ -133,4 +137,4 @@ def test_what_is_left_against_ukats_log_linear_map_are_its_weights(shared_data, 
     golden = ukat_map(shared_data, "T2StarMapLoglin")[usable]
     ratio = (-1 / slope) / golden
     bright = signal[usable].max(axis=-1) > 300  # below, UKAT's variance test picks other weights
-    assert np.nanmedian(np.abs(ratio[bright] - 1)) < 1e-6
+    assert np.nanpercentile(np.abs(ratio[bright] - 1), 99) < 1e-6

@@ -22,8 +22,8 @@ class Status(enum.IntEnum):
 
     OK = 0  # fitted
     NO_SIGNAL = 1  # every measurement is zero
-    NOT_FINITE = 2  # a measurement or a known parameter is NaN or infinite
-    NOT_CONVERGED = 3  # the solver did not reach a minimum
+    NOT_FINITE = 2  # a measurement, or what is given for the voxel (known, sigma), is NaN, infinite or impossible
+    NOT_CONVERGED = 3  # the solver did not reach a minimum (Adam and Optax: is 10 % or more away from one)
     AT_BOUND = 4  # a parameter ran to the end of what the protocol can tell apart (a constant or rising signal)
     UNIDENTIFIABLE = 5  # the measurements do not determine all the parameters
     MASKED = 6  # outside the mask, not fitted
@@ -81,10 +81,11 @@ def fit(
         in `status`; it never raises and never affects its neighbours.
 
     Raises:
-        ValueError: the last axis does not match the protocol, the signal is complex, `known` or `init` name no
-            parameter or do not fit the voxels, there are fewer measurements than free parameters, `batch_size` is
-            below 1, or the solver does not know the model.
+        ValueError: the last axis does not match the protocol, the signal is complex, an argument is of the wrong type,
+            `known` or `init` name no parameter or do not fit the voxels, there are fewer measurements than free
+            parameters, `batch_size` is below 1, or the solver does not know the model.
     """
+    _check_types(model, init, solver, noise)
     signal = jnp.asarray(signal)
     if jnp.iscomplexobj(signal):
         raise ValueError("signal is complex, the model is of magnitudes; fit jnp.abs(signal).")
@@ -114,6 +115,18 @@ class _Voxels(eqx.Module):
     known: dict[str, Float[Array, " voxel"]]
     init: tuple[Float[Array, " voxel"], ...] | None
     sigma: Float[Array, " voxel"] | None
+
+
+def _check_types(model: Any, init: Any, solver: Any, noise: Any) -> None:
+    """The mistakes that people make, said in words."""
+    if not isinstance(model, SignalModel):
+        raise ValueError(f"model is {model!r}, wanted a signal model such as jq.MonoExponential(te).")
+    if not (solver is None or isinstance(solver, Solver)):
+        raise ValueError(f"solver is {solver!r}, wanted a solver such as jq.LevenbergMarquardt().")
+    if not (noise is None or isinstance(noise, Gaussian)):
+        raise ValueError(f"noise is {noise!r}, wanted a noise model such as jq.Gaussian(sigma).")
+    if not (init is None or isinstance(init, model.parameters)):
+        raise ValueError(f"init is {init!r}, wanted a {model.parameters.__name__} of numbers or maps.")
 
 
 def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[str, Any]) -> tuple[str, ...]:
@@ -183,8 +196,10 @@ def _padded(leaf: Array, size: int) -> Array:
 @eqx.filter_jit
 def _fit_batch(model: SignalModel, solver: Solver, free: tuple[str, ...], voxels: _Voxels) -> FitResult:
     finite = jnp.all(jnp.isfinite(voxels.signal), axis=-1)
-    for value in voxels.known.values():
-        finite &= jnp.isfinite(value)
+    for name, value in voxels.known.items():
+        finite &= jnp.isfinite(value) & ((value > 0) | (name in model.signed))
+    if voxels.sigma is not None:
+        finite &= jnp.isfinite(voxels.sigma) & (voxels.sigma > 0)
     has_signal = jnp.any(voxels.signal != 0, axis=-1)
     usable = finite & has_signal
     # No NaN reaches the solver: a falling line stands in for voxels that cannot be fitted.

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 
@@ -17,8 +18,15 @@ class Gaussian(eqx.Module):
     Args:
         sigma: standard deviation of the noise, a number or a map with the shape of the voxels [units of the signal].
             None: estimated in each voxel from the residuals, sum(r^2) / (n - p).
+
+    Raises:
+        ValueError: a single sigma that is not positive and finite. In a map, that spoils its own voxel only.
     """
 
-    sigma: Float[Array, "..."] | None = eqx.field(
-        default=None, converter=lambda s: None if s is None else jnp.asarray(s)
-    )
+    sigma: Float[Array, "..."] | None = eqx.field(default=None, converter=_optional_array)
+
+    def __check_init__(self):
+        if self.sigma is None or self.sigma.ndim or isinstance(self.sigma, Tracer):
+            return
+        if not 0 < float(self.sigma) < float("inf"):
+            raise ValueError(f"sigma must be positive and finite, got {float(self.sigma):g}.")

@@ -75,7 +75,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
             f"({', '.join(model.parameters._fields)})."  # pyright: ignore[reportAttributeAccessIssue]
         )
     leaves = [jnp.asarray(leaf) for leaf in params]
-    dtype = jnp.result_type(*leaves, jnp.float32 if all(_is_weak(leaf) for leaf in params) else leaves[0])
+    dtype = jnp.promote_types(jnp.result_type(*params), jnp.float32)
     try:
         shape = jnp.broadcast_shapes(*(leaf.shape for leaf in leaves))
     except ValueError as error:
@@ -99,9 +99,10 @@ def _simulate(model: SignalModel, params: Params, shape: tuple[int, ...], dtype:
     return model.batched(flat).T.reshape(*shape, model.n_measurements)
 
 
-def _is_weak(leaf: ArrayLike) -> bool:
-    """A Python number has no precision of its own; it takes that of the arrays beside it."""
-    return isinstance(leaf, bool | int | float)
+def as_float_array(value: ArrayLike) -> Float[Array, "..."]:
+    """Protocol numbers: floating point even if they were written as integers."""
+    value = jnp.asarray(value)
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
 def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:

@@ -4,9 +4,11 @@ from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .base import SignalModel, check_seconds, sum_of_measurements
+from .base import SignalModel, as_float_array, check_seconds, sum_of_measurements
 
 
 class Decay(NamedTuple):
@@ -26,10 +28,10 @@ class MonoExponential(SignalModel):
         te: (echo,) echo times, at least two, in any order [s].
 
     Raises:
-        ValueError: fewer than two echo times, or times that cannot be seconds.
+        ValueError: fewer than two different echo times, or times that cannot be seconds.
     """
 
-    te: Float[Array, " echo"] = eqx.field(converter=jnp.asarray)
+    te: Float[Array, " echo"] = eqx.field(converter=as_float_array)
 
     parameters: ClassVar[type] = Decay
     amplitude: ClassVar[str] = "s0"
@@ -37,7 +39,10 @@ class MonoExponential(SignalModel):
     def __check_init__(self):
         if self.te.ndim != 1 or self.te.shape[0] < 2:
             raise ValueError(f"te needs at least 2 echo times in one dimension, got shape {self.te.shape}.")
-        check_seconds("te", self.te)
+        # No echo is that late; a short train in milliseconds, 2 ... 10, must not pass for seconds.
+        check_seconds("te", self.te, longest=2.0)
+        if not isinstance(self.te, Tracer) and np.ptp(np.asarray(self.te)) == 0:
+            raise ValueError(f"te needs at least 2 different echo times, got only {float(self.te[0]):g} s.")
 
     @property
     def n_measurements(self) -> int:
