@@ -2,10 +2,10 @@
 
     python benchmarks/bench_t2star.py [--repeats 7] [--size 128] [--skip-command]
 
-One process, the same 128 x 128 x 11 arrays for all, T2* 10 ... 80 ms, signal at TE = 0 over noise 25 ... 75. "Warm" is the
-median of later runs (two of Adam), "cold" the first call with its compilation. The loss is the example's, the mean
-squared error of the images / 1500, over the voxels that all have an answer for. The second table times the whole command
-`jaxqmri t2star`, each run a new process, on 11 DICOM files of the reference object.
+One process, the same 128 x 128 x 11 arrays for all, T2* 10 ... 80 ms, signal at TE = 0 over noise 25 ... 75. "Warm" is
+the median of later runs (two of Adam), "cold" the first call with its compilation. The loss is the example's, the mean
+squared error of the images / 1500, over the voxels that all have an answer for. The second table times the whole
+command `jaxqmri t2star`, each run a new process, on 11 DICOM files of the reference object.
 """
 
 import argparse

@@ -1,3 +1,4 @@
+from . import epg as epg
 from .estimation.fit import FitResult as FitResult
 from .estimation.fit import Status as Status
 from .estimation.fit import fit as fit
@@ -16,6 +17,8 @@ from .models.base import SignalModel as SignalModel
 from .models.base import simulate as simulate
 from .models.decay import Decay as Decay
 from .models.decay import MonoExponential as MonoExponential
+from .models.fse import FSE as FSE
+from .models.tissue import Tissue as Tissue
 from .pipelines import t2star_map as t2star_map
 
 __version__: str

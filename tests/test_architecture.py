@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,12 @@ def test_every_public_name_is_there_and_documented():
     assert len(jaxqmri.__all__) > 15
     for name in jaxqmri.__all__:
         assert getattr(jaxqmri, name).__doc__, name
+
+
+def test_readme_links_to_what_is_there():
+    root = Path(__file__).resolve().parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
+    assert len(links) > 4
+    for link in links:
+        assert (root / link).exists(), link

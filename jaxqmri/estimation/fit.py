@@ -93,6 +93,7 @@ def fit(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     known, noise, solver = dict(known or {}), noise or Gaussian(), solver or LevenbergMarquardt()
+    known = {name: model.parameters()._asdict()[name] for name in model.ignored} | known
     free = _free_parameters(model, signal.shape, known)
     *voxel_shape, n = signal.shape
     voxels = _Voxels(

@@ -27,11 +27,13 @@ class SignalModel(eqx.Module):
         parameters: the NamedTuple of tissue parameters the model takes.
         amplitude: the field the signal is proportional to (S0, M0).
         signed: the fields that may be zero or negative; all others are positive and are fitted in log space.
+        ignored: the fields the signal does not depend on.
     """
 
     parameters: eqx.AbstractClassVar[type]
     amplitude: eqx.AbstractClassVar[str]
     signed: ClassVar[tuple[str, ...]] = ()
+    ignored: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abc.abstractmethod

@@ -1,0 +1,234 @@
+"""Fast spin echo (multi-echo spin echo, RARE, TSE): stimulated echoes, imperfect refocusing, B1.
+
+The fast form of the recursion, explained once. Between two pulses lie two shifts, so the orders present at the pulses
+keep their parity. What the excitation made transverse is at order 1 at the first pulse and stays on odd orders; only
+from there does it return to order 0 at an echo. What is longitudinal at the first pulse, or recovers later, stays on
+even orders and never meets an echo (that is what the crushers are for); it decides how much there is to excite in the
+next repetition. So the two parities are followed apart, in steps of a whole echo spacing:
+
+    odd:   F+_k -> F+_{k+2},  F-_k -> F-_{k-2},  F-_1 -> echo = conj(F-_1) -> F+_1
+    even:  F+_k -> F+_{k+2},  F-_k -> F-_{k-2},  F-_2 -> F-_0,  F+_0 = conj(F-_0)
+
+Half as many orders as there are echoes are exact: higher ones cannot return before the train ends.
+
+With W = -iZ the transition matrix of a pulse about x (phase 0) is real,
+
+    F+' =  cos^2(a/2) F+ + sin^2(a/2) F- + sin(a) W
+    F-' =  sin^2(a/2) F+ + cos^2(a/2) F- - sin(a) W
+    W'  = -sin(a)/2 F+   + sin(a)/2 F-   + cos(a) W,
+
+so that a CPMG train needs real numbers only: (F+, F-, W) are real on odd orders, i (F+, F-, W) = (iF+, iF-, Z) on even
+ones. A pulse of another phase p turns F+ by exp(-ip) and F- by exp(ip) before, and back after.
+
+Source: Weigel, J Magn Reson Imaging 41:266 (2015), eq. 15; Hennig, J Magn Reson 78:397 (1988).
+"""
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
+
+from .base import SignalModel, check_seconds
+from .decay import MonoExponential
+from .tissue import Tissue
+
+Orders = tuple[Inexact[Array, ""], ...]  # one number per order: vmapped, one contiguous vector of voxels each
+
+
+class Pulses(NamedTuple):
+    """The refocusing pulses of one voxel, each leaf (echo,): cosines and sines of its true flip angle, exp(i phase)."""
+
+    cos2: Float[Array, " echo"]
+    sin2: Float[Array, " echo"]
+    sin: Float[Array, " echo"]
+    cos: Float[Array, " echo"]
+    turn: Complex[Array, " echo"] | None  # None: phase 0 throughout, real arithmetic
+
+
+class Decays(NamedTuple):
+    """What one echo spacing leaves of longitudinal and transverse magnetisation."""
+
+    e1: Float[Array, ""]
+    e2: Float[Array, ""]
+
+
+def _optional_array(value: ArrayLike | None) -> Array | None:
+    return None if value is None else jnp.asarray(value)
+
+
+def _finite_or_none(value: ArrayLike | None) -> Array | None:
+    """Full recovery is another program, not another number: the even orders are then not simulated."""
+    if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
+        return None
+    return jnp.asarray(value)
+
+
+class FSE(SignalModel):
+    """Fast spin echo: 90 degrees about y, then [tau - alpha_i - tau - echo_i], with crushers around every alpha_i.
+
+    Echo n is at n * echo_spacing, in units where a perfect excitation of the equilibrium gives m0. The true angles are
+    the nominal ones, excitation included, times `b1` of the tissue. Uses m0, t1, t2 and b1. One train hardly depends on
+    t1, and near 180 degrees a b1 above 1 looks like one below: fit with `known={"t1": ...}` and a b1 map.
+
+    Args:
+        flip_angles: (echo,) nominal refocusing angles [rad].
+        echo_spacing: time from echo to echo, twice that from excitation to the first pulse [s].
+        phases: (echo,) phases of the refocusing pulses [rad]; None: 0, a quarter turn from the excitation (CPMG), and
+            the signal is real. With phases it is complex, as seen by a receiver that follows the pulses' phases.
+        tr: repetition time, from excitation to excitation, nothing transverse left by then [s]; inf: full recovery.
+        n_states: orders 0 ... n_states - 1 are kept; None: as many as can reach an echo, which is exact. Ten, as is
+            usual elsewhere, put a train of 96 pulses of 60 degrees wrong by a tenth of its first echo.
+        slice_profile: (sample,) true over nominal flip angle across the slice; the signal is the weighted mean over it.
+            None: the same flip angle everywhere.
+        slice_weights: (sample,) weights of the samples, their sum is 1; None: equal.
+
+    Raises:
+        ValueError: shapes that do not fit each other, angles that are no radians, times that are no seconds.
+    """
+
+    flip_angles: Float[Array, " echo"] = eqx.field(converter=jnp.asarray)
+    echo_spacing: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    phases: Float[Array, " echo"] | None = eqx.field(default=None, converter=_optional_array)
+    tr: Float[Array, ""] | None = eqx.field(default=None, converter=_finite_or_none)
+    n_states: int | None = eqx.field(default=None, static=True)
+    slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=_optional_array)
+    slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=_optional_array)
+
+    parameters: ClassVar[type] = Tissue
+    amplitude: ClassVar[str] = "m0"
+    ignored: ClassVar[tuple[str, ...]] = ("t2star",)
+
+    def __check_init__(self):
+        if self.flip_angles.ndim != 1 or self.flip_angles.shape[0] < 1:
+            raise ValueError(f"flip_angles needs one angle per echo, got shape {self.flip_angles.shape}.")
+        if self.echo_spacing.ndim != 0:
+            raise ValueError(f"echo_spacing is one number [s], got shape {self.echo_spacing.shape}.")
+        if self.phases is not None and self.phases.shape != self.flip_angles.shape:
+            raise ValueError(f"phases has shape {self.phases.shape}, flip_angles {self.flip_angles.shape}.")
+        if self.n_states is not None and self.n_states < 2:
+            raise ValueError(f"n_states must be at least 2, got {self.n_states}: no echo forms from order 0 alone.")
+        if self.slice_weights is not None and (
+            self.slice_profile is None or self.slice_weights.shape != self.slice_profile.shape
+        ):
+            raise ValueError("slice_weights needs a slice_profile of its shape.")
+        _check_radians(self.flip_angles)
+        check_seconds("echo_spacing", self.echo_spacing)
+        if self.tr is not None:
+            check_seconds("tr", self.tr, longest=100.0)
+            _check_fits(self.tr, self.echo_spacing * self.flip_angles.shape[0])
+
+    @property
+    def n_measurements(self) -> int:
+        return self.flip_angles.shape[0]
+
+    def __call__(self, params: Tissue) -> Inexact[Array, " echo"]:
+        m0, b1 = jnp.asarray(params.m0), jnp.asarray(params.b1)
+        t1, t2 = jnp.asarray(params.t1), jnp.asarray(params.t2)
+        if self.slice_profile is None:
+            return m0 * self._train(t1, t2, b1)
+        across = jax.vmap(lambda scaling: self._train(t1, t2, b1 * scaling))(self.slice_profile)
+        weights = self.slice_weights
+        return m0 * (jnp.mean(across, axis=0) if weights is None else jnp.tensordot(weights, across, 1))
+
+    def initial_guess(self, signal: Float[Array, " echo"]) -> Tissue:
+        # As if all refocusing were perfect: near enough for t2 and m0, if b1 and t1 are known or near 1 and 1 s.
+        echo_times = self.echo_spacing * jnp.arange(1, self.flip_angles.shape[0] + 1)
+        decay = MonoExponential(echo_times).log_linear(jnp.abs(signal))
+        one = jnp.ones_like(decay.t2)
+        return Tissue(m0=decay.s0, t1=one, t2=decay.t2, b1=one)
+
+    def limits(self) -> Tissue:
+        n = self.flip_angles.shape[0]
+        t2 = (self.echo_spacing / 10, 100 * n * self.echo_spacing)
+        return Tissue(m0=(0.0, jnp.inf), t1=(1e-3, 100.0), t2=t2, t2star=(0.0, jnp.inf), b1=(0.1, 2.0))  # pyright: ignore[reportArgumentType]
+
+    def _train(self, t1: Float[Array, ""], t2: Float[Array, ""], b1: Float[Array, ""]) -> Inexact[Array, " echo"]:
+        """The echoes for m0 = 1."""
+        n = self.flip_angles.shape[0]
+        # Sines and cosines before the scan: inside, XLA would repeat them for every order.
+        angle = b1 * self.flip_angles
+        turn = None if self.phases is None else jnp.exp(1j * self.phases)
+        pulses = Pulses(jnp.cos(angle / 2) ** 2, jnp.sin(angle / 2) ** 2, jnp.sin(angle), jnp.cos(angle), turn)
+        decays = Decays(jnp.exp(-self.echo_spacing / t1), jnp.exp(-self.echo_spacing / t2))
+        excitation = b1 * (jnp.pi / 2)
+        n_odd = (n + 1) // 2 if self.n_states is None else self.n_states // 2
+        echoes = _echoes(pulses, decays, jnp.sin(excitation), n_odd)
+        if self.tr is None:
+            return echoes
+        # The longitudinal magnetisation at the end of the train is linear in that at its start; in the steady state
+        # recovery until the next excitation brings it back.
+        n_even = (n + 1) // 2 if self.n_states is None else (self.n_states + 1) // 2
+        kept = _longitudinal_end(pulses, decays, jnp.cos(excitation), n_even, recovery=0.0)
+        recovered = _longitudinal_end(pulses, decays, jnp.zeros_like(excitation), n_even, recovery=1.0)
+        rest = jnp.exp(-(self.tr - n * self.echo_spacing) / t1)
+        return echoes * (1 - rest + recovered * rest) / (1 - kept * rest)
+
+
+def _echoes(pulses: Pulses, decays: Decays, transverse: Float[Array, ""], n_orders: int) -> Inexact[Array, " echo"]:
+    """Odd orders 1, 3, ...: the echoes of magnetisation that was transverse after the excitation."""
+    start = transverse * jnp.ones_like(decays.e2)
+    start = start if pulses.turn is None else start.astype(pulses.turn.dtype)
+    zero = jnp.zeros_like(start)
+    empty = (zero,) * n_orders
+
+    def spacing(orders, pulse):
+        f_plus, f_minus, w = _transition(pulse, *orders)
+        # From a pulse to the next; both halves of the transverse decay are charged here, the first echo's too.
+        echo = f_minus[0].conj() * decays.e2
+        f_plus = (echo, *(f * decays.e2 for f in f_plus[:-1]))
+        f_minus = (*(f * decays.e2 for f in f_minus[1:]), zero)
+        seen = echo if pulse.turn is None else echo * pulse.turn.conj()
+        return (f_plus, f_minus, tuple(z * decays.e1 for z in w)), seen
+
+    return jax.lax.scan(spacing, ((start, *empty[1:]), empty, empty), pulses)[1]
+
+
+def _longitudinal_end(
+    pulses: Pulses, decays: Decays, start: Float[Array, ""], n_orders: int, recovery: float
+) -> Float[Array, ""]:
+    """Even orders 0, 2, ...: Z_0 at the last echo from Z_0 after the excitation; `recovery` 0 turns T1 recovery off."""
+    real = pulses.turn is None
+    unit = 1.0 if real else -1j  # W of a longitudinal magnetisation of 1, see the top of the file
+    half = jnp.sqrt(decays.e1)
+    w_start = unit * (start * half + recovery * (1 - half))
+    zero = jnp.zeros_like(w_start if pulses.turn is None else w_start.astype(pulses.turn.dtype))
+    empty = (zero,) * n_orders
+
+    def spacing(orders, pulse):
+        f_plus, f_minus, w = _transition(pulse, *orders)
+        f_minus_next = (*(f * decays.e2 for f in f_minus[1:]), zero)
+        mirrored = -f_minus_next[0] if real else f_minus_next[0].conj()
+        f_plus_next = (mirrored, *(f * decays.e2 for f in f_plus[:-1]))
+        relaxed = w[0] * decays.e1 + unit * recovery * (1 - decays.e1)
+        return (f_plus_next, f_minus_next, (relaxed, *(z * decays.e1 for z in w[1:]))), w[0]
+
+    after_pulse = jax.lax.scan(spacing, (empty, empty, (w_start + zero, *empty[1:])), pulses)[1][-1]
+    return (after_pulse / unit).real * half + recovery * (1 - half)
+
+
+def _transition(pulse: Pulses, f_plus: Orders, f_minus: Orders, w: Orders) -> tuple[Orders, Orders, Orders]:
+    """One pulse on all orders of one parity."""
+    cos2, sin2, sin, cos, turn = pulse
+    if turn is not None:
+        f_plus, f_minus = tuple(f * turn.conj() for f in f_plus), tuple(f * turn for f in f_minus)
+    orders = list(zip(f_plus, f_minus, w, strict=True))
+    f_plus = tuple(cos2 * p + sin2 * m + sin * z for p, m, z in orders)
+    f_minus = tuple(sin2 * p + cos2 * m - sin * z for p, m, z in orders)
+    w = tuple((m - p) * (sin / 2) + cos * z for p, m, z in orders)
+    if turn is not None:
+        f_plus, f_minus = tuple(f * turn for f in f_plus), tuple(f * turn.conj() for f in f_minus)
+    return f_plus, f_minus, w
+
+
+def _check_radians(angles: Float[Array, " echo"]) -> None:
+    if not isinstance(angles, Tracer) and np.any(np.abs(np.asarray(angles)) > 4 * np.pi):
+        raise ValueError(f"flip_angles are in radians, got up to {np.max(np.abs(angles)):g}; use jnp.deg2rad.")
+
+
+def _check_fits(tr: Array, train: Array) -> None:
+    if not isinstance(tr, Tracer) and not isinstance(train, Tracer) and np.any(np.asarray(tr) < np.asarray(train)):
+        raise ValueError(f"tr is {float(tr):g} s, shorter than the train of {float(train):g} s.")
