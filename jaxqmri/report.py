@@ -19,7 +19,7 @@ from .colours import OK, displayed, map_style
 STATUS_MEANINGS = {
     "OK": "fitted; the value can be used",
     "NO_SIGNAL": "every measurement is zero, nothing to fit",
-    "NOT_FINITE": "a measurement is not a number",
+    "NOT_FINITE": "a measurement, or a value given for the voxel, is not a usable number",
     "NOT_CONVERGED": "the solver found no minimum",
     "AT_BOUND": "outside what these measurements can tell apart, such as a signal that does not decay",
     "UNIDENTIFIABLE": "the measurements do not determine all parameters",
