@@ -6,6 +6,7 @@ One size for all tests, so that the fit is compiled once.
 from pathlib import Path
 
 import dicom_series
+import nibabel as nib
 import nifti_files
 import numpy as np
 from pydicom.dataset import Dataset
@@ -42,3 +43,8 @@ def nifti_folder(folder: Path, images: np.ndarray | None = None) -> Path:
         sidecar = {"EchoTime": TE_MS[echo] / 1e3, "EchoNumber": echo + 1, "SeriesNumber": 3, "RepetitionTime": 0.1}
         nifti_files.save(folder / f"gre_e{echo + 1}.nii.gz", values[:, :, None, echo], sidecar=sidecar)
     return folder
+
+
+def load(folder, name):
+    """A written map."""
+    return nib.load(folder / f"{name}.nii.gz").get_fdata()

@@ -18,7 +18,7 @@ from command import COMMAND, ENVIRONMENT, run
 from dicom_series import save
 from nifti_files import OBLIQUE
 from nifti_files import save as save_nifti
-from small_scans import T2STAR, TE_MS, datasets, dicom_folder, nifti_folder
+from small_scans import T2STAR, TE_MS, datasets, dicom_folder, load, nifti_folder
 from small_scans import signal as decays
 
 MAPS = ("R2starmap", "S0map", "T2starmap", "T2starmap_stderr", "residual", "status")
@@ -30,10 +30,6 @@ EVERYTHING = NO_PICTURES | {"T2starmap.png", "report.html"}
 @pytest.fixture
 def scan(tmp_path):
     return dicom_folder(tmp_path / "scan")
-
-
-def load(folder, name):
-    return nib.load(folder / f"{name}.nii.gz").get_fdata()
 
 
 def strict(text):

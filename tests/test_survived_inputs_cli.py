@@ -3,13 +3,12 @@
 import json
 import shutil
 
-import nibabel as nib
 import numpy as np
 import pytest
 from command import run
 from dicom_series import save
 from pydicom.uid import EnhancedSRStorage, MediaStorageDirectoryStorage, SecondaryCaptureImageStorage
-from small_scans import T2STAR, datasets, dicom_folder, nifti_folder
+from small_scans import T2STAR, datasets, dicom_folder, load, nifti_folder
 from small_scans import signal as decays
 
 MAPS = ("R2starmap", "S0map", "T2starmap", "T2starmap_stderr", "residual")
@@ -18,10 +17,6 @@ MAPS = ("R2starmap", "S0map", "T2starmap", "T2starmap_stderr", "residual")
 @pytest.fixture
 def scan(tmp_path):
     return dicom_folder(tmp_path / "scan")
-
-
-def load(folder, name):
-    return nib.load(folder / f"{name}.nii.gz").get_fdata()
 
 
 # what is mended or passed over ----------------------------------------------------------------------------------------

@@ -1,13 +1,10 @@
 """Noise models: what a fit assumes about the errors of the measurements."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
-
-def _optional_array(value: ArrayLike | None) -> Array | None:
-    return None if value is None else jnp.asarray(value)
+from ..models.base import optional_float_array
 
 
 class Gaussian(eqx.Module):
@@ -23,7 +20,7 @@ class Gaussian(eqx.Module):
         ValueError: a single sigma that is not positive and finite. In a map, that spoils its own voxel only.
     """
 
-    sigma: Float[Array, "..."] | None = eqx.field(default=None, converter=_optional_array)
+    sigma: Float[Array, "..."] | None = eqx.field(default=None, converter=optional_float_array)
 
     def __check_init__(self):
         if self.sigma is None or self.sigma.ndim or isinstance(self.sigma, Tracer):

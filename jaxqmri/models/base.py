@@ -107,6 +107,11 @@ def as_float_array(value: ArrayLike) -> Float[Array, "..."]:
     return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
+def optional_float_array(value: ArrayLike | None) -> Float[Array, "..."] | None:
+    """The same for what may be left out."""
+    return None if value is None else as_float_array(value)
+
+
 def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
     """The same model with its floating-point protocol in `dtype`, so that arithmetic follows the signal."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)

@@ -32,7 +32,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
-from .base import SignalModel, check_seconds
+from .base import SignalModel, as_float_array, check_seconds, optional_float_array
 from .decay import MonoExponential
 from .tissue import Tissue
 
@@ -56,15 +56,11 @@ class Decays(NamedTuple):
     e2: Float[Array, ""]
 
 
-def _optional_array(value: ArrayLike | None) -> Array | None:
-    return None if value is None else jnp.asarray(value)
-
-
 def _finite_or_none(value: ArrayLike | None) -> Array | None:
     """Full recovery is another program, not another number: the even orders are then not simulated."""
     if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
         return None
-    return jnp.asarray(value)
+    return as_float_array(value)
 
 
 class FSE(SignalModel):
@@ -90,13 +86,13 @@ class FSE(SignalModel):
         ValueError: shapes that do not fit each other, angles that are no radians, times that are no seconds.
     """
 
-    flip_angles: Float[Array, " echo"] = eqx.field(converter=jnp.asarray)
-    echo_spacing: Float[Array, ""] = eqx.field(converter=jnp.asarray)
-    phases: Float[Array, " echo"] | None = eqx.field(default=None, converter=_optional_array)
+    flip_angles: Float[Array, " echo"] = eqx.field(converter=as_float_array)
+    echo_spacing: Float[Array, ""] = eqx.field(converter=as_float_array)
+    phases: Float[Array, " echo"] | None = eqx.field(default=None, converter=optional_float_array)
     tr: Float[Array, ""] | None = eqx.field(default=None, converter=_finite_or_none)
     n_states: int | None = eqx.field(default=None, static=True)
-    slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=_optional_array)
-    slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=_optional_array)
+    slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
+    slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
