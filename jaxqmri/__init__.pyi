@@ -1,4 +1,9 @@
 from . import epg as epg
+from .estimation.dictionary import Dictionary as Dictionary
+from .estimation.dictionary import MatchResult as MatchResult
+from .estimation.dictionary import grid as grid
+from .estimation.dictionary import make_dictionary as make_dictionary
+from .estimation.dictionary import match as match
 from .estimation.fit import FitResult as FitResult
 from .estimation.fit import Status as Status
 from .estimation.fit import fit as fit
@@ -19,6 +24,7 @@ from .models.decay import Decay as Decay
 from .models.decay import MonoExponential as MonoExponential
 from .models.fse import FSE as FSE
 from .models.tissue import Tissue as Tissue
+from .pipelines import t2_map as t2_map
 from .pipelines import t2star_map as t2star_map
 
 __version__: str

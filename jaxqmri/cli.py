@@ -22,7 +22,7 @@ from . import __version__
 from .io.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from .jobs import JobResult
+    from .jobs import Job, JobResult
 
 DEMO_FOLDER = "jaxqmri-demo"
 
@@ -124,20 +124,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    t2star = _command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
-    _add_input(t2star)
-    t2star.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
+    t2star = _map_command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
     t2star.add_argument(
         "--method", choices=("lm", "loglinear", "adam"), default="lm",
         help="lm: exact least squares (default); loglinear: weighted straight line through the logarithm; "
         "adam: 20 000 Adam steps, as in the ISMRM 2024 example, about 1000 times slower",
     )  # fmt: skip
-    t2star.add_argument(
-        "--mask", metavar="FILE|auto|none", default="none",
-        help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
+
+    t2 = _map_command(commands, "t2", _t2, "T2 maps from multi-echo spin echoes")
+    t2.add_argument(
+        "--method", choices=("dictionary", "mono"), default="dictionary",
+        help="dictionary: extended phase graphs of the echo train, T2 and B1 (default); "
+        "mono: mono-exponential decay, for comparison; stimulated echoes make its T2 too long",
     )  # fmt: skip
-    _add_job_options(t2star)
-    _add_loudness(t2star)
+    t2.add_argument(
+        "--b1", metavar="FILE", type=Path,
+        help="NIfTI map on the grid of the images, true / nominal flip angle; default: B1 is estimated",
+    )  # fmt: skip
+    t2.add_argument(
+        "--refocusing-deg", metavar="DEG", type=float,
+        help="nominal refocusing angle; default: FlipAngle of the images if above 90, else 180",
+    )  # fmt: skip
+    t2.add_argument(
+        "--t1-ms", metavar="MS", type=float,
+        help="T1 of all tissue, which hardly matters; default: 1000",
+    )  # fmt: skip
 
     demo = _command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
     demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER), help="default: %(default)s")
@@ -166,6 +177,20 @@ def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.Argum
     parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
     parser.set_defaults(run=run)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _map_command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    """A command that makes maps of images; what is its own comes on top."""
+    parser = _command(commands, name, run, summary)
+    _add_input(parser)
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--mask", metavar="FILE|auto|none", default="none",
+        help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
+    )  # fmt: skip
+    _add_job_options(parser)
+    _add_loudness(parser)
     return parser
 
 
@@ -219,15 +244,36 @@ def _echo_times(arguments: argparse.Namespace) -> list[float] | None:
 
 
 def _t2star(arguments: argparse.Namespace, started: float) -> None:
-    from .jobs import run_t2star
+    from .jobs import t2star_job
+
+    _run_job(t2star_job(arguments.method), arguments, started)
+
+
+def _t2(arguments: argparse.Namespace, started: float) -> None:
+    from math import radians
+
+    from .jobs import t2_job
+
+    angle, t1_ms = arguments.refocusing_deg, arguments.t1_ms
+    job = t2_job(
+        arguments.method,
+        b1=arguments.b1,
+        t1=None if t1_ms is None else t1_ms / 1e3,
+        flip_angle=None if angle is None else radians(angle),
+    )
+    _run_job(job, arguments, started)
+
+
+def _run_job(job: "Job", arguments: argparse.Namespace, started: float) -> None:
+    from .jobs import run_job
 
     if arguments.verbose:
         _name_files_passed_over(arguments)
     with _device(arguments.device):
-        result = run_t2star(
+        result = run_job(
+            job,
             arguments.inputs,
             arguments.out,
-            method=arguments.method,
             mask=arguments.mask,
             te=_echo_times(arguments),
             overwrite=arguments.overwrite,
@@ -349,42 +395,9 @@ def _print_result(result: "JobResult", arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(result.summary())
     elif not arguments.quiet:
-        print("\n".join(_summary_lines(result)))
+        from .terminal import summary_lines
 
-
-def _summary_lines(result: "JobResult") -> Iterator[str]:
-    from .jobs import in_words
-
-    summary = result.summary()
-    te_ms = [1e3 * te for te in summary["echo_times_s"]]
-    yield f"input           {len(te_ms)} echoes, TE {te_ms[0]:g} ... {te_ms[-1]:g} ms, {summary['n_voxels']} voxels"
-    if maps := summary["maps"]:
-        low, median, high = (1e3 * maps["T2starmap"][key] for key in ("q25", "median", "q75"))
-        yield f"T2*             {median:.2f} ms median, quartiles {low:.2f} ... {high:.2f} ms"
-        yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
-    shares = (f"{n} {name} ({100 * n / summary['n_voxels']:.1f} %)" for name, n in summary["status"].items())
-    yield f"voxels          {', '.join(shares)}"
-    if result.regions:
-        yield from ("", *_table(in_words(result.regions)), "")
-    seconds = (f"{step} {spent:.2f} s" for step, spent in summary["timings_s"].items())
-    yield f"time            {', '.join(seconds)}"
-    yield f"maps            {result.out}"
-    if "report.html" in result.files:
-        yield f"report          {result.out / 'report.html'}"
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """First column to the left, numbers to the right."""
-    columns = list(rows[0])
-    lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for first, *rest in lines:
-        numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        yield "  ".join([first.ljust(widths[0]), *numbers])
-
-
-def _cell(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+        print("\n".join(summary_lines(result)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from .io.dicom_write import write_dicom
 from .io.errors import OutputError
 from .io.maps import Maps
 from .io.result_folder import recorded_files, result_folder
-from .jobs import JobResult, fill_with_t2star, in_words
+from .jobs import JobResult, fill_folder, in_words, t2star_job
 from .phantoms import REGIONS, Phantom, gradient_echo_images, head_slice
 
 ECHO_TIMES = np.linspace(2e-3, 40e-3, 11)  # s
@@ -35,7 +35,7 @@ def run_demo(
         out: folder for everything; it may be there if it is empty.
         size: matrix size.
         overwrite: replace an earlier demonstration.
-        report, quiet, timings: see `run_t2star`.
+        report, quiet, timings: see `run_job`.
 
     Returns:
         The job's result; `regions` has a row per tissue.
@@ -52,8 +52,9 @@ def run_demo(
         (folder / IMAGES).mkdir()
         write_dicom(folder / IMAGES, images, ECHO_TIMES, phantom.affine, "reference object, multi-echo GRE")
         seconds["simulating"] = time.perf_counter() - start
-        result = fill_with_t2star(
+        result = fill_folder(
             folder,
+            t2star_job(),
             [folder / IMAGES],
             mask="auto",
             report=report,

@@ -138,8 +138,10 @@ def _colours(shown: np.ndarray, style: MapStyle) -> ScalarMappable:
 
 def _draw_colour_bar(figure: Figure, axes: Axes, colours: ScalarMappable, shown: np.ndarray, unit: str) -> None:
     """Colour bar with its unit on top; pointed where values lie beyond the scale."""
-    beyond = np.any(np.nan_to_num(shown) > colours.get_clim()[1])
-    bar = figure.colorbar(colours, cax=axes, extend="max" if beyond else "neither", extendfrac=0.04)
+    low, high = colours.get_clim()
+    below, beyond = bool(np.any(shown < low)), bool(np.any(shown > high))  # NaN is neither
+    extend = {(False, False): "neither", (False, True): "max", (True, False): "min", (True, True): "both"}
+    bar = figure.colorbar(colours, cax=axes, extend=extend[below, beyond], extendfrac=0.04)
     bar.outline.set(edgecolor="#aab1b8", linewidth=0.5)
     axes.tick_params(labelsize=8, length=2.5, width=0.6, color=FAINT, labelcolor=INK, pad=2)
     axes.set_title(unit, fontsize=8, color=FAINT, loc="left", y=1.04 if beyond else 1.0, pad=5)
@@ -344,10 +346,12 @@ def histogram_figure(values: np.ndarray, name: str, *, status: np.ndarray | None
     axes.bar(centres, counts, width=edges[1] - edges[0], color=colours, edgecolor="#8a929a", linewidth=0.3)
     axes.set_xlim(low, high)
     if finite.size:
-        median, beyond = float(np.median(finite)), float(np.mean(finite > high))
+        median = float(np.median(finite))
+        outside = [(np.mean(finite < low), f"below {low:.4g}"), (np.mean(finite > high), f"above {high:.4g}")]
         axes.axvline(median, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
         words = f"median {median:.3g} {style.unit}".rstrip()
-        words += f", {100 * beyond:.2g} % of voxels above {high:.4g} {style.unit}".rstrip() if beyond else ""
+        for share, where in outside:
+            words += f", {100 * share:.2g} % of voxels {where} {style.unit}".rstrip() if share else ""
         axes.set_title(words, fontsize=8.5, color=INK, loc="right", y=1.0, pad=4)
     return figure
 

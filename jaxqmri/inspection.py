@@ -137,7 +137,7 @@ def installation() -> dict[str, Any]:
     """Versions, devices, precision, extras, DICOM codecs and the data cache; a broken device is a fact, no error."""
     import jax
 
-    from .jobs import versions
+    from .record import versions
 
     try:
         devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]

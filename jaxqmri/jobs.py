@@ -1,39 +1,73 @@
-"""From files to files: read, fit, write the maps, draw the report, and leave a record of how it was done."""
+"""From files to files: read, fit, write the maps, draw the report, and leave a record of how it was done.
 
-import hashlib
-import platform
-import sys
-import time
+A job says what is estimated; `run_job` does everything else and is the same for all of them. To add one, write a
+function like `t2star_job` at the end of this file, and a subcommand in `cli`.
+"""
+
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__
 from .estimation.fit import Status
 from .io.atomic import strict_json, write_bytes, write_files
 from .io.errors import CorruptInputError, InputWarning, NoInputError, UsageError
-from .io.images import check_paths, read_images
+from .io.images import check_paths, read_b1_map, read_images
 from .io.maps import Maps, map_kind, write_maps
 from .io.nifti import read_mask
 from .io.result_folder import RECORD, result_folder
 from .io.series import ImageSeries
-from .pipelines import auto_mask, t2star_map
-
-PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "pydicom", "highdicom", "nibabel", "matplotlib")
+from .pipelines import DEFAULT_T1, auto_mask, t2_map, t2star_map
+from .predictions import compare_with_mono, decay_curves, train_curves
+from .record import Clock, input_facts, recorded_warnings, surroundings, versions
 
 Rows = Sequence[Mapping[str, object]]
+Voxels = tuple[np.ndarray, ...]  # indices along x, y and z
+Curves = Callable[[Voxels], tuple[np.ndarray, np.ndarray]]  # voxels -> (point,) times [s], (voxel, point) signals
+
+
+class Estimate(NamedTuple):
+    """What a job estimated.
+
+    Attributes:
+        maps: the maps, `status` among them.
+        curves: what the fitted model predicts for some voxels.
+        compare: rows that hold the model against a simpler one, for the report; None: there is none.
+    """
+
+    maps: Maps
+    curves: Curves
+    compare: Callable[[], Rows] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kind of map from one kind of series.
+
+    Attributes:
+        word: its subcommand.
+        label: what it measures, in print ("T2*").
+        main_map: the map of it.
+        estimate: series, mask, progress -> the estimate; `progress` takes the number of voxels done after each batch.
+        options: the words on the command line that choose all this, FILE in place of a path.
+        arguments: the same for the record, in SI units.
+        files: option -> image read beside the series.
+    """
+
+    word: str
+    label: str
+    main_map: str
+    estimate: Callable[[ImageSeries, np.ndarray | None, Callable[[int], None]], Estimate]
+    options: Sequence[str] = ()
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -41,6 +75,7 @@ class JobResult:
     """What a job did.
 
     Attributes:
+        job: the job.
         out: the folder of the results.
         series: the images.
         maps: what was written.
@@ -48,8 +83,10 @@ class JobResult:
         timings: step -> seconds.
         warnings: what was mended or passed over.
         regions: rows that hold regions against the truth, where it is known: SI units, errors as fractions.
+        models: rows that hold the model against a simpler one, where the report does so: SI units, fractions.
     """
 
+    job: Job
     out: Path
     series: ImageSeries
     maps: Maps
@@ -57,6 +94,7 @@ class JobResult:
     timings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     regions: Rows = ()
+    models: Rows = ()
 
     def status_counts(self) -> dict[str, int]:
         """How many voxels ended how, by name of the status; those that do not occur are left out."""
@@ -74,6 +112,7 @@ class JobResult:
             "status": self.status_counts(),
             "maps": {name: _quartiles(values, name) for name, values in finite.items() if values.size},
             "regions": [dict(row) for row in self.regions],
+            "models": [dict(row) for row in self.models],
             "timings_s": {step: round(seconds, 4) for step, seconds in self.timings.items()},
             "warnings": self.warnings,
         }
@@ -84,11 +123,11 @@ def _quartiles(values: np.ndarray, name: str) -> dict[str, float | str]:
     return {"units": map_kind(name).units, "q25": low, "median": median, "q75": high}
 
 
-def run_t2star(
+def run_job(
+    job: Job,
     inputs: Sequence[Path],
     out: Path,
     *,
-    method: str = "lm",
     mask: str | Path = "none",
     te: Sequence[float] | None = None,
     overwrite: bool = False,
@@ -96,38 +135,41 @@ def run_t2star(
     quiet: bool = True,
     timings: Mapping[str, float] | None = None,
 ) -> JobResult:
-    """T2* maps from a folder of images, written to a folder.
+    """Maps from a folder of images, written to a folder.
 
     Args:
+        job: what to estimate, e.g. `t2star_job()`.
         inputs: a folder of DICOM or NIfTI files, or the files.
         out: folder for the results; it may be there if it is empty. If the job fails it stays as it was.
-        method: "lm", "loglinear" or "adam", see `t2star_map`.
         mask: "none", "auto", or a NIfTI file on the grid of the images.
         te: (echo,) echo times [s] that replace those in the files.
         overwrite: replace the results of an earlier run.
-        report: also draw `T2starmap.png` and `report.html`.
+        report: also draw a picture of the main map and `report.html`.
         quiet: no progress bar, even on a terminal.
         timings: what was spent before, to be recorded.
 
     Raises:
         OutputError: `out` cannot take the results; found before anything is computed.
-        NoInputError, CorruptInputError, MetadataError, UsageError: see `read_images` and `read_mask`.
+        NoInputError, CorruptInputError, MetadataError, UsageError: see `read_images`, `read_mask` and the job.
     """
     check_paths(inputs)
-    sources = [*inputs, *([] if mask in ("none", "auto") else [_mask_file(mask)])]
+    for option, file in job.files.items():
+        _check_file(option, file)
+    sources = [*inputs, *job.files.values()]
+    if mask not in ("none", "auto"):
+        _check_file("--mask", Path(mask), ", or auto or none")
+        sources.append(Path(mask))
     with result_folder(out, inputs=sources, overwrite=overwrite) as folder:
-        result = fill_with_t2star(
-            folder, inputs, method=method, mask=mask, te=te, report=report, quiet=quiet, timings=timings
-        )
+        result = fill_folder(folder, job, inputs, mask=mask, te=te, report=report, quiet=quiet, timings=timings)
     result.out = out
     return result
 
 
-def fill_with_t2star(
+def fill_folder(
     folder: Path,
+    job: Job,
     inputs: Sequence[Path],
     *,
-    method: str = "lm",
     mask: str | Path = "none",
     te: Sequence[float] | None = None,
     report: bool = True,
@@ -139,43 +181,44 @@ def fill_with_t2star(
 
     Args:
         folder: an existing folder.
-        inputs, method, mask, te, report, quiet, timings: see `run_t2star`.
+        job, inputs, mask, te, report, quiet, timings: see `run_job`.
         compare: maps -> the rows of `JobResult.regions`.
     """
     if report:
         _load_matplotlib_meanwhile()
-    clock = _Clock(dict(timings or {}))
-    with _recorded_warnings() as remarks:
+    clock = Clock(dict(timings or {}))
+    with recorded_warnings() as remarks:
         with _progress("reading", quiet), clock("reading"):
             series = read_images(inputs, te)
             where = _where_to_fit(mask, series)
         n_voxels = int(np.prod(series.data.shape[:3]) if where is None else where.sum())
         with _progress("fitting", quiet, n_voxels) as advance, clock("fitting", compiling="compiling"):
-            maps = t2star_map(series, method=method, mask=where, progress=advance)
-        result = JobResult(folder, series, maps, timings=clock.seconds, warnings=remarks)
+            estimate = job.estimate(series, where, advance)
+        result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds, warnings=remarks)
         _warn_if_nothing_fitted(result)
         if compare is not None:
-            result.regions = compare(maps)
-        command = _command(method, mask, te, report)
+            result.regions = compare(estimate.maps)
+        if report and estimate.compare is not None:
+            with _progress("comparing", quiet), clock("comparing", compiling="compiling"):
+                result.models = estimate.compare()
+        command = _command(job, mask, te, report)
         with _progress("writing", quiet), clock("writing"):
-            write_maps(folder, maps, series)
+            write_maps(folder, estimate.maps, series)
             if report:
-                write_files(_pictures(result, command))
+                write_files(_pictures(result, estimate.curves, command))
         written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         result.files = [*written, RECORD]
-        arguments = {"method": method, "mask": _mask_kind(mask), "te_s": te, "report": report}
+        arguments = {**job.arguments, "mask": _mask_kind(mask), "te_s": te, "report": report}
         write_bytes(folder / RECORD, strict_json(_provenance(result, command, arguments)).encode())
     return result
 
 
-def _mask_file(mask: str | Path) -> Path:
+def _check_file(option: str, file: Path, otherwise: str = "") -> None:
     """Refuses what is no file before images are read."""
-    file = Path(mask)
     if file.is_dir():
-        raise UsageError(f"--mask {mask}: is a folder; name a NIfTI file on the grid of the images, or auto or none.")
+        raise UsageError(f"{option} {file}: is a folder; name a NIfTI file on the grid of the images{otherwise}.")
     if not file.exists():
-        raise NoInputError(f"--mask {mask}: no such file; name a NIfTI file on the grid of the images, auto or none.")
-    return file
+        raise NoInputError(f"{option} {file}: no such file; name a NIfTI file on the grid of the images{otherwise}.")
 
 
 def _mask_kind(mask: str | Path) -> str:
@@ -207,9 +250,9 @@ def _warn_if_nothing_fitted(result: JobResult) -> None:
         )
 
 
-def _command(method: str, mask: str | Path, te: Sequence[float] | None, report: bool) -> str:
+def _command(job: Job, mask: str | Path, te: Sequence[float] | None, report: bool) -> str:
     """How to run it again, without the paths."""
-    words = ["jaxqmri t2star INPUT -o OUT", f"--method {method}", f"--mask {_mask_kind(mask)}"]
+    words = [f"jaxqmri {job.word} INPUT -o OUT", *job.options, f"--mask {_mask_kind(mask)}"]
     if te is not None:
         words.append("--te-ms " + " ".join(f"{1e3 * t:.10g}" for t in te))
     if not report:
@@ -217,14 +260,14 @@ def _command(method: str, mask: str | Path, te: Sequence[float] | None, report: 
     return " ".join(words)
 
 
-def in_words(regions: Rows) -> Rows:
-    """Rows of `JobResult.regions` for people: times in ms, fractions in %, rounded."""
-    return [dict(_in_words(key, value) for key, value in row.items()) for row in regions]
+def in_words(rows: Rows) -> Rows:
+    """Rows of `JobResult.regions` or `models` for people: times in ms, fractions in %, rounded."""
+    return [dict(_in_words(key, value) for key, value in row.items()) for row in rows]
 
 
 def _in_words(key: str, value: object) -> tuple[str, object]:
     if not isinstance(value, float):
-        return key, value
+        return key.replace("_", " "), value
     in_seconds = key.endswith("_s")
     name = key.removesuffix("_s").replace("_", " ").replace("T2star", "T2*")
     return f"{name} [{'ms' if in_seconds else '%'}]", round(value * (1e3 if in_seconds else 100), 2)
@@ -235,13 +278,17 @@ def _load_matplotlib_meanwhile() -> None:
     Thread(target=import_module, args=(".pages", __package__), daemon=True).start()
 
 
-def _pictures(result: JobResult, command: str) -> dict[Path, bytes]:
+def _pictures(result: JobResult, curves: Curves, command: str) -> dict[Path, bytes]:
     from .pages import pages  # loaded meanwhile
 
     drawn = pages(
         result.series,
         result.maps,
+        label=result.job.label,
+        main_map=result.job.main_map,
+        curves=curves,
         regions=in_words(result.regions),
+        models=in_words(result.models),
         timings=result.timings,
         warnings=result.warnings,
         command=command,
@@ -250,98 +297,19 @@ def _pictures(result: JobResult, command: str) -> dict[Path, bytes]:
     return {result.out / name: content for name, content in drawn.items()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that decides a number or a file."""
-    found = {"jaxqmri": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def device_in_use() -> str:
-    """The device that new arrays go to, in words."""
-    device = jax.numpy.zeros(()).devices().pop()
-    return f"{device.platform}:{device.id} {device.device_kind}"
-
-
 def _provenance(result: JobResult, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Neither paths nor file names of the input: they often carry names of patients."""
-    series = result.series
-    content = hashlib.sha256(np.ascontiguousarray(series.data).tobytes() + series.te.tobytes())
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **surroundings(),
         "command": command,
         "arguments": dict(arguments),
-        "input": {
-            "format": series.source_format,
-            "n_files": series.n_files,
-            "skipped": dict(series.skipped),
-            "shape": list(series.data.shape),
-            "echo_times_s": [float(f"{t:.12g}") for t in series.te],
-            "sha256_of_images_and_echo_times": content.hexdigest(),
-        },
+        "input": input_facts(result.series),
         "method": result.maps.metadata,
         "status": result.status_counts(),
-        "device": device_in_use(),
-        "versions": versions(),
-        "platform": platform.platform(),
+        "models": [dict(row) for row in result.models],
         "timings_s": {step: round(seconds, 4) for step, seconds in result.timings.items()},
         "warnings": result.warnings,
         "outputs": result.files,
     }
-
-
-class _Clock:
-    """Wall-clock seconds by step; JAX's own compilation time is taken out of a step and put under its own name."""
-
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds = seconds
-
-    @contextmanager
-    def __call__(self, step: str, compiling: str | None = None) -> Iterator[None]:
-        compiled_before, start = sum(_compilations()), time.perf_counter()
-        yield
-        elapsed, compiled = time.perf_counter() - start, sum(_compilations()) - compiled_before
-        if compiling is not None:
-            self.seconds[compiling] = min(compiled, elapsed)
-            elapsed -= self.seconds[compiling]
-        self.seconds[step] = elapsed
-
-
-@cache
-def _compilations() -> list[float]:
-    """Seconds of each step of tracing, lowering and compiling in this process, from now on."""
-    durations: list[float] = []
-
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
-        if event.startswith("/jax/core/compile/"):
-            durations.append(duration_secs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    return durations
-
-
-@contextmanager
-def _recorded_warnings() -> Iterator[list[str]]:
-    """Collects what was mended or passed over, and lets every warning pass on.
-
-    Warnings of other libraries are not collected: pydicom's name files, and with them people.
-    """
-    texts: list[str] = []
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def record(message, category, *args, **kwargs):
-            if issubclass(category, InputWarning) and str(message) not in texts:
-                texts.append(str(message))
-            with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
-                show(message, category, *args, **kwargs)
-
-        warnings.showwarning = record
-        yield texts
 
 
 @contextmanager
@@ -354,3 +322,71 @@ def _progress(what: str, quiet: bool, n_voxels: int | None = None) -> Iterator[C
             bar.update(n)
 
         yield advance
+
+
+# --- the jobs ---------------------------------------------------------------------------------------------------------
+
+
+def t2star_job(method: str = "lm") -> Job:
+    """T2* of multi-echo gradient echoes.
+
+    Args:
+        method: "lm", "loglinear" or "adam", see `t2star_map`.
+    """
+
+    def estimate(series: ImageSeries, mask: np.ndarray | None, progress: Callable[[int], None]) -> Estimate:
+        maps = t2star_map(series, method=method, mask=mask, progress=progress)
+        return Estimate(maps, lambda voxels: decay_curves(series.te, maps["S0map"][voxels], maps["T2starmap"][voxels]))
+
+    return Job("t2star", "T2*", "T2starmap", estimate, [f"--method {method}"], {"method": method})
+
+
+def t2_job(
+    method: str = "dictionary",
+    b1: Path | None = None,
+    t1: float | None = None,
+    flip_angle: float | None = None,
+) -> Job:
+    """T2, and B1 where it is not given, of multi-echo spin echoes.
+
+    Args:
+        method: "dictionary" or "mono", see `t2_map`.
+        b1: a NIfTI file on the grid of the images, true / nominal flip angle; None: B1 is estimated too.
+        t1: T1 of all tissue [s]; None: see `t2_map`.
+        flip_angle: nominal refocusing angle [rad]; None: see `t2_map`.
+    """
+
+    if method == "mono" and any(value is not None for value in (b1, t1, flip_angle)):
+        raise UsageError(
+            "--method mono knows no B1, T1 or refocusing angle; leave out --b1, --t1-ms, --refocusing-deg."
+        )
+
+    def estimate(series: ImageSeries, mask: np.ndarray | None, progress: Callable[[int], None]) -> Estimate:
+        if method == "mono":
+            maps = t2_map(series, method=method, mask=mask, progress=progress)
+            return Estimate(maps, lambda voxels: decay_curves(series.te, maps["M0map"][voxels], maps["T2map"][voxels]))
+        known: Any = {
+            "b1": None if b1 is None else read_b1_map(b1, series),
+            "t1": DEFAULT_T1 if t1 is None else t1,
+            "flip_angle": flip_angle,
+        }
+        maps = t2_map(series, method=method, **known, mask=mask, progress=progress)
+        return Estimate(
+            maps,
+            curves=lambda voxels: train_curves(series, maps, voxels, **known),
+            compare=lambda: compare_with_mono(series, maps, **known),
+        )
+
+    options = [f"--method {method}"]
+    options += [] if b1 is None else ["--b1 FILE"]
+    options += [] if t1 is None else [f"--t1-ms {1e3 * t1:.10g}"]
+    options += [] if flip_angle is None else [f"--refocusing-deg {np.rad2deg(flip_angle):.10g}"]
+    return Job(
+        word="t2",
+        label="T2",
+        main_map="T2map",
+        estimate=estimate,
+        options=options,
+        arguments={"method": method, "b1": b1 and "FILE", "t1_s": t1, "flip_angle_rad": flip_angle},
+        files={} if b1 is None else {"--b1": b1},
+    )

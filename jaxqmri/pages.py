@@ -1,6 +1,6 @@
 """What a person looks at after a job: the picture of the maps and the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -8,49 +8,58 @@ from .estimation.fit import Status
 from .figures import maps_figure, png_bytes
 from .io.maps import Maps
 from .io.series import ImageSeries
-from .models.base import simulate
-from .models.decay import Decay, MonoExponential
-from .report import ReportInput, VoxelFits, report_html
+from .report import ReportInput, VoxelFits, main_names, report_html
+
+Rows = Sequence[Mapping[str, object]]
 
 
 def pages(
     series: ImageSeries,
     maps: Maps,
     *,
-    regions: Sequence[Mapping[str, object]],
+    label: str,
+    main_map: str,
+    curves: Callable[[tuple[np.ndarray, ...]], tuple[np.ndarray, np.ndarray]],
+    regions: Rows,
+    models: Rows,
     timings: Mapping[str, float],
     warnings: Sequence[str],
     command: str,
     versions: Mapping[str, str],
 ) -> dict[str, bytes]:
-    """Draws `T2starmap.png` and `report.html`.
+    """Draws a picture of the maps, named after the main one, and `report.html`.
 
     Args:
         series: the images.
-        maps: T2* maps of them.
-        regions, timings, warnings, command, versions: see `ReportInput`.
+        maps: maps of them.
+        label: what the main map shows, in print.
+        main_map: its name.
+        curves: indices of voxels along x, y, z -> (point,) times [s] and (voxel, point) fitted signals [a.u.].
+        regions, models, timings, warnings, command, versions: see `ReportInput`.
 
     Returns:
         Content by file name.
     """
     page = report_html(
         ReportInput(
-            title="T2* map",
+            title=f"{label} map",
             maps=maps,
             affine=series.affine,
             te=series.te,
             status_names={int(status): status.name for status in Status},
             facts=_facts(series, maps),
             regions=regions,
+            models=models,
             timings=timings,
             warnings=warnings,
             command=command,
             versions=versions,
-            voxel_fits=_example_fits(series, maps),
+            voxel_fits=_example_fits(series, maps, label, main_map, curves),
             echoes=series.data,
         )
     )
-    return {"T2starmap.png": png_bytes(maps_figure(maps, series.affine)), "report.html": page.encode()}
+    picture = maps_figure(maps, series.affine, names=main_names(list(maps)))
+    return {f"{main_map}.png": png_bytes(picture), "report.html": page.encode()}
 
 
 def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
@@ -67,6 +76,7 @@ def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
         "Flip angle": _with_unit(series, "FlipAngle", "°"),
         "Model": str(maps.metadata["Equation"]),
         "Solver": str(maps.metadata["EstimationAlgorithm"]),
+        "Assumed": "; ".join(maps.metadata.get("Assumptions", ())),
     }
     return {label: text for label, text in facts.items() if text}
 
@@ -80,19 +90,22 @@ def _with_unit(series: ImageSeries, key: str, unit: str) -> str:
     return f"{value:g} {unit}" if isinstance(value, int | float) else ""
 
 
-def _example_fits(series: ImageSeries, maps: Maps, n_examples: int = 4) -> VoxelFits | None:
-    """Voxels at evenly spaced ranks of T2*, so that short, usual and long decays are all seen."""
+def _example_fits(
+    series: ImageSeries, maps: Maps, label: str, main_map: str, curves: Callable, n_examples: int = 4
+) -> VoxelFits | None:
+    """Voxels at evenly spaced ranks of the main map, so that short, usual and long decays are all seen."""
     ok = np.argwhere(maps["status"] == Status.OK)
     if not len(ok):
         return None
-    by_t2star = ok[np.argsort(maps["T2starmap"][tuple(ok.T)], kind="stable")]
-    ranks = np.linspace(0.05, 0.95, n_examples) * (len(by_t2star) - 1)
-    chosen = tuple(by_t2star[np.unique(ranks.round().astype(int))].T)
-    t2star, stderr = maps["T2starmap"][chosen], maps["T2starmap_stderr"][chosen]
-    curve_te = np.linspace(0, series.te[-1] * 1.05, 100)
-    curves = simulate(MonoExponential(curve_te), Decay(s0=maps["S0map"][chosen], t2=t2star))  # pyright: ignore
+    ranked = ok[np.argsort(maps[main_map][tuple(ok.T)], kind="stable")]
+    ranks = np.linspace(0.05, 0.95, n_examples) * (len(ranked) - 1)
+    chosen = tuple(ranked[np.unique(ranks.round().astype(int))].T)
+    curve_te, signals = curves(chosen)
+    b1 = [f", B1 = {b1:.2f}" for b1 in maps["TB1map"][chosen]] if "TB1map" in maps else [""] * len(chosen[0])
     labels = [
-        f"voxel ({x}, {y}, {z}): T2* = {1e3 * t:.3g}{f' ± {1e3 * e:.2g}' if np.isfinite(e) else ''} ms"
-        for x, y, z, t, e in zip(*chosen, t2star, stderr, strict=True)
+        f"voxel ({x}, {y}, {z}): {label} = {1e3 * t:.3g}{f' ± {1e3 * e:.2g}' if np.isfinite(e) else ''} ms{words}"
+        for x, y, z, t, e, words in zip(
+            *chosen, maps[main_map][chosen], maps[f"{main_map}_stderr"][chosen], b1, strict=True
+        )
     ]
-    return VoxelFits(series.te, series.data[chosen], curve_te, np.asarray(curves), labels)
+    return VoxelFits(series.te, series.data[chosen], curve_te, signals, labels)

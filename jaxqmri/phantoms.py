@@ -1,95 +1,159 @@
-"""Digital reference objects: images made from known maps, to see what an estimate is worth."""
+"""Digital reference objects: images made from known maps, to see what an estimate is worth.
 
-from dataclasses import dataclass
+One description of a head, ellipsoids in one coordinate system, gives a slice (`head_slice`) and a volume
+(`head_volume`). Its maps are at 3 T; a series of images is what a signal model makes of them, with noise.
+"""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+from numpy.typing import NDArray
 
-from .models.base import simulate
+from .models.base import as_float_array, simulate
 from .models.decay import Decay, MonoExponential
+from .models.fse import FSE
+from .models.tissue import Tissue
+
+Map = NDArray[np.floating]  # (x, y, z)
 
 
 @dataclass(frozen=True)
 class Region:
-    """One tissue of a phantom.
+    """One tissue of a phantom, at 3 T.
 
     Attributes:
         name: what it stands for.
-        s0: signal at TE = 0, relative to the brightest tissue.
-        t2star: T2* at 3 T [s].
+        m0: proton density, relative to water.
+        t1: [s].
+        t2: [s].
+        t2star: [s].
     """
 
     name: str
-    s0: float
+    m0: float
+    t1: float
+    t2: float
     t2star: float
 
+    @property
+    def s0(self) -> float:
+        """Signal at TE = 0 of a gradient echo, relative to that of water: m0, nothing being saturated."""
+        return self.m0
 
-# T2* at 3 T of white matter, cortex and putamen: Peters et al., Magn Reson Imaging 25:748 (2007). Fluid and bleeds are
-# round numbers at the two ends of what is met in practice. S0 follows the proton density.
-BACKGROUND, WHITE, CORTEX, FLUID, PUTAMEN, BLEED = range(6)
+
+# White matter and cortex: T1 and T2 of Wansapura et al., J Magn Reson Imaging 9:531 (1999); Stanisz et al., Magn Reson
+# Med 54:507 (2005) found T1 a third longer, T2 a tenth shorter. Their T2* and the putamen's: Peters et al., Magn Reson
+# Imaging 25:748 (2007). Scalp, taken for fat: T1 and T2 of Gold et al., Am J Roentgenol 183:343 (2004).
+# All else are round numbers: proton densities, the putamen's T1 and T2, scalp's T2*, fluid and bleeds, of which the
+# last two stand at the two ends of what is met in practice.
+BACKGROUND, WHITE, CORTEX, FLUID, PUTAMEN, BLEED, SCALP = range(7)
 REGIONS: dict[int, Region] = {
-    WHITE: Region("white matter", 0.70, 0.0532),
-    CORTEX: Region("cortex", 0.82, 0.0660),
-    FLUID: Region("fluid", 1.00, 0.120),
-    PUTAMEN: Region("putamen", 0.78, 0.0315),
-    BLEED: Region("microbleed", 0.65, 0.010),
+    WHITE: Region("white matter", 0.70, 0.832, 0.0796, 0.0532),
+    CORTEX: Region("cortex", 0.82, 1.331, 0.110, 0.0660),
+    FLUID: Region("fluid", 1.00, 4.0, 2.0, 0.120),
+    PUTAMEN: Region("putamen", 0.78, 1.2, 0.070, 0.0315),
+    BLEED: Region("microbleed", 0.65, 1.0, 0.040, 0.010),
 }
+HEAD_REGIONS: dict[int, Region] = {**REGIONS, SCALP: Region("scalp", 0.90, 0.371, 0.133, 0.030)}
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A head-like slice with known maps.
+    """A head with known maps, all of the shape (x, y, z). A value: `dataclasses.replace` gives one with another map.
 
     Attributes:
-        labels: (x, y, z) integers; 0 is air, the others are keys of `REGIONS`.
+        labels: integers; 0 is air (and bone), the others are keys of `HEAD_REGIONS`.
+        m0: proton density relative to water; 0 in air.
+        t1: [s]; NaN in air.
+        t2: [s]; NaN in air.
+        t2star: [s]; NaN in air.
+        b1: true over nominal flip angle; in air too, as a measured map has numbers there.
         affine: (4, 4) voxel index -> RAS+ [mm]; oblique, so that an axis mixed up on the way shows.
+
+    Raises:
+        ValueError: maps of different shapes.
     """
 
-    labels: np.ndarray
-    affine: np.ndarray
+    labels: NDArray[np.int16]
+    m0: Map
+    t1: Map
+    t2: Map
+    t2star: Map
+    b1: Map
+    affine: Map
+
+    def __post_init__(self):
+        for name in ("m0", "t1", "t2", "t2star", "b1"):
+            if (shape := getattr(self, name).shape) != self.labels.shape:
+                raise ValueError(f"{name} has shape {shape}, labels {self.labels.shape}; all maps must be of one grid.")
 
     @property
-    def s0(self) -> np.ndarray:
-        """(x, y, z) true signal at TE = 0 [relative]; 0 in air."""
-        return self._map({label: region.s0 for label, region in REGIONS.items()}, outside=0.0)
+    def s0(self) -> Map:
+        """Signal at TE = 0 of a gradient echo, relative to that of water: m0, nothing being saturated."""
+        return self.m0
 
     @property
-    def t2star(self) -> np.ndarray:
-        """(x, y, z) true T2* [s]; NaN in air."""
-        return self._map({label: region.t2star for label, region in REGIONS.items()}, outside=np.nan)
-
-    def _map(self, values: dict[int, float], outside: float) -> np.ndarray:
-        table = np.full(max(values) + 1, outside)
-        for label, value in values.items():
-            table[label] = value
-        return table[self.labels]
+    def tissue(self) -> Tissue:
+        """The maps as a signal model takes them; in air 1 s stands for what has no answer there, and m0 is 0."""
+        t1, t2, t2star = (jnp.asarray(np.nan_to_num(time, nan=1.0)) for time in (self.t1, self.t2, self.t2star))
+        return Tissue(m0=jnp.asarray(self.m0), t1=t1, t2=t2, t2star=t2star, b1=jnp.asarray(self.b1))
 
 
-def head_slice(size: int = 128) -> Phantom:
+def head_slice(size: int = 128, *, skull_stripped: bool = True, b1_scale: float = 1.0) -> Phantom:
     """One slice of a head: cortex around white matter, two ventricles, two putamina and three microbleeds.
 
     Args:
         size: matrix size; the field of view is 224 mm.
+        skull_stripped: False adds fluid around the brain, bone, which has no signal, and the scalp.
+        b1_scale: factor on B1, which falls from 1.15 in the middle to about 0.75 at the edge of the brain.
+
+    Returns:
+        Maps of shape (size, size, 1).
     """
-    grid = (np.arange(size) + 0.5) / size * 2 - 1
-    x, y = np.meshgrid(grid, grid, indexing="ij")  # x to the patient's left, y to the front
+    return _head(size, 1, 4.0, skull_stripped, b1_scale)
 
-    def ellipse(cx: float, cy: float, rx: float, ry: float, tilt_deg: float = 0.0) -> np.ndarray:
-        c, s = np.cos(np.deg2rad(tilt_deg)), np.sin(np.deg2rad(tilt_deg))
-        u, v = c * (x - cx) + s * (y - cy), -s * (x - cx) + c * (y - cy)
-        return (u / rx) ** 2 + (v / ry) ** 2 < 1
 
-    labels = np.zeros((size, size), dtype=np.int16)
-    angle = np.arctan2(y, x)
-    folds = 0.04 * np.sin(14 * angle)  # gyri: the border between grey and white matter is not an ellipse
-    labels[ellipse(0, 0, 0.70, 0.86)] = CORTEX
-    labels[(x / 0.58) ** 2 + (y / 0.74) ** 2 < (1 + folds) ** 2] = WHITE
-    for side in (-1, 1):
-        labels[ellipse(side * 0.12, 0.10, 0.07, 0.26, side * 12)] = FLUID
-        labels[ellipse(side * 0.28, 0.08, 0.09, 0.17, side * -20)] = PUTAMEN
-    for cx, cy in ((0.36, -0.42), (-0.40, -0.30), (-0.30, 0.48)):
-        labels[ellipse(cx, cy, 0.05, 0.05)] = BLEED
+def head_volume(size: int = 128, n_slices: int = 64, *, skull_stripped: bool = True, b1_scale: float = 1.0) -> Phantom:
+    """The whole head of `head_slice`, which is its middle slice; further down are cerebellum and brain stem.
 
-    return Phantom(labels[:, :, None], _oblique_affine(size, field_of_view_mm=224.0, thickness_mm=4.0))
+    Args:
+        size: matrix size in plane; the field of view is 224 mm.
+        n_slices: slices through 160 mm, from below.
+        skull_stripped: see `head_slice`.
+        b1_scale: see `head_slice`.
+
+    Returns:
+        Maps of shape (size, size, n_slices).
+    """
+    return _head(size, n_slices, 160.0 / n_slices, skull_stripped, b1_scale)
+
+
+def with_variation(
+    phantom: Phantom, spread: float = 0.03, *, rng: np.random.Generator, width_mm: float = 15.0
+) -> Phantom:
+    """Lets m0, T1 and T2 vary smoothly within each tissue, as they do in a person.
+
+    Each is multiplied by exp(spread * g), g a Gaussian random field of its own of zero mean and unit variance; T2*
+    keeps its ratio to T2. The fields are functions of the place in mm: the same seed gives the same head at any
+    resolution, and in a slice what it gives there in a volume.
+    Source: random Fourier features, Rahimi and Recht, NIPS 20 (2007).
+
+    Args:
+        phantom: the object.
+        spread: standard deviation of the relative variation.
+        rng: source of the fields.
+        width_mm: standard deviation of their (Gaussian) correlation over distance.
+
+    Raises:
+        ValueError: a width that is not positive.
+    """
+    if not width_mm > 0:
+        raise ValueError(f"width_mm must be positive, got {width_mm:g}.")
+    m0, t1, t2 = (np.exp(spread * _random_field(phantom, width_mm, rng)) for _ in range(3))
+    return replace(phantom, m0=phantom.m0 * m0, t1=phantom.t1 * t1, t2=phantom.t2 * t2, t2star=phantom.t2star * t2)
 
 
 def gradient_echo_images(
@@ -100,8 +164,8 @@ def gradient_echo_images(
     Args:
         phantom: the object.
         te: (echo,) echo times [s].
-        snr: signal at TE = 0 of the brightest tissue over the standard deviation of the noise in each channel.
-        gain: signal of the brightest tissue at TE = 0 [a.u.].
+        snr: signal at TE = 0 of water over the standard deviation of the noise in each channel.
+        gain: signal of water at TE = 0 [a.u.].
         rng: source of the noise.
 
     Returns:
@@ -114,14 +178,180 @@ def gradient_echo_images(
     return np.hypot(signal + real, imaginary)
 
 
-def _oblique_affine(size: int, field_of_view_mm: float, thickness_mm: float) -> np.ndarray:
+def spin_echo_images(
+    phantom: Phantom,
+    fse: FSE,
+    *,
+    snr: float | None = None,
+    gain: float = 1000.0,
+    rng: np.random.Generator | None = None,
+    batch_size: int | None = 16384,
+) -> NDArray[np.float32]:
+    """Magnitude images of a fast (multi-echo) spin echo with the noise of a single coil (Rician).
+
+    Args:
+        phantom: the object.
+        fse: the sequence; the echoes are at `fse.echo_times`.
+        snr: signal at TE = 0 of water over the standard deviation of the noise in each channel; None or inf: no noise.
+        gain: signal of water at TE = 0 [a.u.].
+        rng: source of the noise; may be left out where there is none.
+        batch_size: voxels simulated at once; changes memory, never the result.
+
+    Returns:
+        (x, y, z, echo) float32 images.
+
+    Raises:
+        ValueError: noise without an `rng`, an `snr` that is not positive, or another kind of model.
+    """
+    if snr is not None and not snr > 0:
+        raise ValueError(f"snr must be positive, got {snr:g}; None makes images without noise.")
+    sigma = 0.0 if snr is None else gain / snr
+    if sigma > 0 and rng is None:
+        raise ValueError("images with noise need an rng, e.g. numpy.random.default_rng(0); snr=None makes none.")
+    signal = np.abs(np.asarray(simulate(fse, phantom.tissue, batch_size=batch_size))).astype(np.float32, copy=False)
+    signal *= np.float32(gain)
+    if sigma == 0 or rng is None:
+        return signal
+    # In place and in float32: of a volume, every copy is some 100 MB.
+    noise = np.empty(signal.shape, np.float32)
+    rng.standard_normal(out=noise, dtype=np.float32)
+    noise *= np.float32(sigma)
+    signal += noise
+    rng.standard_normal(out=noise, dtype=np.float32)
+    noise *= np.float32(sigma)
+    return np.hypot(signal, noise, out=signal)
+
+
+def t2_from_dual_echo(
+    pd: Float[ArrayLike, "*voxel"], t2w: Float[ArrayLike, "*voxel"], delta_te: float
+) -> Float[Array, "*voxel"]:
+    """A rough T2 from two images, T2 = -delta_te / ln(T2w / PD), such as IXI's PD- and T2-weighted ones.
+
+    Good enough to make a phantom of, with the PD-weighted image for M0, not to measure with. Two points leave no misfit
+    by which to see an error. The echoes of a fast spin echo mix T2 with T1 and B1 (stimulated echoes), and each image
+    has a range of echo times. Noise raises a dark T2w, and with it T2; a long T2, where the images hardly differ, is
+    mostly noise. And both images must share receiver gain, scaling and TR.
+
+    Args:
+        pd: magnitude at the shorter echo time, any shape [a.u.].
+        t2w: magnitude at the longer echo time, the same shape and units.
+        delta_te: the longer minus the shorter (effective) echo time [s].
+
+    Returns:
+        T2 [s], NaN where no positive, finite T2 would give these two values: a signal that is not positive and finite,
+        or does not fall. Where a number is needed, `jnp.nan_to_num(t2)` puts 0, as the example this is taken from does.
+
+    Raises:
+        ValueError: images of different shapes or complex ones; a `delta_te` that is not positive, or in milliseconds.
+    """
+    first, second = as_float_array(pd), as_float_array(t2w)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"pd has shape {first.shape}, t2w {second.shape}; both must be of one grid, voxel by voxel: resample one."
+        )
+    if jnp.iscomplexobj(first) or jnp.iscomplexobj(second):
+        raise ValueError("pd and t2w must be magnitudes, got complex numbers; take jnp.abs of both.")
+    if not 0 < delta_te < 2:
+        raise ValueError(
+            f"delta_te must be between 0 and 2 s, got {delta_te:g}: the longer minus the shorter echo time, in seconds "
+            "(milliseconds divided by 1000)."
+        )
+    falls = (second > 0) & (first > second)
+    # Any falling pair: no NaN or division by 0 reaches a derivative.
+    rate = jnp.log(jnp.where(falls, first, 2.0) / jnp.where(falls, second, 1.0)) / delta_te
+    return jnp.where(falls & (rate > 0) & jnp.isfinite(rate), 1 / rate, jnp.nan)
+
+
+_HALF_FIELD_OF_VIEW_MM = 112.0  # the unit of the description
+_B1_CENTRE, _B1_EDGE = 1.15, 0.75  # at 3 T
+
+
+def _head(size: int, n_slices: int, thickness_mm: float, skull_stripped: bool, b1_scale: float) -> Phantom:
+    in_plane = (np.arange(size) + 0.5) / size * 2 - 1
+    along = (np.arange(n_slices) - (n_slices - 1) / 2) * thickness_mm / _HALF_FIELD_OF_VIEW_MM
+    # x to the patient's left, y to the front, z to the top
+    x, y, z = np.meshgrid(in_plane, in_plane, along, indexing="ij", sparse=True)
+    labels = _anatomy(x, y, z, skull_stripped)
+
+    def of_regions(value: Callable[[Region], float], outside: float) -> Map:
+        table = np.full(len(HEAD_REGIONS) + 1, outside)
+        for label, region in HEAD_REGIONS.items():
+            table[label] = value(region)
+        return table[labels]
+
+    return Phantom(
+        labels=labels,
+        m0=of_regions(lambda region: region.m0, outside=0.0),
+        t1=of_regions(lambda region: region.t1, outside=np.nan),
+        t2=of_regions(lambda region: region.t2, outside=np.nan),
+        t2star=of_regions(lambda region: region.t2star, outside=np.nan),
+        b1=b1_scale * _transmit_field(x, y, z),
+        affine=_oblique_affine((size, size, n_slices), 2 * _HALF_FIELD_OF_VIEW_MM / size, thickness_mm),
+    )
+
+
+def _anatomy(x: Map, y: Map, z: Map, skull_stripped: bool) -> NDArray[np.int16]:
+    """Labels at places in units of half the field of view; what comes later covers what is there."""
+
+    def ellipsoid(centre: tuple[float, float, float], radii: tuple[float, float, float], tilt_deg: float = 0.0):
+        (cx, cy, cz), (rx, ry, rz) = centre, radii
+        c, s = np.cos(np.deg2rad(tilt_deg)), np.sin(np.deg2rad(tilt_deg))
+        u, v = c * (x - cx) + s * (y - cy), -s * (x - cx) + c * (y - cy)
+        return (u / rx) ** 2 + (v / ry) ** 2 + ((z - cz) / rz) ** 2 < 1
+
+    labels = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), dtype=np.int16)
+    if not skull_stripped:
+        labels[ellipsoid((0, 0, 0), (0.82, 0.97, 0.69))] = SCALP
+        labels[ellipsoid((0, 0, 0), (0.77, 0.925, 0.65))] = BACKGROUND
+        labels[ellipsoid((0, 0, 0), (0.72, 0.88, 0.62))] = FLUID
+    brain = ellipsoid((0, 0, 0), (0.70, 0.86, 0.60))
+    labels[brain] = CORTEX
+    # Gyri: the border between grey and white matter is not an ellipsoid. Near its poles they would make a star of it.
+    folds = 0.04 * np.sin(14 * np.arctan2(y, x) + 12 * z) * np.maximum(1 - (z / 0.45) ** 2, 0)
+    labels[(x / 0.58) ** 2 + (y / 0.74) ** 2 + (z / 0.49) ** 2 < (1 + folds) ** 2] = WHITE
+    for side in (-1, 1):
+        labels[ellipsoid((side * 0.12, 0.10, 0), (0.07, 0.26, 0.14), side * 12)] = FLUID
+        labels[ellipsoid((side * 0.28, 0.08, 0), (0.09, 0.17, 0.13), side * -20)] = PUTAMEN
+    for cx, cy in ((0.36, -0.42), (-0.40, -0.30), (-0.30, 0.48)):
+        labels[ellipsoid((cx, cy, 0), (0.05, 0.05, 0.05))] = BLEED
+    # Nothing below reaches z = 0: `head_slice` stays what it has been.
+    labels[ellipsoid((0, 0, 0.45), (0.022, 0.90, 0.38)) & brain] = FLUID  # between the hemispheres
+    for shell, label in ((0.03, FLUID), (0.0, CORTEX), (-0.11, WHITE)):  # cerebellum
+        for side in (-1, 1):
+            radii = (0.24 + shell, 0.30 + shell, 0.21 + shell)
+            labels[ellipsoid((side * 0.20, -0.38, -0.38), radii) & brain] = label
+    labels[ellipsoid((0, -0.05, -0.50), (0.15, 0.17, 0.24)) & brain] = FLUID  # cisterns
+    labels[ellipsoid((0, -0.06, -0.45), (0.12, 0.14, 0.32)) & brain] = WHITE  # brain stem
+    return labels
+
+
+def _transmit_field(x: Map, y: Map, z: Map) -> Map:
+    """Bright in the middle, where the waves from all sides meet, and a little off it: no axis can be flipped unseen."""
+    from_centre = ((x - 0.04) / 0.70) ** 2 + ((y + 0.03) / 0.86) ** 2 + (z / 0.80) ** 2
+    return _B1_CENTRE / (1 + (_B1_CENTRE / _B1_EDGE - 1) * from_centre)
+
+
+def _random_field(phantom: Phantom, width_mm: float, rng: np.random.Generator) -> Map:
+    """Plane waves of normally distributed wave vectors [rad/mm], added up: nearly Gaussian, mean 0, variance 1."""
+    n_waves = 64
+    waves = rng.normal(scale=1 / width_mm, size=(n_waves, 3))
+    phases = rng.uniform(0, 2 * np.pi, n_waves) + waves @ phantom.affine[:3, 3]
+    per_voxel = waves @ phantom.affine[:3, :3]  # rad; along each axis of the grid, so that the waves factorise
+    x, y, z = (
+        np.exp(1j * np.outer(np.arange(n), step)) for n, step in zip(phantom.labels.shape, per_voxel.T, strict=True)
+    )
+    in_plane = x[:, None] * y * np.exp(1j * phases)
+    return np.sqrt(2 / n_waves) * np.real(in_plane @ z.T)
+
+
+def _oblique_affine(shape: tuple[int, int, int], pixel_mm: float, thickness_mm: float) -> Map:
     """Axial, tipped 15 degrees towards the coronal plane; x runs to the patient's left as on a scanner's screen."""
-    pixel_mm, tilt = field_of_view_mm / size, np.deg2rad(15.0)
+    tilt = np.deg2rad(15.0)
     x_axis = np.array([-1.0, 0.0, 0.0])
     y_axis = np.array([0.0, np.cos(tilt), np.sin(tilt)])
     z_axis = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([pixel_mm * x_axis, pixel_mm * y_axis, thickness_mm * z_axis])
-    centre = np.array([(size - 1) / 2, (size - 1) / 2, 0.0])
+    centre = (np.array(shape) - 1) / 2
     affine[:3, 3] = np.array([0.0, 10.0, 20.0]) - affine[:3, :3] @ centre
     return affine

@@ -60,6 +60,7 @@ class ReportInput:
         status_meanings: name -> what it means for the reader; names without one are shown bare.
         facts: label -> text, what is known of the series (never a patient's identity).
         regions: rows of a table under equal keys, e.g. each region's median and error against the truth.
+        models: rows of a table likewise, the model that made the maps against a simpler one.
         timings: step -> seconds.
         warnings: what was mended or passed over in the input.
         command: how to run it again.
@@ -76,6 +77,7 @@ class ReportInput:
     status_meanings: Mapping[str, str] = field(default_factory=lambda: STATUS_MEANINGS)
     facts: Mapping[str, str] = field(default_factory=dict)
     regions: Sequence[Mapping[str, object]] = ()
+    models: Sequence[Mapping[str, object]] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     command: str = ""
@@ -145,6 +147,7 @@ def report_html(report: ReportInput) -> str:
         _section("Warnings", _warnings(report.warnings)),
         _section("Maps", _map_figures(report, names)),
         _section("Regions", _rows_table(report.regions)),
+        _section("Models compared", _models(report.models)),
         _section("All slices", _mosaics(report, names)),
         _section("Distribution", _histograms(report, names)),
         _section("Voxels", _status(report, names)),
@@ -200,9 +203,16 @@ def _shown_slice(report: ReportInput, names: Sequence[str]) -> int:
     return figures.fullest_slice(displayed(report.maps[first], map_style(first), report.maps.get("status")))
 
 
-def _main_names(names: Sequence[str]) -> list[str]:
-    """Signal at TE = 0, the first relaxation time, the misfit: what tells at a glance whether a fit can be believed."""
-    wanted = [("S0map", "M0map"), ("T2starmap", "T2map", "T1map"), ("residual",)]
+def main_names(names: Sequence[str]) -> list[str]:
+    """Amplitude, first relaxation time, transmit field, misfit: what tells at a glance whether a fit can be believed.
+
+    Args:
+        names: the maps there are.
+
+    Returns:
+        Those of them to be shown; where none is of these kinds, the first.
+    """
+    wanted = [("S0map", "M0map"), ("T2starmap", "T2map", "T1map"), ("TB1map",), ("residual",)]
     found = [next((name for name in group if name in names), None) for group in wanted]
     return [name for name in found if name] or list(names[:1])
 
@@ -210,7 +220,7 @@ def _main_names(names: Sequence[str]) -> list[str]:
 def _map_figures(report: ReportInput, names: Sequence[str]) -> str:
     k, n_slices = _shown_slice(report, names), np.shape(report.maps[names[0]])[2]
     pictures = []
-    for name in _main_names(names):
+    for name in main_names(names):
         # One picture per map, so that a narrow screen can stack them.
         figure = figures.maps_figure(report.maps, report.affine, names=(name,), slice_index=k)
         pictures.append(_image(figure, f"Map of {map_style(name).title}, slice {k} of {n_slices}", kind="panel"))
@@ -223,7 +233,7 @@ def _map_figures(report: ReportInput, names: Sequence[str]) -> str:
 
 
 def _mosaics(report: ReportInput, names: Sequence[str]) -> str:
-    shown = [name for name in _main_names(names) if map_style(name).relaxometry]
+    shown = [name for name in main_names(names) if map_style(name).relaxometry]
     if np.shape(report.maps[names[0]])[2] < 2:
         return ""
     status = report.maps.get("status")
@@ -237,7 +247,7 @@ def _mosaics(report: ReportInput, names: Sequence[str]) -> str:
 
 
 def _histograms(report: ReportInput, names: Sequence[str]) -> str:
-    wanted = [name for name in _main_names(names) if name == "residual" or map_style(name).relaxometry]
+    wanted = [name for name in main_names(names) if name not in ("S0map", "M0map")]
     pictures = []
     for name in wanted:
         style, values = map_style(name), report.maps[name]
@@ -301,11 +311,23 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f'<div class="scroll"><table class="facts">{rows}</table></div>'
 
 
+def _models(rows: Sequence[Mapping[str, object]]) -> str:
+    if not rows:
+        return ""
+    return _rows_table(rows) + (
+        '<p class="note">Medians over the voxels where both models have an answer. Rms misfit to mono: root mean '
+        "square misfit over that of the mono-exponential; by noise alone: what this ratio would be, for the parameter "
+        "more, if all misfit were noise; share better: voxels that the model fits better.</p>"
+    )
+
+
 def _rows_table(rows: Sequence[Mapping[str, object]]) -> str:
     if not rows:
         return ""
     columns = list(rows[0])
-    numeric = [i for i, key in enumerate(columns) if all(isinstance(row.get(key), int | float) for row in rows)]
+    numeric = [
+        i for i, key in enumerate(columns) if all(isinstance(row[key], int | float) for row in rows if key in row)
+    ]
     return _table(columns, [[_cell(row.get(key, "")) for key in columns] for row in rows], numeric)
 
 

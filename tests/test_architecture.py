@@ -14,12 +14,16 @@ import jaxqmri
 PACKAGE = Path(jaxqmri.__file__).parent
 # From the top. A module may import from its own layer and from those named behind it.
 MAY_IMPORT = {
-    "cli": {"demo", "jobs", "inspection", "io"},
+    "cli": {"demo", "terminal", "jobs", "inspection", "io"},
+    "terminal": {"jobs"},
     "demo": {"jobs", "phantoms", "pipelines", "estimation", "io"},
-    "jobs": {"pages", "pipelines", "estimation", "io"},
-    "pages": {"estimation", "models", "report", "figures", "io"},
-    "inspection": {"jobs", "io"},
-    "pipelines": {"estimation", "models", "io"},
+    "jobs": {"pages", "pipelines", "predictions", "record", "estimation", "io"},
+    "pages": {"estimation", "report", "figures", "io"},
+    "inspection": {"record", "io"},
+    "pipelines": {"predictions", "protocols", "estimation", "models", "io"},
+    "predictions": {"protocols", "estimation", "models", "io"},
+    "protocols": {"models", "io"},
+    "record": {"io"},
     "phantoms": {"models"},
     "estimation": {"models"},
     "models": {"epg"},

@@ -21,10 +21,12 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from small_scans import dicom_folder, nifti_folder
+from spin_echoes import TE as TE_SPIN_ECHO
+from spin_echoes import nifti_folder as spin_echo_folder
 from test_dicom_bad_inputs import BAD_INPUTS as BAD_DICOM
 from test_nifti_scan import BAD as BAD_NIFTI
 
-from jaxqmri import jobs
+from jaxqmri import jobs, pipelines
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -34,13 +36,14 @@ def nothing_is_computed(monkeypatch):
     def computed(*_args, **_kwargs):
         raise AssertionError("bad input must be found before anything is computed")
 
-    monkeypatch.setattr(jobs, "t2star_map", computed)
+    monkeypatch.setattr(pipelines, "fit", computed)
+    monkeypatch.setattr(pipelines, "match_spin_echo", computed)
 
 
-def refused(capsys, tmp_path, code, words, *argv):
-    """Runs `t2star ARGV -o OUT` and holds it to what every refusal must be."""
+def refused(capsys, tmp_path, code, words, *argv, command="t2star"):
+    """Runs `COMMAND ARGV -o OUT` and holds it to what every refusal must be."""
     before = sorted(tmp_path.rglob("*"))
-    done = run(capsys, "t2star", *argv, *([] if "-o" in argv else ["-o", tmp_path / "out" / "deep"]))
+    done = run(capsys, command, *argv, *([] if "-o" in argv else ["-o", tmp_path / "out" / "deep"]))
     assert done.code == code, done.err
     assert re.search(words, done.error), done.error
     assert sorted(tmp_path.rglob("*")) == before, "a failed run leaves nothing, not even an empty folder"
@@ -215,6 +218,55 @@ def test_masks_that_do_not_fit(tmp_path, capsys, make, code, words):
     (tmp_path / "scan").mkdir()
     scan = save_series(tmp_path / "scan")
     refused(capsys, tmp_path, code, words, scan, "--mask", make(tmp_path))
+
+
+# what T2 of spin echoes needs besides ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spin_echoes(tmp_path):
+    return spin_echo_folder(tmp_path / "scan")
+
+
+def b1_file(folder, values, affine=OBLIQUE):
+    return save_nifti(folder / "b1.nii.gz", values.astype(np.float32), affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "words"),
+    [
+        (lambda folder: folder / "nowhere.nii", 3, "--b1 .*nowhere.nii: no such file; name a NIfTI file on the grid"),
+        (lambda folder: folder / "scan", 2, "--b1 .*scan: is a folder"),
+        (lambda folder: b1_file(folder, np.ones((16, 16, 2))), 4, r"B1 map has shape \(16, 16, 2\).*\(16, 16, 1\)"),
+        (lambda folder: b1_file(folder, np.ones((16, 16, 1)), SHIFTED), 4, "B1 map .*lies elsewhere"),
+        (lambda folder: b1_file(folder, np.full((16, 16, 1), 95)), 5, "median 95, as in per cent.*divide per cent by"),
+        (lambda folder: folder / "notes.txt", 4, "notes.txt: not a readable NIfTI"),
+    ],
+)  # fmt: skip
+def test_b1_maps_that_do_not_fit(tmp_path, capsys, spin_echoes, make, code, words):
+    (tmp_path / "notes.txt").write_text("hello")
+    refused(capsys, tmp_path, code, words, spin_echoes, "--b1", make(tmp_path), command="t2")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("--te-ms", "10,25,50,90,100,110,120,130"), 5, "echo times 10, 25, .*not evenly spaced.*--method mono"),
+        (("--te-ms", "15,25,35,45,55,65,75,85"), 5, "not a multi-echo spin echo.*--method mono"),
+        (("--refocusing-deg", "0"), 2, "above 0 and at most pi, 180 degrees"),
+        (("--refocusing-deg", "190"), 2, r"\(190 degrees\)"),
+        (("--t1-ms", "1"), 5, "T1 has the median 0.001 s.*--t1-ms: milliseconds"),
+        (("--mask", "nowhere.nii"), 3, "--mask nowhere.nii: no such file"),
+    ],
+)
+def test_trains_that_cannot_be(tmp_path, capsys, spin_echoes, argv, code, words):
+    refused(capsys, tmp_path, code, words, spin_echoes, *argv, command="t2")
+
+
+def test_too_few_echoes_for_three_parameters(tmp_path, capsys):
+    scan = spin_echo_folder(tmp_path / "scan", np.ones((16, 16, 2)), TE_SPIN_ECHO[:2])
+    words = r"2 echoes cannot determine 3 parameters \(T2, M0, B1\).*--b1.*--method mono"
+    refused(capsys, tmp_path, 4, words, scan, command="t2")
 
 
 # the output (rows 50, 51) ---------------------------------------------------------------------------------------------

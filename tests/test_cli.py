@@ -20,6 +20,8 @@ from nifti_files import OBLIQUE
 from nifti_files import save as save_nifti
 from small_scans import T2STAR, TE_MS, datasets, dicom_folder, load, nifti_folder
 from small_scans import signal as decays
+from spin_echoes import B1, T2, TE
+from spin_echoes import nifti_folder as spin_echo_folder
 
 MAPS = ("R2starmap", "S0map", "T2starmap", "T2starmap_stderr", "residual", "status")
 MAP_FILES = {f"{name}{suffix}" for name in MAPS for suffix in (".nii.gz", ".json")}
@@ -118,6 +120,61 @@ def test_affine_of_the_results_is_that_of_the_images(tmp_path, capsys):
     run(capsys, "t2star", nifti_folder(tmp_path / "scan"), "-o", tmp_path / "out", "--no-report")
     for name in MAPS:
         np.testing.assert_allclose(nib.load(tmp_path / "out" / f"{name}.nii.gz").affine, OBLIQUE, atol=1e-5)
+
+
+# T2 -------------------------------------------------------------------------------------------------------------------
+
+T2_MAPS = ("M0map", "R2map", "T2map", "T2map_stderr", "residual", "status")
+
+
+def test_t2_by_dictionary_from_files_to_report(tmp_path, capsys):
+    out = tmp_path / "out"
+    done = run(capsys, "t2", spin_echo_folder(tmp_path / "scan"), "-o", out)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(rf"T2 +{1e3 * np.median(T2):.1f}\d ms median", done.out)
+    assert re.search(rf"B1 +{np.median(B1):.3f} median", done.out)
+    assert re.search(r"EPG \+ B1 +256 ", done.out)
+    np.testing.assert_allclose(load(out, "T2map")[..., 0], T2, rtol=1e-4)
+    np.testing.assert_allclose(load(out, "TB1map")[..., 0], B1, rtol=1e-4)
+    every = {f"{name}{suffix}" for name in (*T2_MAPS, "TB1map") for suffix in (".nii.gz", ".json")}
+    assert names(out) == every | {"T2map.png", "report.html", "provenance.json"}
+    record = strict((out / "provenance.json").read_text())
+    assert record["command"] == "jaxqmri t2 INPUT -o OUT --method dictionary --mask none"
+    assert record["method"]["RefocusingFlipAngle"] == 180
+    assert record["method"]["EchoSpacing"] == 0.01
+    better, mono = record["models"]
+    assert better["relative_error"] < 1e-4 < mono["relative_error"]
+    assert strict((out / "TB1map.json").read_text())["Units"] == "relative"
+    report = (out / "report.html").read_text()
+    for words in ("T2 map", "Models compared", "the images state 90", "T1 = 1 s", "M0 carries the saturation"):
+        assert words in report
+
+
+def test_t2_with_a_b1_map_given(tmp_path, capsys):
+    scan, b1 = spin_echo_folder(tmp_path / "scan"), tmp_path / "b1.nii.gz"
+    save_nifti(b1, B1[..., None].astype(np.float32))
+    words = ("--b1", b1, "--t1-ms", 1000, "--refocusing-deg", 180, "--no-report", "--json")
+    facts = strict(run(capsys, "t2", scan, "-o", tmp_path / "out", *words).out)
+    assert facts["status"] == {"OK": 256}
+    assert set(facts["maps"]) == set(T2_MAPS) - {"status"}
+    np.testing.assert_allclose(load(tmp_path / "out", "T2map")[..., 0], T2, rtol=1e-4)
+    record = strict((tmp_path / "out" / "provenance.json").read_text())
+    assert "--b1 FILE --t1-ms 1000 --refocusing-deg 180" in record["command"]
+    assert record["arguments"]["b1"] == "FILE"
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_t2_by_the_mono_exponential_model(tmp_path, capsys):
+    decay = 1000 * np.exp(-TE / T2[..., None])
+    scan = spin_echo_folder(tmp_path / "scan", decay)
+    done = run(capsys, "t2", scan, "-o", tmp_path / "out", "--method", "mono", "--json")
+    facts = strict(done.out)
+    assert (done.code, done.err) == (0, "")
+    assert facts["maps"]["T2map"]["units"] == "s"
+    assert facts["maps"]["T2map"]["median"] == pytest.approx(np.median(T2), rel=1e-4)
+    assert facts["models"] == []
+    assert set(facts["files"]) == names(tmp_path / "out") >= {"T2map.png", "report.html"}
+    np.testing.assert_allclose(load(tmp_path / "out", "M0map"), 1000, rtol=1e-4)
 
 
 # echo times -----------------------------------------------------------------------------------------------------------
@@ -237,6 +294,10 @@ def test_results_inside_the_input_folder_are_not_taken_for_images(tmp_path, caps
         (("t2star",), "required: -o/--out, INPUT|required: INPUT, -o/--out"),
         (("t2start", "x"), "invalid choice: 't2start'"),
         (("t2star", "x", "-o", "y", "--method", "magic"), "invalid choice: 'magic'"),
+        (("t2", "x", "-o", "y", "--method", "lm"), "invalid choice: 'lm'"),
+        (("t2", "x", "-o", "y", "--t1-ms", "long"), "--t1-ms: invalid float value: 'long'"),
+        (("t2", "x", "-o", "y", "--method", "mono", "--b1", "z"), "--method mono knows no B1"),
+        (("t2", "x", "-o", "y", "--method", "mono", "--refocusing-deg", "150"), "leave out --b1"),
         (("t2star", "x", "-o", "-x"), "expected one argument"),
         (("t2star", "x", "-o", "y", "-v", "-q"), "not allowed with"),
         (("t2star", "x", "-o", "y", "--overw"), "unrecognized arguments: --overw"),
@@ -254,7 +315,7 @@ def test_a_command_that_makes_no_sense_is_one_line_and_exit_code_2(capsys, words
 def test_no_command_shows_what_there_is(capsys):
     done = run(capsys)
     assert done.code == 0
-    for command in ("t2star", "demo", "inspect", "doctor", "data"):
+    for command in ("t2star", "t2", "demo", "inspect", "doctor", "data"):
         assert f"\n    {command} " in done.out
 
 

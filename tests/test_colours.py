@@ -87,6 +87,15 @@ def test_seconds_become_milliseconds_and_fractions_per_cent():
     assert titles == ["T2* [ms]", "R2* [1/s]", "T1 standard error [ms]", "relative error [%]", "S0 [a.u.]"]
 
 
+def test_b1_has_a_number_without_unit_and_its_neutral_colour_at_one():
+    assert map_style("TB1map").title == "B1"
+    assert displayed(np.array([0.9]), map_style("TB1map"))[0] == pytest.approx(0.9)
+    low, right, high = colours_of([0.5, 1.0, 1.5], "TB1map")[:, :3].astype(int)
+    assert np.ptp(right) < 10, "grey where the flip angle is as wanted"
+    assert low[2] - low[0] > 100, "blue below"
+    assert high[0] - high[2] > 100, "red above"
+
+
 def test_limits_of_relaxometry_maps_do_not_depend_on_the_data():
     style = map_style("T2starmap")
     first = colour_scale(np.array([20.0, 30.0]), style)

@@ -175,6 +175,15 @@ def test_histogram_counts_every_valid_voxel_within_the_scale_and_tells_the_rest(
     assert "median 60 ms, 25 % of voxels above 100 ms" in texts(figure)
 
 
+def test_values_below_a_scale_that_does_not_start_at_zero_are_said_and_pointed_at():
+    b1 = np.array([0.45, 0.8, 0.9, 1.0]).reshape(2, 2, 1)
+    assert "median 0.85, 25 % of voxels below 0.5" in texts(figures.histogram_figure(b1, "TB1map"))
+    for values, extend in ((b1, "min"), (b1 + 0.1, "neither"), (b1 + 0.6, "max")):
+        figure = figures.maps_figure({"TB1map": values}, LAS, names=("TB1map",))
+        bars = [axes._colorbar for axes in figure.axes if hasattr(axes, "_colorbar")]
+        assert [bar.extend for bar in bars] == [extend]
+
+
 def test_histogram_of_nothing_is_empty():
     heights = [bar.get_height() for bar in bars(figures.histogram_figure(np.full(5, np.nan), "T2starmap"))]
     assert heights == [0] * len(heights) != []

@@ -218,3 +218,29 @@ def test_a_fit_with_known_b1_finds_t2_where_a_plain_exponential_does_not(rng):
 def test_impossible_protocols_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         jq.FSE(**{"flip_angles": np.full(4, np.pi), "echo_spacing": ESP, **arguments})
+
+
+def test_only_the_recorded_echoes_are_returned():
+    angles, spacing = jnp.deg2rad(jnp.linspace(180, 120, 6)), 0.01
+    tissue = jq.Tissue(t2=0.08, b1=0.9)
+    every = jq.FSE(angles, spacing)(tissue)
+    some = jq.FSE(angles, spacing, echoes=(1, 3, 5))
+    np.testing.assert_array_equal(some(tissue), every[jnp.array([1, 3, 5])])
+    np.testing.assert_allclose(some.echo_times, [0.02, 0.04, 0.06], rtol=1e-6)
+    guess = some.initial_guess(jq.FSE(jnp.full(6, jnp.pi), spacing, echoes=(1, 3, 5))(jq.Tissue(t2=0.08)))
+    np.testing.assert_allclose(guess.t2, 0.08, rtol=1e-5)
+
+
+@pytest.mark.parametrize("echoes", [(), (6,), (-1, 2)])
+def test_echoes_beyond_the_train_are_refused(echoes):
+    with pytest.raises(ValueError, match="train of 6"):
+        jq.FSE(jnp.full(6, jnp.pi), 0.01, echoes=echoes)
+
+
+def test_blocks_of_voxels_give_what_single_voxels_give(rng):
+    fse = jq.FSE(jnp.deg2rad(jnp.full(4, 150.0)), 0.01)
+    tissue = jq.Tissue(t2=rng.uniform(0.02, 0.2, 5000), b1=rng.uniform(0.7, 1.1, 5000))
+    signals = jq.simulate(fse, tissue)
+    assert signals.shape == (5000, 4)
+    for i in (0, 4095, 4096, 4999):
+        np.testing.assert_allclose(signals[i], fse(jq.Tissue(t2=tissue.t2[i], b1=tissue.b1[i])), rtol=2e-6)

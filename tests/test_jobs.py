@@ -12,9 +12,9 @@ from dicom_series import save
 from nifti_files import save as save_nifti
 from small_scans import T2STAR, TE_MS, datasets, dicom_folder, nifti_folder, signal
 
-from jaxqmri import jobs
+from jaxqmri import jobs, record
 from jaxqmri.io.errors import CorruptInputError, InputWarning, OutputError
-from jaxqmri.jobs import in_words, run_t2star
+from jaxqmri.jobs import in_words, run_job, t2star_job
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,13 @@ def scan(tmp_path_factory):
     return dicom_folder(tmp_path_factory.mktemp("scan"))
 
 
-def record(out):
+def recorded(out):
     return json.loads((out / "provenance.json").read_text())
 
 
 def test_the_record_says_how_the_maps_were_made(scan, tmp_path):
-    result = run_t2star([scan], tmp_path / "out", method="loglinear", report=False, timings={"starting": 1.5})
-    found = record(tmp_path / "out")
+    result = run_job(t2star_job("loglinear"), [scan], tmp_path / "out", report=False, timings={"starting": 1.5})
+    found = recorded(tmp_path / "out")
     assert found["command"] == "jaxqmri t2star INPUT -o OUT --method loglinear --mask none --no-report"
     assert found["input"]["n_files"] == 4
     assert found["input"]["shape"] == [16, 16, 1, 4]
@@ -46,15 +46,15 @@ def test_the_hash_is_that_of_the_images_and_nothing_else(scan, tmp_path):
     other[3, 3, 0] += 1.0
     inputs = {"a": scan, "b": dicom_folder(tmp_path / "renamed" / "deep"), "c": dicom_folder(tmp_path / "other", other)}
     for name, folder in inputs.items():
-        run_t2star([folder], tmp_path / name, report=False)
-    hashes = {name: record(tmp_path / name)["input"]["sha256_of_images_and_echo_times"] for name in inputs}
+        run_job(t2star_job(), [folder], tmp_path / name, report=False)
+    hashes = {name: recorded(tmp_path / name)["input"]["sha256_of_images_and_echo_times"] for name in inputs}
     assert hashes["a"] == hashes["b"]
     assert hashes["a"] != hashes["c"]
 
 
 def test_equal_runs_give_equal_maps_to_the_byte(scan, tmp_path):
     for name in "ab":
-        run_t2star([scan], tmp_path / name, report=False)
+        run_job(t2star_job(), [scan], tmp_path / name, report=False)
     for path in (tmp_path / "a").glob("*map*"):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -79,8 +79,8 @@ def test_neither_names_nor_paths_of_the_input_get_into_the_results(tmp_path):
     (scan / "SECRET report.dcm").write_text("SECRET")
     save_nifti(tmp_path / "SECRET mask.nii", np.full((16, 16, 1), 2, np.uint8), affine=_affine(scan))
     with pytest.warns(InputWarning, match="passed over"):
-        run_t2star([scan], tmp_path / "out", mask=tmp_path / "SECRET mask.nii")
-    assert record(tmp_path / "out")["warnings"], "something was passed over"
+        run_job(t2star_job(), [scan], tmp_path / "out", mask=tmp_path / "SECRET mask.nii")
+    assert recorded(tmp_path / "out")["warnings"], "something was passed over"
     for content in all_content(tmp_path / "out"):
         assert b"SECRET" not in content
         assert str(tmp_path).encode() not in content
@@ -104,15 +104,15 @@ def test_only_what_concerns_the_images_is_recorded_of_the_warnings(scan, tmp_pat
     read_images = jobs.read_images
     monkeypatch.setattr(jobs, "read_images", noisy)
     with pytest.warns(UserWarning, match="SECRET"), pytest.warns(InputWarning, match="passed over"):
-        result = run_t2star([scan], tmp_path / "out", report=False)
-    assert result.warnings == record(tmp_path / "out")["warnings"] == ["2 files passed over"]
+        result = run_job(t2star_job(), [scan], tmp_path / "out", report=False)
+    assert result.warnings == recorded(tmp_path / "out")["warnings"] == ["2 files passed over"]
 
 
 def test_summary_is_in_si_units_over_voxels_that_have_a_value(tmp_path):
     images = signal()
     images[0] = 0.0
     images[1] = np.nan
-    summary = run_t2star([nifti_folder(tmp_path / "scan", images)], tmp_path / "out", report=False).summary()
+    summary = run_job(t2star_job(), [nifti_folder(tmp_path / "scan", images)], tmp_path / "out", report=False).summary()
     assert summary["status"] == {"OK": 224, "NO_SIGNAL": 16, "NOT_FINITE": 16}
     assert summary["n_voxels"] == 256
     low, median, high = np.percentile(T2STAR[2:], [25, 50, 75])
@@ -133,12 +133,12 @@ def test_a_failed_job_leaves_no_trace(tmp_path):
     (tmp_path / "scan").mkdir()
     save(tmp_path / "scan", datasets()[:1])
     with pytest.raises(CorruptInputError, match="only one echo"):
-        run_t2star([tmp_path / "scan"], tmp_path / "new" / "out")
+        run_job(t2star_job(), [tmp_path / "scan"], tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_disk_that_is_full_when_the_pictures_are_written_leaves_the_earlier_results(scan, tmp_path, monkeypatch):
-    run_t2star([scan], tmp_path / "out", report=False)
+    run_job(t2star_job(), [scan], tmp_path / "out", report=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
     def full(files):
@@ -147,11 +147,11 @@ def test_a_disk_that_is_full_when_the_pictures_are_written_leaves_the_earlier_re
 
     monkeypatch.setattr(jobs, "write_files", full)
     with pytest.raises(OutputError, match=r"out/T2starmap\.png: No space left"):
-        run_t2star([scan], tmp_path / "out", overwrite=True)
+        run_job(t2star_job(), [scan], tmp_path / "out", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_missing_package_version_is_said_and_does_no_harm(monkeypatch):
-    monkeypatch.setattr(jobs, "PACKAGES", ("numpy", "no-such-package"))
-    assert jobs.versions()["no-such-package"] == "not installed"
-    assert jobs.versions()["numpy"] == np.__version__
+    monkeypatch.setattr(record, "PACKAGES", ("numpy", "no-such-package"))
+    assert record.versions()["no-such-package"] == "not installed"
+    assert record.versions()["numpy"] == np.__version__

@@ -186,6 +186,27 @@ def test_the_page_repeats_what_it_was_told(rng):
     assert "grey matter 0.1234" in text
 
 
+def test_models_are_compared_row_by_row_with_a_word_on_each_number(rng):
+    rows = [{"model": "EPG <1>", "voxels": 7, "share better [%]": 99.3}, {"model": "mono", "voxels": 7}]
+    text = Page(report_html(make_report(rng, models=rows))).text
+    assert "model voxels share better [%] EPG <1> 7 99.3 mono 7" in text
+    assert "share better: voxels that the model fits better." in text
+    assert "Models compared" not in Page(report_html(make_report(rng))).text
+
+
+def test_b1_is_shown_beside_the_relaxation_time(rng):
+    report = make_report(rng)
+    shape = report.maps["residual"].shape
+    maps = {"M0map": np.full(shape, 900.0), "T2map": np.full(shape, 0.05), "TB1map": np.full(shape, 0.9)}
+    page = Page(report_html(dataclasses.replace(report, maps={"residual": np.full(shape, 0.01), **maps})))
+    pictures = [a["alt"] for tag, a in page.elements if tag == "img"]
+    assert pictures[:4] == [
+        f"Map of {title}, slice 0 of 1" for title in ("M0 [a.u.]", "T2 [ms]", "B1", "relative error [%]")
+    ]
+    assert "Histogram of B1" in pictures
+    assert "B1 0.900" in page.text
+
+
 def test_empty_parts_leave_no_empty_headings(rng):
     report = make_report(rng, facts={}, regions=(), timings={}, warnings=(), command="", versions={}, voxel_fits=None)
     headings = re.findall(r"<h2>(.*?)</h2>", report_html(report))

@@ -11,10 +11,9 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from ..models.base import Params, SignalModel, with_dtype
 from . import linalg
+from .batches import in_batches
 from .noise import Gaussian
 from .solvers import LevenbergMarquardt, Problem, Solver
-
-DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
 
 
 class Status(enum.IntEnum):
@@ -90,8 +89,6 @@ def fit(
     if jnp.iscomplexobj(signal):
         raise ValueError("signal is complex, the model is of magnitudes; fit jnp.abs(signal).")
     signal = signal.astype(jnp.promote_types(signal.dtype, jnp.float32))
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     known, noise, solver = dict(known or {}), noise or Gaussian(), solver or LevenbergMarquardt()
     known = {name: model.parameters()._asdict()[name] for name in model.ignored} | known
     free = _free_parameters(model, signal.shape, known)
@@ -105,7 +102,7 @@ def fit(
         sigma=None if noise.sigma is None else _voxel_map("noise.sigma", noise.sigma, voxel_shape, signal.dtype),
     )
     model = with_dtype(model, signal.dtype)
-    result = _in_batches(model, solver, free, voxels, batch_size or DEFAULT_BATCH_SIZE, progress)
+    result = in_batches(_fit_batch, (model, solver, free), voxels, batch_size, progress)
     return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
 
 
@@ -156,42 +153,6 @@ def _voxel_map(name: str, value: ArrayLike, voxel_shape: list[int], dtype: Any) 
             f"{name} has shape {value.shape}, but the signal has voxels of shape {tuple(voxel_shape)}; "
             "give a number or a map of that shape."
         ) from error
-
-
-def _in_batches(
-    model: SignalModel,
-    solver: Solver,
-    free: tuple[str, ...],
-    voxels: _Voxels,
-    batch_size: int,
-    progress: Callable[[int], None] | None,
-) -> FitResult:
-    n_voxels = voxels.signal.shape[0]
-    step = min(batch_size, max(n_voxels, 1))
-    width = _compiled_width(step)
-    batches = []
-    for start in range(0, max(n_voxels, 1), step):
-        batch = jax.tree.map(lambda leaf, start=start: _padded(leaf[start : start + step], width), voxels)
-        result = _fit_batch(model, solver, free, batch)
-        batches.append(jax.tree.map(lambda leaf, start=start: leaf[: min(step, n_voxels - start)], result))
-        if progress is not None:
-            jax.block_until_ready(batches[-1])
-            progress(min(step, n_voxels - start))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
-
-
-def _compiled_width(n_voxels: int) -> int:
-    """Up to one eighth more voxels, so that masks of any size share few compiled shapes: at most 8 per doubling.
-
-    Whole vectors of the processor: the odd voxels at the end of a loop would be rounded differently.
-    """
-    granule = max(2 ** (n_voxels.bit_length() - 4), 64)
-    return -(-n_voxels // granule) * granule
-
-
-def _padded(leaf: Array, size: int) -> Array:
-    missing = size - leaf.shape[0]
-    return leaf if missing == 0 else jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
 
 
 @eqx.filter_jit

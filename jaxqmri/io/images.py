@@ -1,13 +1,15 @@
-"""DICOM or NIfTI: reads whichever of the two is there."""
+"""DICOM or NIfTI: reads whichever of the two is there; and maps that go with the images."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from . import dicom, nifti
 from .dicom_scan import DicomScan, scan_dicom
 from .errors import CorruptInputError, MetadataError, NoInputError
-from .nifti_file import NIFTI_NAME
+from .nifti_file import NIFTI_NAME, SAME_GRID, read_image, read_voxels, same_grid
 from .nifti_scan import NiftiScan, scan_nifti
 from .series import ImageSeries
 from .sidecar import read_sidecar
@@ -42,6 +44,36 @@ def check_paths(paths: Sequence[Path]) -> None:
         with _input_errors(path):
             if not path.exists():
                 raise NoInputError(f"{path}: no such file or folder; check the path.")
+
+
+def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
+    """Reads a transmit field map measured on a series.
+
+    Args:
+        path: a 3-D NIfTI file on the grid of `series`, true flip angle / nominal flip angle.
+        series: the images it belongs to.
+
+    Returns:
+        (x, y, z) as stored, with NaN where the file has it.
+
+    Raises:
+        NoInputError: no such file.
+        CorruptInputError: unreadable, or on another grid.
+    """
+    if not path.is_file():
+        raise NoInputError(f"{path}: no such B1 map file.")
+    image = read_image(path)
+    name, shape = path.name, series.data.shape[:3]
+    if image.shape != shape:
+        raise CorruptInputError(
+            f"{name}: the B1 map has shape {image.shape}, the images {shape}; resample it onto the images."
+        )
+    if not same_grid(series.affine, image.affine):
+        raise CorruptInputError(
+            f"{name}: the B1 map has the shape of the images but lies elsewhere (its affine differs by more than "
+            f"{SAME_GRID:g} of a voxel); resample it onto the images."
+        )
+    return read_voxels(image)[0][..., 0]
 
 
 def _one_or_all(paths: Sequence[Path]) -> Path | Sequence[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from .errors import MetadataError
 
 SHORTEST_TE = 50e-6  # s; ultra-short echo sequences start near 8e-5 s for spoiled, fast-ramped readouts
 LONGEST_TE = 2.0  # s; the longest echoes in use (T2 of fluids) stay below one second
+TE_ROUNDING = 100e-6  # s; scanners print 0.1 ms, some by cutting digits off
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,41 @@ def check_echo_times(te: np.ndarray, where: str) -> None:
             f"{where}: all {len(te)} echo times are {te_ms.split(',')[0]} ms. Some research sequences (GE EPI) store "
             "the shortest echo time on every image; give the real ones with --te-ms."
         )
+
+
+class EchoTrain(NamedTuple):
+    """The timing of a multi-echo spin echo.
+
+    Attributes:
+        spacing: time from echo to echo [s].
+        echoes: which echoes of the train were recorded, counted from 0; scanners may drop the first ones.
+    """
+
+    spacing: float
+    echoes: tuple[int, ...]
+
+
+def echo_train(te: np.ndarray, where: str) -> EchoTrain:
+    """Finds the train that these echo times come from: whole multiples of one echo spacing.
+
+    They may miss the multiples by their rounding, 0.5 % of the spacing or 0.1 ms.
+
+    Args:
+        te: (echo,) ascending [s].
+        where: the file or argument they came from, for the message.
+
+    Raises:
+        MetadataError: they are no multiples of one spacing, so the echoes are not those of one train.
+    """
+    te = np.asarray(te, dtype=np.float64)
+    step = np.diff(te).min()
+    # From echo to echo, so that the rounding of the step does not add up over a long train.
+    number = np.cumsum(np.round(np.diff(te, prepend=0.0) / step)) if step > 0 else np.zeros_like(te)
+    spacing = float(number @ te / max(number @ number, 1))
+    if number[0] < 1 or np.any(np.abs(te - number * spacing) > max(0.005 * spacing, TE_ROUNDING)):
+        te_ms = ", ".join(f"{1e3 * t:g}" for t in te)
+        raise MetadataError(
+            f"{where}: echo times {te_ms} ms are no multiples of one echo spacing; the echoes are not evenly spaced: "
+            "not a multi-echo spin echo, whose stimulated echoes could be simulated. Use --method mono."
+        )
+    return EchoTrain(float(f"{spacing:.6g}"), tuple(int(n) - 1 for n in number))

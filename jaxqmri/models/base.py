@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
+LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
 Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
 
 
@@ -136,8 +137,8 @@ def sum_of_measurements(terms: Float[Array, "n ..."]) -> Float[Array, "..."]:
     """Sum over the first axis, term by term.
 
     XLA turns some sums of products into matrix products, whose rounding depends on how many voxels there are, and its
-    column sums are 4 times slower on a CPU. Trains of more than 64 are left to it: unrolled, they take long to compile.
+    column sums are 4 times slower on a CPU. Long trains are left to it: unrolled, they take long to compile.
     """
-    if terms.shape[0] > 64:
+    if terms.shape[0] > LONG_TRAIN:
         return jnp.sum(terms, axis=0)
     return functools.reduce(operator.add, list(terms))

@@ -1,0 +1,140 @@
+"""What the fitted models predict: misfits, curves of single voxels, one model held against another."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .estimation.batches import in_batches
+from .estimation.fit import Status, fit
+from .io.maps import Maps
+from .io.series import ImageSeries
+from .models.base import Params, SignalModel, simulate
+from .models.decay import Decay, MonoExponential
+from .models.fse import FSE
+from .models.tissue import Tissue
+from .protocols import spin_echo_train
+
+
+def misfit(
+    model: SignalModel, params: Params, signal: Float[Array, "voxel n"]
+) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
+    """How far the measurements x of each voxel are from what the model predicts, q.
+
+    Args:
+        model: the signal model.
+        params: fitted parameters, numbers or (voxel,) maps; where they are NaN so is the result.
+        signal: measurements on the last axis.
+
+    Returns:
+        The relative error sum|q - x| / sum|x|, and the root mean square of q - x [units of the signal].
+    """
+    every = type(params)(*(jnp.broadcast_to(leaf, signal.shape[:1]) for leaf in params))
+    return in_batches(_misfit, (model,), (every, signal), None)
+
+
+@eqx.filter_jit
+def _misfit(model: SignalModel, voxels: tuple[Params, Array]) -> tuple[Array, Array]:
+    params, signal = voxels
+    off = jnp.abs(simulate(model, params) - signal)
+    relative = jnp.sum(off, axis=-1) / jnp.maximum(jnp.sum(jnp.abs(signal), axis=-1), jnp.finfo(signal.dtype).tiny)
+    return relative, jnp.sqrt(jnp.mean(off**2, axis=-1))
+
+
+def decay_curves(te: np.ndarray, s0: np.ndarray, t2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exponential decays from the excitation to shortly after the last echo.
+
+    Args:
+        te: (echo,) [s].
+        s0, t2: (voxel,) [a.u.], [s].
+
+    Returns:
+        (point,) times [s] and (voxel, point) signals [a.u.].
+    """
+    times = np.linspace(0, te[-1] * 1.05, 100)
+    return times, np.asarray(simulate(MonoExponential(times), Decay(s0=s0, t2=t2)))  # pyright: ignore[reportArgumentType]
+
+
+def train_curves(
+    series: ImageSeries,
+    maps: Maps,
+    voxels: tuple[np.ndarray, ...],
+    *,
+    b1: ArrayLike | None = None,
+    t1: ArrayLike = 1.0,
+    flip_angle: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """All echoes of the train, recorded or not, as the dictionary's answer has them.
+
+    Args:
+        series: the images.
+        maps: what `t2_map` made of them.
+        voxels: indices along x, y and z, each (voxel,).
+        b1, t1, flip_angle: as given to `t2_map`.
+
+    Returns:
+        (echo,) times [s] and (voxel, echo) signals [a.u.].
+    """
+    model, _ = spin_echo_train(series, flip_angle)
+    whole = FSE(model.flip_angles, model.echo_spacing)
+    return np.asarray(whole.echo_times), np.asarray(simulate(whole, _tissue(maps, voxels, b1, t1)))
+
+
+def compare_with_mono(
+    series: ImageSeries,
+    maps: Maps,
+    *,
+    b1: ArrayLike | None = None,
+    t1: ArrayLike = 1.0,
+    flip_angle: float | None = None,
+) -> list[dict[str, object]]:
+    """The train's extended phase graphs against the mono-exponential model, in the voxels where both have an answer.
+
+    Args:
+        series: the images.
+        maps: what `t2_map` made of them by its dictionary.
+        b1, t1, flip_angle: as given to `t2_map`.
+
+    Returns:
+        A row per model: number of voxels, median T2 [s], median relative error. For the train also the median ratio of
+        its rms misfit to that of the mono-exponential, what this ratio would be if all misfit were noise (the train may
+        have a parameter more), and the share of the voxels that it fits better. No rows where there is no such voxel.
+    """
+    ok = maps["status"] == Status.OK
+    signal, decay = jnp.asarray(series.data[ok]), MonoExponential(series.te)
+    other = fit(decay, signal)
+    both = np.asarray(other.status) == Status.OK
+    if not both.any():
+        return []
+    train, _ = spin_echo_train(series, flip_angle)
+    found = [
+        (np.asarray(m)[both] for m in misfit(model, params, signal))
+        for model, params in ((train, _tissue(maps, np.nonzero(ok), b1, t1)), (decay, other.params))
+    ]
+    (train_error, train_rms), (decay_error, decay_rms) = found
+    n, n_parameters = len(series.te), 3 if b1 is None else 2
+    return [
+        {
+            "model": "EPG + B1" if b1 is None else "EPG, B1 given",
+            "voxels": int(both.sum()),
+            "median_T2_s": float(np.median(maps["T2map"][ok][both])),
+            "relative_error": float(np.median(train_error)),
+            "rms_misfit_to_mono": float(np.median(train_rms / np.maximum(decay_rms, 1e-30))),
+            "by_noise_alone": float(np.sqrt(max(n - n_parameters, 0) / max(n - 2, 1))),
+            "share_better": float(np.mean(train_rms < decay_rms)),
+        },
+        {
+            "model": "mono-exponential",
+            "voxels": int(both.sum()),
+            "median_T2_s": float(np.median(np.asarray(other.params.t2)[both])),
+            "relative_error": float(np.median(decay_error)),
+        },
+    ]
+
+
+def _tissue(maps: Maps, voxels: tuple[np.ndarray, ...], b1: ArrayLike | None, t1: ArrayLike) -> Tissue:
+    def at(value: ArrayLike) -> np.ndarray:
+        value = np.asarray(value, np.float32)
+        return value[voxels] if value.ndim else value
+
+    return Tissue(m0=at(maps["M0map"]), t1=at(t1), t2=at(maps["T2map"]), b1=at(maps["TB1map"] if b1 is None else b1))  # pyright: ignore[reportArgumentType]
