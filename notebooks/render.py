@@ -1,4 +1,4 @@
-"""Runs the notebooks and writes them with their pictures: `python notebooks/render.py`.
+"""Runs notebooks and writes them with their pictures: `python notebooks/render.py [SOURCE ...]`, by default all.
 
 The sources are the `.py` files (jupytext, percent format); edit those. The `.ipynb` beside each is for readers.
 """
@@ -6,6 +6,7 @@ The sources are the `.py` files (jupytext, percent format); edit those. The `.ip
 import base64
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ def _pictures(notebook: NotebookNode) -> Iterable[NotebookNode]:
 
 
 def main() -> None:
-    for source in sources():
+    for source in [Path(name) for name in sys.argv[1:]] or sources():
         with tempfile.TemporaryDirectory() as folder:
             # What a reader without a network gets: the outputs then depend on nothing outside the repository.
             offline = {"JAXQMRI_OFFLINE": "1", "JAXQMRI_DATA_DIR": folder}

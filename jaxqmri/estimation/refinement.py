@@ -6,6 +6,7 @@ projected to be at right angles to f.
 Source: Kaufman, BIT 15:49 (1975); Golub, Pereyra, Inverse Problems 19:R1 (2003).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,9 @@ from jaxtyping import Array, Float, Inexact
 
 from ..models.base import Params, SignalModel, sum_of_measurements
 from . import linalg
+from .derivatives import Signals, Values, with_derivatives
 
 _EVALUATIONS = 4  # of model and derivatives; the last only decides whether the third step was better
-Values = tuple[Float[Array, " voxel"], ...]
 
 
 def refine(
@@ -52,22 +53,20 @@ def refine(
         predicted = model.batched(params._replace(**one, **dict(zip(free, values, strict=True))))
         return jnp.abs(predicted) if magnitudes and jnp.iscomplexobj(predicted) else predicted
 
-    def evaluate(values: Values) -> tuple[_Fit, Values]:
-        return _fit_and_step(predict, values, reach, y)
-
     def iterate(_, state):
         values, best, step = state
         trial = tuple(
             jnp.clip(v + s * r, low, high) for v, s, r, low, high in zip(values, step, reach, lower, upper, strict=True)
         )
-        found, next_step = evaluate(trial)
+        found, next_step = _fit_and_step(model, predict, trial, reach, y)
         better = found.misfit < best.misfit
         keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
         shorter = tuple(s / 4 for s in step)
         return jax.tree.map(keep, (trial, found, next_step), (values, best, shorter))
 
-    best, step = evaluate(start)
-    values, best, _ = jax.lax.fori_loop(1, _EVALUATIONS, iterate, (start, best, step))
+    # Anything is better than nothing: the start needs no evaluation, and no program, of its own.
+    nothing = _Fit(jnp.full_like(unit, jnp.inf), jnp.zeros_like(y[0]), jnp.zeros_like(unit))
+    values, best, _ = jax.lax.fori_loop(0, _EVALUATIONS, iterate, (start, nothing, (jnp.zeros_like(unit),) * len(free)))
     return params._replace(**dict(zip(free, values, strict=True))), best.amplitude * unit, best.correlation
 
 
@@ -79,12 +78,15 @@ class _Fit(NamedTuple):
     correlation: Float[Array, " voxel"]
 
 
-def _fit_and_step(predict, values: Values, reach: Values, y: Inexact[Array, "n voxel"]) -> tuple[_Fit, Values]:
+def _fit_and_step(
+    model: SignalModel,
+    predict: Callable[[Values], Signals],
+    values: Values,
+    reach: Values,
+    y: Inexact[Array, "n voxel"],
+) -> tuple["_Fit", Values]:
     """The fit at these values and the Gauss-Newton step from there, in units of `reach`."""
-    f, push = jax.linearize(predict, values)
-    zeros = tuple(jnp.zeros_like(v) for v in values)
-    columns = [push((*zeros[:k], r, *zeros[k + 1 :])) for k, r in enumerate(reach)]
-    f, columns = jax.lax.optimization_barrier((f, columns))
+    f, columns = with_derivatives(model, predict, values, reach)
     energy = jnp.maximum(_dot(f, f).real, jnp.finfo(y.real.dtype).tiny)
     amplitude = _dot(f, y) / energy
     residual = y - amplitude * f

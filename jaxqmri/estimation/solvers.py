@@ -14,11 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..models.base import SignalModel, sum_of_measurements
 from . import linalg
+from .derivatives import Values, with_derivatives
 
 if TYPE_CHECKING:
     import optax
 
-Values = tuple[Float[Array, " voxel"], ...]  # one vector per free parameter
 NormalEquations = tuple[Float[Array, " voxel"], Values, linalg.LowerTriangle]  # |r|^2, J'r, J'J
 
 
@@ -67,11 +67,7 @@ class Problem(eqx.Module):
 
     def normal_equations(self, coordinates: Values) -> NormalEquations:
         """Sum of squares, J'r and J'J of the residual r = model - signal in `coordinates`."""
-        predicted, pushforward = jax.linearize(lambda c: self.predict(self.values(c)), coordinates)
-        zeros = tuple(jnp.zeros_like(c) for c in coordinates)
-        columns = [pushforward((*zeros[:k], jnp.ones_like(c), *zeros[k + 1 :])) for k, c in enumerate(coordinates)]
-        # Without the barrier every sum below would evaluate the model again.
-        predicted, columns = jax.lax.optimization_barrier((predicted, columns))
+        predicted, columns = with_derivatives(self.model, lambda c: self.predict(self.values(c)), coordinates)
         residual = predicted - self.signal
         gradient = tuple(_dot(column, residual) for column in columns)
         curvature = tuple(tuple(_dot(columns[i], columns[j]) for j in range(i + 1)) for i in range(len(columns)))

@@ -29,12 +29,14 @@ class SignalModel(eqx.Module):
         amplitude: the field the signal is proportional to (S0, M0).
         signed: the fields that may be zero or negative; all others are positive and are fitted in log space.
         ignored: the fields the signal does not depend on.
+        recursive: whether each measurement is computed from the one before, as in a train of pulses.
     """
 
     parameters: eqx.AbstractClassVar[type]
     amplitude: eqx.AbstractClassVar[str]
     signed: ClassVar[tuple[str, ...]] = ()
     ignored: ClassVar[tuple[str, ...]] = ()
+    recursive: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

@@ -109,6 +109,7 @@ class FSE(SignalModel):
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
     ignored: ClassVar[tuple[str, ...]] = ("t2star",)
+    recursive: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.flip_angles.ndim != 1 or self.flip_angles.shape[0] < 1:
