@@ -143,7 +143,9 @@ def t2_map(
     values = _values("T2", "M0", model, result, signal)
     if b1 is None:
         values["TB1map"] = result.params.b1
-        how["Assumptions"].append("B1 not above that of perfect refocusing, from which on it acts as its mirror image")
+        how["Assumptions"].append(
+            "B1 not above that of perfect refocusing, from which on it acts as its mirror image (only M0 would change)"
+        )
     return _maps(values, result.status, fitted, how)
 
 
@@ -170,7 +172,7 @@ def _signal(what: str, series: ImageSeries, mask: np.ndarray | str | None) -> tu
     if series.component != "magnitude":
         raise ValueError(f"{what} is fitted to magnitude images, this series is {series.component}.")
     fitted = _as_mask(mask, series)
-    return fitted, jnp.asarray(series.data[fitted])
+    return fitted, jnp.asarray(series.data[fitted], jnp.float32)
 
 
 def _check_number_of_echoes(series: ImageSeries, parameters: list[str]) -> None:

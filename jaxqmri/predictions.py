@@ -76,7 +76,7 @@ def train_curves(
         (echo,) times [s] and (voxel, echo) signals [a.u.].
     """
     model, _ = spin_echo_train(series, flip_angle)
-    whole = FSE(model.flip_angles, model.echo_spacing)
+    whole = FSE(model.flip_angles, model.echo_spacing, magnitude=True)
     return np.asarray(whole.echo_times), np.asarray(simulate(whole, _tissue(maps, voxels, b1, t1)))
 
 

@@ -33,7 +33,7 @@ def spin_echo_train(series: ImageSeries, flip_angle: float | None) -> tuple[FSE,
     why = f"refocusing by {np.rad2deg(angle):.4g} degrees ({source})"
     if echoes is not None:
         why += f", {n - len(echoes)} of {n} echoes not recorded"
-    return FSE(np.full(n, angle), train.spacing, echoes=echoes), why
+    return FSE(np.full(n, angle), train.spacing, echoes=echoes, magnitude=True), why
 
 
 def _refocusing_angle(series: ImageSeries, flip_angle: float | None) -> tuple[float, str]:

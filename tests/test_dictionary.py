@@ -123,9 +123,15 @@ def test_complex_signals_and_atoms(rng):
     assert np.median(np.abs(np.angle(error))) < 0.01
     assert np.median(np.abs(error)) == pytest.approx(1, abs=0.01)
 
-    # Of a magnitude image only the magnitudes of the atoms can be compared.
-    magnitudes = jq.match(dictionary, np.abs(signal))
-    np.testing.assert_array_equal(magnitudes.index, float64_search(unit(np.abs(exact)), np.abs(signal)))
+
+def test_magnitudes_of_complex_atoms_keep_their_precision(rng):
+    """Of a magnitude image only the magnitudes of the atoms can be compared."""
+    train = jq.FSE(jnp.deg2rad(jnp.full(N, 170.0)), SPACING, phases=jnp.asarray(rng.uniform(-0.3, 0.3, N)))
+    dictionary = jq.make_dictionary(train, jq.grid(jq.Tissue, t2=T2_GRID))
+    exact = unit(np.abs(np.asarray(dictionary.atoms, np.complex128) + np.asarray(dictionary.rest)))
+    signal = np.abs(np.asarray(jq.simulate(train, jq.Tissue(t2=rng.uniform(5e-3, 349e-3, 2000)))))
+    signal = (signal + 0.01 * rng.normal(size=signal.shape)).astype(np.float32)
+    np.testing.assert_array_equal(jq.match(dictionary, signal, batch_size=64).index, float64_search(exact, signal))
 
 
 def test_real_atoms_give_the_phase_of_a_complex_image(dictionary):
@@ -176,7 +182,7 @@ def test_any_image_shape_and_any_scale(dictionary, voxels):
     assert image.m0.shape == image.params.t2.shape == image.status.shape == (2, 3, 4)
     np.testing.assert_array_equal(image.index.ravel(), flat.index)
     assert jq.match(dictionary, signal[0]).index.shape == ()
-    for scale in (2.0**-90, 2.0**80):
+    for scale in (2.0**-90, 2.0**-30, 2.0**80, 2.0**115):  # the last one ends near the largest number of float32
         scaled = jq.match(dictionary, signal * np.float32(scale))
         np.testing.assert_array_equal(scaled.index, flat.index)
         np.testing.assert_allclose(scaled.m0, np.asarray(flat.m0) * scale, rtol=1e-6)
@@ -227,6 +233,22 @@ def test_within_jit_and_without_retracing(dictionary, voxels):
     for part in (signal[:50], signal[50:100]):
         np.testing.assert_array_equal(t2(part), jq.match(dictionary, part).params.t2)
     assert len(traces) == 1
+
+
+def test_a_dictionary_can_be_made_within_jit(dictionary, voxels):
+    signal = voxels[0][:50]
+    inside = jax.jit(lambda s: jq.match(jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=T2_GRID)), s).index)
+    np.testing.assert_array_equal(inside(signal), jq.match(dictionary, signal).index)
+
+
+def test_long_trains_do_not_depend_on_the_batch_either(rng):
+    model = jq.MonoExponential(np.linspace(1e-3, 0.2, 80))
+    dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=np.linspace(0.01, 0.2, 100)))
+    signal = np.asarray(jq.simulate(model, jq.Decay(s0=1.0, t2=rng.uniform(0.02, 0.19, 150))))
+    signal = (signal + 0.01 * rng.normal(size=signal.shape)).astype(np.float32)
+    whole, parts = (jq.match(dictionary, signal, refine=True, batch_size=size) for size in (None, 64))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_dictionary_can_be_differentiated():

@@ -42,6 +42,28 @@ def test_the_mono_exponential_model_takes_stimulated_echoes_for_a_longer_t2(scan
     assert "TB1map" not in mono
 
 
+def test_a_t2_shorter_than_the_spacing_makes_echoes_negative_which_a_magnitude_image_does_not_show():
+    t2 = np.geomspace(0.004, 0.012, 16)[:, None] * np.ones(16)
+    echoes = train(t2, B1)
+    assert echoes.min() < -0.01
+    for b1 in (None, B1[..., None]):
+        found = jq.t2_map(series(M0 * np.abs(echoes)), b1=b1)
+        assert np.all(found["status"] == OK)
+        error = np.abs(found["T2map"][..., 0] / t2 - 1)
+        assert np.mean(error < 1e-4) > 0.97  # where an echo passes through zero its magnitude has a kink
+        assert error.max() < 0.1
+
+
+def test_answers_beyond_the_reach_of_the_refinement_are_not_given_out_as_answers(rng):
+    """Two echoes of a low B1: the match may be far from the answer."""
+    b1 = np.linspace(0.3, 0.98, 16) * np.ones((16, 1))
+    echoes = np.abs(train(T2, b1, n=2))
+    found = jq.t2_map(series(M0 * echoes, TE[:2]), b1=b1[..., None])
+    ok = found["status"][..., 0] == OK
+    assert ok.mean() > 0.8
+    np.testing.assert_allclose(found["T2map"][..., 0][ok], T2[ok], rtol=1e-4)
+
+
 def test_perfect_refocusing_is_a_regular_answer():
     t2 = np.geomspace(0.02, 0.2, 16)[:, None] * np.ones(16)
     found = jq.t2_map(series(M0 * np.exp(-TE / t2[..., None])))

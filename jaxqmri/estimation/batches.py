@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from ..models.base import on_cpu
 from .context import in_this_context
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
@@ -75,7 +76,7 @@ def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program:
     if known not in _compiled:
         yield work(remaining.popleft())
         _compiled.add(known)
-    if len(remaining) < 2 or jax.default_backend() != "cpu":
+    if len(remaining) < 2 or not on_cpu():
         yield from map(work, remaining)
         return
     run, n_threads = in_this_context(work), os.cpu_count() or 1

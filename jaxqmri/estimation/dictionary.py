@@ -21,7 +21,7 @@ from .batches import in_batches
 from .context import double_precision
 from .fit import Status
 from .refinement import refine as refine_off_grid
-from .search import Atoms, best_atoms, lay_out, normalised
+from .search import Atoms, best_atoms, lay_out, normalised, times_power_of_2
 
 _ATOMS_AT_ONCE = 32768  # simulated together
 _REACH = 3  # values of the grid; how far refinement may go
@@ -134,8 +134,8 @@ def make_dictionary(
         raise ValueError(f"params have shape {shape}; a dictionary is one list of atoms, ravel them.")
     params = params._replace(**{model.amplitude: 1.0})
     dtype = jnp.promote_types(jnp.result_type(*(jnp.asarray(leaf) for leaf in params)), jnp.float32)
-    stored = type(params)(*(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape or (1,)) for leaf in params))
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, params))):
+        stored = type(params)(*(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape or (1,)) for leaf in params))
         signals = simulate(model, stored)
         atoms, norms, basis, rest = *_unit_norm(jnp, signals), None, None
         varying = tuple(name for name in params._fields if np.ndim(getattr(params, name)))
@@ -144,7 +144,9 @@ def make_dictionary(
         atoms, norms = _unit_norm(np, signals)
         if not norms.any():
             raise ValueError("no atom has a finite, nonzero signal; look at params, which are in SI units.")
-        varying = tuple(name for name in params._fields if np.unique(np.asarray(getattr(stored, name))).size > 1)
+        values = [np.broadcast_to(np.asarray(leaf), shape or (1,)).astype(dtype) for leaf in params]
+        varying = tuple(name for name, v in zip(params._fields, values, strict=True) if np.unique(v).size > 1)
+        stored = type(params)(*map(jnp.asarray, values))
         basis = _basis(atoms, rank, energy)
         if basis is not None:
             atoms, in_basis = _unit_norm(np, atoms @ basis.conj())
@@ -164,8 +166,9 @@ def match(
 ) -> MatchResult:
     """Finds the atom that each voxel looks most like: the one with the largest |<d, s>|, of equals the first.
 
-    The index is that of a search in float64, see `jaxqmri.estimation.search`. Real signals are matched to the
-    magnitudes of complex atoms; complex signals as they are, so that `m0` has the phase of the image.
+    The index is that of a search in float64 (with noise to within the rounding of the residual, which no map shows, see
+    `jaxqmri.estimation.search`). Real signals are matched to the magnitudes of complex atoms; complex signals as they
+    are, so that `m0` has the phase of the image.
 
     Args:
         dictionary: from `make_dictionary`; its precision is that of the match.
@@ -273,12 +276,11 @@ def _of_magnitudes(dictionary: Dictionary) -> Dictionary:
         raise ValueError(
             "signal is real and the dictionary complex and compressed; match complex signals, or rank=None."
         )
-    magnitude = jnp.abs(dictionary.atoms)
-    if dictionary.rest is None:
-        return eqx.tree_at(lambda d: d.atoms, dictionary, magnitude)
-    safe = jnp.where(magnitude > 0, magnitude, 1)
-    rest = jnp.real(dictionary.atoms.conj() * dictionary.rest) / safe  # to first order, which is all there is of it
-    return eqx.tree_at(lambda d: (d.atoms, d.rest), dictionary, (magnitude, rest))
+    if isinstance(dictionary.atoms, Tracer) or dictionary.rest is None:
+        return eqx.tree_at(lambda d: d.atoms, dictionary, jnp.abs(dictionary.atoms))
+    exact = np.asarray(dictionary.atoms, np.complex128) + np.asarray(dictionary.rest)
+    atoms, rest = _stored(np.abs(exact), dictionary.norms.dtype)
+    return eqx.tree_at(lambda d: (d.atoms, d.rest), dictionary, (atoms, rest))
 
 
 @eqx.filter_jit
@@ -295,10 +297,9 @@ def _match_batch(dictionary: Dictionary, atoms: Atoms, refine: bool, signal: Ine
     index = best_atoms(atoms, signals)
 
     atom = dictionary.atoms[index]
-    scale = jax.lax.optimization_barrier(jnp.exp2(exponent.astype(norm.dtype)))
-    product = sum_of_measurements((atom.conj() * (compressed / scale[:, None])).T)
-    whole = norm if dictionary.basis is None else _norm(signal / scale[:, None])
-    m0 = product / dictionary.norms[index] * scale
+    product = sum_of_measurements((atom.conj() * times_power_of_2(compressed, -exponent[:, None])).T)
+    whole = norm if dictionary.basis is None else _norm(times_power_of_2(signal, -exponent[:, None]))
+    m0 = times_power_of_2(product / dictionary.norms[index], exponent)
     correlation = jnp.minimum(jnp.abs(product) / whole, 1.0)
     params = _of_atom(dictionary, index)
     model = with_dtype(dictionary.model, norm.dtype)
@@ -306,7 +307,7 @@ def _match_batch(dictionary: Dictionary, atoms: Atoms, refine: bool, signal: Ine
         lower, upper = _values_around(dictionary, params)
         params, m0, correlation = refine_off_grid(model, params, signal, dictionary.varying, lower, upper)
     status = jnp.select(
-        [~finite, ~has_signal, ~matchable | (correlation == 0)],
+        [~finite, ~has_signal, ~matchable | ~(correlation > 0)],
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.UNIDENTIFIABLE],
         Status.OK,
     )

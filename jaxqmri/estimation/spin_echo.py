@@ -25,7 +25,7 @@ N_T2, N_B1 = 256, 32
 LOWEST_B1 = 0.4  # below it so little is refocused that hardly any signal is left
 HIGHEST_B1 = 1.5
 B1_RANGE = (0.1, 2.0)  # of a B1 that is given: what `FSE.limits` allows
-REACH = 3  # atoms; how far the refinement may go
+REACH, ROUNDS = 3, 3  # atoms that one round of refinement may go, and rounds
 GROUP = 0.01  # voxels whose given B1 is the same when rounded to this are matched together
 GROUP_BATCH = 2048  # voxels; groups of any size are padded to a multiple of it, so that one program serves them all
 
@@ -44,8 +44,9 @@ def match_spin_echo(
     T2 runs in equal ratios, of 2 to 3 %, from a quarter of the first echo time to 20 times the last; at either end the
     voxel is AT_BOUND. B1 runs in equal steps, of 0.02 to 0.035, from 0.4 (AT_BOUND) to where refocusing is perfect, 180
     degrees, at most 1.5. A pulse of 180 + x degrees refocuses as one of 180 - x does, so that of two such B1 no train
-    tells which it was; the lower one is given, with the same T2. B1 at its upper end, perfect refocusing, is an answer
-    like any other.
+    tells which it was; the lower one is given, with the same T2, and with the M0 that belongs to its excitation. B1 at
+    its upper end, perfect refocusing, is an answer like any other. A voxel whose answer lies many atoms away from its
+    match, as may be with two or three echoes and B1 far off, is NOT_CONVERGED.
 
     Args:
         model: the train; its refocusing angles are all the same.
@@ -62,15 +63,18 @@ def match_spin_echo(
     t1 = jnp.where(t1 > 0, t1, jnp.nan)
     typical_t1 = float(jnp.nan_to_num(jnp.nanmedian(t1), nan=1.0))
     if b1 is None:
-        found, at_end = _match_with_b1(model, signal, typical_t1, progress)
+        found = _match_with_b1(model, signal, typical_t1, progress)
         known, free = {"t1": t1}, ("t2", "b1")
     else:
         b1 = jnp.broadcast_to(jnp.asarray(b1, signal.dtype), signal.shape[:1])
         b1 = jnp.where((b1 >= B1_RANGE[0]) & (b1 <= B1_RANGE[1]), b1, jnp.nan)
-        found, at_end = _match_by_groups(model, signal, typical_t1, b1, progress)
+        found = _match_by_groups(model, signal, typical_t1, b1, progress)
         known, free = {"t1": t1, "b1": b1}, ("t2",)
-    params = _refined(model, found.params._replace(**known), signal, free)
-    return _with_error_bars(model, signal, params, found.status, at_end, known, noise)
+    before = params = found.params._replace(**known)
+    for _ in range(ROUNDS):
+        before, params = params, _refined(model, params, signal, free)
+    moving = _moved_as_far_as_allowed(model, before, params)
+    return _with_error_bars(model, signal, params, found.status, moving, known, noise)
 
 
 def _t2_grid(model: FSE) -> np.ndarray:
@@ -84,22 +88,16 @@ def _b1_grid(model: FSE) -> tuple[np.ndarray, bool]:
     return np.linspace(LOWEST_B1, min(perfect, HIGHEST_B1), N_B1), perfect < HIGHEST_B1 * (1 + 1e-4)
 
 
-def _match_with_b1(
-    model: FSE, signal: Array, t1: float, progress: Callable[[int], None] | None
-) -> tuple[MatchResult, Bool[Array, " voxel"]]:
-    """The best atom of each voxel off the grid, and whether it lies at an end of the grid."""
-    b1, perfect = _b1_grid(model)
-    atoms = grid(Tissue, t1=t1, t2=_t2_grid(model), b1=b1)
-    found = match(make_dictionary(model, atoms), signal, progress=progress)
-    i, j = found.index // N_B1, found.index % N_B1  # the last axis of a grid varies fastest
-    at_end = (i == 0) | (i == N_T2 - 1) | (j == 0)
-    return found, at_end if perfect else at_end | (j == N_B1 - 1)
+def _match_with_b1(model: FSE, signal: Array, t1: float, progress: Callable[[int], None] | None) -> MatchResult:
+    """The best atom of each voxel over T2 and B1."""
+    atoms = grid(Tissue, t1=t1, t2=_t2_grid(model), b1=_b1_grid(model)[0])
+    return match(make_dictionary(model, atoms), signal, progress=progress)
 
 
 def _match_by_groups(
     model: FSE, signal: Array, t1: float, b1: Array, progress: Callable[[int], None] | None
-) -> tuple[MatchResult, Bool[Array, " voxel"]]:
-    """The best atom of each voxel among those of its own B1, rounded, and whether it lies at an end of the grid."""
+) -> MatchResult:
+    """The best atom of each voxel among those of its own B1, rounded."""
     t2 = _t2_grid(model)
     rounded = np.round(np.nan_to_num(np.asarray(b1), nan=1.0) / GROUP).astype(int)
     groups = [np.flatnonzero(rounded == value) for value in np.unique(rounded)]
@@ -112,12 +110,11 @@ def _match_by_groups(
         if progress is not None:
             progress(members.size)
     back = np.argsort(np.concatenate(groups))
-    found = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
-    return found, (found.index == 0) | (found.index == N_T2 - 1)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
 
 
 def _refined(model: FSE, params: Tissue, signal: Array, free: tuple[str, ...]) -> Tissue:
-    """Moves `free` from the atom to the least-squares answer, a few atoms away at most.
+    """Moves `free` towards the least-squares answer, as far as it is within a few atoms.
 
     T2 and B1 make up for each other, so that the best atom need not be a neighbour of the answer.
     """
@@ -144,12 +141,30 @@ def _refine_batch(model: SignalModel, free: tuple[str, ...], voxels: tuple[Tissu
     return params._replace(m0=m0)
 
 
+def _moved_as_far_as_allowed(model: FSE, before: Tissue, after: Tissue) -> Bool[Array, " voxel"]:
+    """Whether the last round of refinement ended where it had to end, for want of reach."""
+    t2, (b1, _) = _t2_grid(model), _b1_grid(model)
+    in_t2 = jnp.abs(jnp.log(after.t2 / before.t2)) > 0.99 * REACH * np.log(t2[1] / t2[0])
+    in_b1 = jnp.abs(jnp.asarray(after.b1) - before.b1) > 0.99 * REACH * (b1[1] - b1[0])
+    return in_t2 | in_b1
+
+
+def _at_end(model: FSE, params: Tissue, b1_is_free: bool) -> Bool[Array, " voxel"]:
+    """Whether T2, or B1 unless it is given, lies where the grid ends."""
+    t2, (b1, perfect) = _t2_grid(model), _b1_grid(model)
+    at_end = (params.t2 < t2[1]) | (params.t2 > t2[-2])
+    if b1_is_free:
+        at_end |= params.b1 < b1[0] + 1e-3
+        at_end |= (params.b1 > b1[-1] - 1e-3) & (not perfect)
+    return at_end
+
+
 def _with_error_bars(
     model: FSE,
     signal: Array,
     params: Tissue,
     matched: Array,
-    at_end: Bool[Array, " voxel"],
+    moving: Bool[Array, " voxel"],
     known: Mapping[str, Array],
     noise: Gaussian | None,
 ) -> FitResult:
@@ -161,7 +176,9 @@ def _with_error_bars(
         # the slope has the same shape.
         start = params._replace(b1=jnp.minimum(params.b1, b1[-1] - 0.005))
     result = fit(model, signal, init=start, known=known, solver=Stay(), noise=noise)
-    status = jnp.where(at_end & (result.status == Status.OK), Status.AT_BOUND, result.status)
+    at_end = _at_end(model, params, b1_is_free="b1" not in known)
+    why = jnp.where(at_end, Status.AT_BOUND, jnp.where(moving, Status.NOT_CONVERGED, Status.OK))
+    status = jnp.where(result.status == Status.OK, why, result.status)
     status = jnp.where(matched != Status.OK, matched, status)
     ok = status == Status.OK
     params, stderr, residual = jax.tree.map(

@@ -104,6 +104,13 @@ def _simulate(model: SignalModel, params: Params, shape: tuple[int, ...], dtype:
     return model.batched(flat).T.reshape(*shape, model.n_measurements)
 
 
+def on_cpu() -> bool:
+    """Whether new arrays go to a CPU, whose caches are small."""
+    config: Any = jax.config
+    device = config.jax_default_device or jax.default_backend()
+    return getattr(device, "platform", device) == "cpu"
+
+
 def as_float_array(value: ArrayLike) -> Float[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
     value = jnp.asarray(value)
@@ -139,8 +146,8 @@ def sum_of_measurements(terms: Float[Array, "n ..."]) -> Float[Array, "..."]:
     """Sum over the first axis, term by term.
 
     XLA turns some sums of products into matrix products, whose rounding depends on how many voxels there are, and its
-    column sums are 4 times slower on a CPU. Long trains are left to it: unrolled, they take long to compile.
+    column sums are 4 times slower on a CPU. Long trains are added in a loop: unrolled, they take long to compile.
     """
     if terms.shape[0] > LONG_TRAIN:
-        return jnp.sum(terms, axis=0)
+        return jax.lax.fori_loop(1, terms.shape[0], lambda i, total: total + terms[i], terms[0])
     return functools.reduce(operator.add, list(terms))

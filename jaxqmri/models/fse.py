@@ -34,7 +34,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
-from .base import SignalModel, as_float_array, check_seconds, optional_float_array
+from .base import SignalModel, as_float_array, check_seconds, on_cpu, optional_float_array
 from .decay import MonoExponential
 from .tissue import Tissue
 
@@ -91,6 +91,8 @@ class FSE(SignalModel):
             None: the same flip angle everywhere.
         slice_weights: (sample,) weights of the samples, their sum is 1; None: equal.
         echoes: which echoes of the train are recorded, counted from 0; None: all. Many scanners drop the first one.
+        magnitude: whether the signal is what a magnitude image shows. Echoes of a CPMG train may be negative where b1
+            is off and t2 is short.
 
     Raises:
         ValueError: shapes that do not fit each other, angles that are no radians, times that are no seconds, echoes
@@ -105,6 +107,7 @@ class FSE(SignalModel):
     slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     echoes: tuple[int, ...] | None = eqx.field(default=None, static=True, converter=_indices_or_none)
+    magnitude: bool = eqx.field(default=False, static=True)
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
@@ -139,22 +142,25 @@ class FSE(SignalModel):
     @property
     def echo_times(self) -> Float[Array, " n"]:
         """Times of the recorded echoes after the excitation [s]."""
-        return self.echo_spacing * (1 + self._recorded(jnp.arange(self.flip_angles.shape[0])))
+        numbers = np.arange(self.flip_angles.shape[0]) if self.echoes is None else np.array(self.echoes)
+        return self.echo_spacing * (1 + numbers)
 
     def __call__(self, params: Tissue) -> Inexact[Array, " n"]:
         m0, b1 = jnp.asarray(params.m0), jnp.asarray(params.b1)
         t1, t2 = jnp.asarray(params.t1), jnp.asarray(params.t2)
         if self.slice_profile is None:
-            return m0 * self._recorded(self._train(t1, t2, b1))
-        across = jax.vmap(lambda scaling: self._train(t1, t2, b1 * scaling))(self.slice_profile)
-        weights = self.slice_weights
-        mean = jnp.mean(across, axis=0) if weights is None else jnp.tensordot(weights, across, 1)
-        return m0 * self._recorded(mean)
+            train = self._train(t1, t2, b1)
+        else:
+            across = jax.vmap(lambda scaling: self._train(t1, t2, b1 * scaling))(self.slice_profile)
+            weights = self.slice_weights
+            train = jnp.mean(across, axis=0) if weights is None else jnp.tensordot(weights, across, 1)
+        signal = m0 * (train if self.echoes is None else train[np.array(self.echoes)])
+        return jnp.abs(signal) if self.magnitude else signal
 
     def batched(self, params: Tissue) -> Inexact[Array, "n voxel"]:
         n_voxels = params.t2.shape[0]  # pyright: ignore[reportAttributeAccessIssue]
         of_block = jax.vmap(self, out_axes=-1)
-        if n_voxels <= _VOXELS_AT_ONCE or jax.default_backend() != "cpu":
+        if n_voxels <= _VOXELS_AT_ONCE or not on_cpu():
             return of_block(params)
         # The orders of all voxels at once would not fit a processor's cache, which takes twice as long.
         missing = -n_voxels % _VOXELS_AT_ONCE
@@ -172,9 +178,6 @@ class FSE(SignalModel):
         n = self.flip_angles.shape[0]
         t2 = (self.echo_spacing / 10, 100 * n * self.echo_spacing)
         return Tissue(m0=(0.0, jnp.inf), t1=(1e-3, 100.0), t2=t2, t2star=(0.0, jnp.inf), b1=(0.1, 2.0))  # pyright: ignore[reportArgumentType]
-
-    def _recorded(self, echoes: Inexact[Array, " echo"]) -> Inexact[Array, " n"]:
-        return echoes if self.echoes is None else echoes[np.array(self.echoes)]
 
     def _train(self, t1: Float[Array, ""], t2: Float[Array, ""], b1: Float[Array, ""]) -> Inexact[Array, " echo"]:
         """The echoes for m0 = 1."""
