@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .estimation.batches import in_batches
 from .estimation.fit import Status, fit
 from .io.maps import Maps
 from .io.series import ImageSeries
 from .models.base import Params, SignalModel, simulate
+from .models.batches import in_batches
 from .models.decay import Decay, MonoExponential
 from .models.fse import FSE
 from .models.tissue import Tissue

@@ -17,8 +17,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..models.base import Params, SignalModel, simulate, sum_of_measurements, with_dtype
-from .batches import in_batches
-from .context import double_precision
+from ..models.batches import in_batches
+from ..models.context import double_precision
 from .fit import Status
 from .refinement import refine as refine_off_grid
 from .search import Atoms, best_atoms, lay_out, normalised, times_power_of_2

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ..models.base import Params, SignalModel, with_dtype
+from ..models.batches import in_batches
 from . import linalg
-from .batches import in_batches
 from .noise import Gaussian
 from .solvers import LevenbergMarquardt, Problem, Solver
 

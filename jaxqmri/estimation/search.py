@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int
 
-from ..models.base import LONG_TRAIN, on_cpu, sum_of_measurements
+from ..models.base import LONG_TRAIN, sum_of_measurements
+from ..models.context import on_cpu
 
 _BLOCK = 16  # atoms; as many as fit a vector register
 _LEADERS = 3  # blocks in which the best atom is looked for first

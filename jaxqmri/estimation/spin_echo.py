@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ..models.base import SignalModel, with_dtype
+from ..models.batches import in_batches
 from ..models.fse import FSE
 from ..models.tissue import Tissue
-from .batches import in_batches
 from .dictionary import MatchResult, grid, make_dictionary, match
 from .fit import FitResult, Status, fit
 from .noise import Gaussian

@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
+from .batches import in_batches
+
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
 Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
 
@@ -66,7 +68,8 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
     Args:
         model: the signal model; holds the protocol.
         params: the model's NamedTuple; its leaves (numbers or maps) broadcast against each other to `*voxel`.
-        batch_size: voxels simulated at once; None: all. Changes memory, never the result.
+        batch_size: voxels simulated at once; None: 32768, or all within `jax.jit`. Changes memory and speed, never the
+            result.
 
     Returns:
         Signals with the measurements on the last axis.
@@ -86,29 +89,16 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
     except ValueError as error:
         shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
-    params = type(params)(*leaves)
     model = with_dtype(model, dtype)
-    n_voxels = math.prod(shape)
-    if batch_size is None or batch_size >= n_voxels:
-        return _simulate(model, params, shape, dtype)
-    flat = type(params)(*(jnp.broadcast_to(leaf, shape).ravel() for leaf in leaves))
-    starts = range(0, n_voxels, batch_size)
-    batches = [type(params)(*(leaf[start : start + batch_size] for leaf in flat)) for start in starts]
-    signals = [_simulate(model, batch, batch[0].shape, dtype) for batch in batches]
-    return jnp.concatenate(signals).reshape(*shape, model.n_measurements)
+    flat = type(params)(*(jnp.broadcast_to(leaf.astype(dtype), shape).ravel() for leaf in leaves))
+    if batch_size is None and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, flat))):
+        batch_size = max(math.prod(shape), 1)  # within a larger program: one piece of it
+    return in_batches(_simulate, (model,), flat, batch_size).reshape(*shape, model.n_measurements)
 
 
 @eqx.filter_jit
-def _simulate(model: SignalModel, params: Params, shape: tuple[int, ...], dtype: Any) -> Float[Array, "*voxel n"]:
-    flat = type(params)(*(jnp.broadcast_to(leaf.astype(dtype), shape).ravel() for leaf in params))
-    return model.batched(flat).T.reshape(*shape, model.n_measurements)
-
-
-def on_cpu() -> bool:
-    """Whether new arrays go to a CPU, whose caches are small."""
-    config: Any = jax.config
-    device = config.jax_default_device or jax.default_backend()
-    return getattr(device, "platform", device) == "cpu"
+def _simulate(model: SignalModel, flat: Params) -> Float[Array, "voxel n"]:
+    return model.batched(flat).T
 
 
 def as_float_array(value: ArrayLike) -> Float[Array, "..."]:

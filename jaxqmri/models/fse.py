@@ -34,7 +34,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
 
-from .base import SignalModel, as_float_array, check_seconds, on_cpu, optional_float_array
+from .base import SignalModel, as_float_array, check_seconds, optional_float_array
+from .context import on_cpu
 from .decay import MonoExponential
 from .tissue import Tissue
 

@@ -12,8 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from ..models.base import on_cpu
-from .context import in_this_context
+from .context import in_this_context, on_cpu
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
 

@@ -33,3 +33,10 @@ def in_this_context(work: Callable[[Argument], Result]) -> Callable[[Argument], 
 def _enable_x64(enabled: bool) -> AbstractContextManager[None]:
     module: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # before JAX 0.8
     return module.enable_x64(enabled)
+
+
+def on_cpu() -> bool:
+    """Whether new arrays go to a CPU, whose caches are small."""
+    config: Any = jax.config
+    device = config.jax_default_device or jax.default_backend()
+    return getattr(device, "platform", device) == "cpu"
