@@ -120,7 +120,7 @@ def matching(repeats: int) -> None:
 
 def numba_loop(atoms: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Exhaustive search as in the founding example: one voxel after the other per thread, first of equals wins."""
-    import numba
+    import numba  # pyright: ignore[reportMissingImports]
 
     @numba.njit(fastmath=True)
     def product(a, b):
