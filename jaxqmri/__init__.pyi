@@ -1,4 +1,6 @@
 from . import epg as epg
+from .estimation.descent import Adam as Adam
+from .estimation.descent import Optax as Optax
 from .estimation.dictionary import Dictionary as Dictionary
 from .estimation.dictionary import MatchResult as MatchResult
 from .estimation.dictionary import grid as grid
@@ -8,10 +10,11 @@ from .estimation.fit import FitResult as FitResult
 from .estimation.fit import Status as Status
 from .estimation.fit import fit as fit
 from .estimation.noise import Gaussian as Gaussian
-from .estimation.solvers import Adam as Adam
+from .estimation.noise import Rician as Rician
+from .estimation.noise_level import NoiseLevel as NoiseLevel
+from .estimation.noise_level import noise_level as noise_level
 from .estimation.solvers import LevenbergMarquardt as LevenbergMarquardt
 from .estimation.solvers import LogLinear as LogLinear
-from .estimation.solvers import Optax as Optax
 from .io.dicom import read_dicom as read_dicom
 from .io.maps import Maps as Maps
 from .io.maps import write_maps as write_maps
@@ -23,7 +26,13 @@ from .models.base import simulate as simulate
 from .models.decay import Decay as Decay
 from .models.decay import MonoExponential as MonoExponential
 from .models.fse import FSE as FSE
+from .models.gradient_echo import ComplexGradientEcho as ComplexGradientEcho
+from .models.gradient_echo import OffResonantDecay as OffResonantDecay
+from .models.recovery import InversionRecovery as InversionRecovery
+from .models.recovery import Recovery as Recovery
+from .models.spoiled import SpoiledGradientEcho as SpoiledGradientEcho
 from .models.tissue import Tissue as Tissue
+from .pipelines import t1_map as t1_map
 from .pipelines import t2_map as t2_map
 from .pipelines import t2star_map as t2star_map
 

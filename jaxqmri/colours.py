@@ -71,6 +71,7 @@ _STYLES = {
     "S0map": MapStyle("S0", "a.u.", 1.0, "gray"),
     "M0map": MapStyle("M0", "a.u.", 1.0, "gray"),
     "TB1map": MapStyle("B1", "", 1.0, "coolwarm", (0.5, 1.5)),  # grey where the flip angle is as wanted
+    "InversionEfficiency": MapStyle("inversion efficiency", "", 1.0, "batlow", (0.6, 1.1)),
     "residual": MapStyle("relative error", "%", 1e2, "acton", (0.0, 20.0)),
 }
 

@@ -11,7 +11,8 @@ from .io.dicom_write import write_dicom
 from .io.errors import OutputError
 from .io.maps import Maps
 from .io.result_folder import recorded_files, result_folder
-from .jobs import JobResult, fill_folder, in_words, t2star_job
+from .job import JobResult, fill_folder, in_words
+from .jobs import t2star_job
 from .phantoms import REGIONS, Phantom, gradient_echo_images, head_slice
 
 ECHO_TIMES = np.linspace(2e-3, 40e-3, 11)  # s

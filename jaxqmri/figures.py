@@ -1,4 +1,4 @@
-"""Pictures of parameter maps: maps side by side, all slices, all echoes, histograms, fitted curves.
+"""Pictures of parameter maps: maps side by side, all slices, all images, histograms, fitted curves.
 
 Slices are shown as a radiologist holds them: the patient's right on the left of the picture, anterior or superior on
 top, whatever order the file stores its voxels in. Colours and scales: `colours`.
@@ -256,26 +256,33 @@ def mosaic_figure(values: np.ndarray, name: str, affine: np.ndarray, *, max_slic
 
 
 def echo_figure(
-    data: np.ndarray, te_ms: Sequence[float], affine: np.ndarray, *, slice_index: int | None = None
+    data: np.ndarray,
+    values: Sequence[float],
+    affine: np.ndarray,
+    *,
+    slice_index: int | None = None,
+    symbol: str = "TE",
+    unit: str = "ms",
 ) -> Figure:
-    """The measured images of one slice with their echo times, under one grey scale.
+    """The magnitudes of one slice with their echo times, or what else they differ in, under one grey scale.
 
     Args:
-        data: (x, y, z, echo) [a.u.].
-        te_ms: (echo,) [ms].
+        data: (x, y, z, n) [a.u.].
+        values: (n,) echo times [ms], or others in `unit`.
         affine: (4, 4) voxel index -> RAS+ [mm].
         slice_index: slice along the third axis; None = the middle one.
+        symbol, unit: what stands before and after a value.
 
     Raises:
-        ValueError: `te_ms` does not match the echoes, or the affine is singular.
+        ValueError: `values` does not match the images, or the affine is singular.
     """
-    if len(te_ms) != data.shape[-1]:
-        raise ValueError(f"te_ms has {len(te_ms)} echo times, but data {data.shape} has {data.shape[-1]} echoes.")
+    if len(values) != data.shape[-1]:
+        raise ValueError(f"values has {len(values)} numbers, but data {data.shape} has {data.shape[-1]} images.")
     style, view = MapStyle("signal", "a.u.", 1.0, "gray"), radiological_view(affine)
     middle = data.shape[2] // 2 if slice_index is None else slice_index
     shown = displayed(np.abs(data[:, :, middle, :]), style)
-    pictures = [view(shown[:, :, i]) for i in range(len(te_ms))]
-    return _montage_figure(pictures, [f"TE {te:.4g} ms" for te in te_ms], shown, style, view)
+    pictures = [view(shown[:, :, i]) for i in range(len(values))]
+    return _montage_figure(pictures, [f"{symbol} {value:.4g} {unit}" for value in values], shown, style, view)
 
 
 def status_figure(
@@ -349,7 +356,7 @@ def histogram_figure(values: np.ndarray, name: str, *, status: np.ndarray | None
         median = float(np.median(finite))
         outside = [(np.mean(finite < low), f"below {low:.4g}"), (np.mean(finite > high), f"above {high:.4g}")]
         axes.axvline(median, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-        words = f"median {median:.3g} {style.unit}".rstrip()
+        words = f"median {median:{'.0f' if abs(median) >= 1000 else '.3g'}} {style.unit}".rstrip()
         for share, where in outside:
             words += f", {100 * share:.2g} % of voxels {where} {style.unit}".rstrip() if share else ""
         axes.set_title(words, fontsize=8.5, color=INK, loc="right", y=1.0, pad=4)
@@ -357,23 +364,22 @@ def histogram_figure(values: np.ndarray, name: str, *, status: np.ndarray | None
 
 
 def voxel_fit_figure(
-    te_ms: np.ndarray,
+    x: np.ndarray,
     signals: np.ndarray,
-    curve_te_ms: np.ndarray,
+    curve_x: np.ndarray,
     curves: np.ndarray,
     labels: Sequence[str],
-    *,
     xlabel: str = "echo time [ms]",
 ) -> Figure:
     """Measured points and fitted curves of a few voxels.
 
     Args:
-        te_ms: (echo,) measured echo times [ms].
-        signals: (voxel, echo) measurements [a.u.].
-        curve_te_ms: (point,) where the curves are given [ms].
+        x: (n,) where it was measured, in displayed units.
+        signals: (voxel, n) measurements [a.u.].
+        curve_x: (point,) where the curves are given.
         curves: (voxel, point) fitted signal [a.u.].
         labels: (voxel,) words for the legend.
-        xlabel: name of the x axis, for protocols that do not vary the echo time.
+        xlabel: name of the x axis, with its unit.
 
     Raises:
         ValueError: the numbers of voxels differ.
@@ -385,10 +391,13 @@ def voxel_fit_figure(
     figure, axes = _plot_axes(5.2, 3.0, xlabel, "signal [a.u.]", below=0.19 * math.ceil(n / columns) + 0.08)
     for i, (signal, curve, label) in enumerate(zip(signals, curves, labels, strict=True)):
         colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
-        axes.plot(curve_te_ms, curve, color=colour, linewidth=1.3, label=label)
-        axes.plot(te_ms, signal, "o", color=colour, markersize=3.8, markeredgecolor="white", markeredgewidth=0.5)
+        axes.plot(curve_x, curve, color=colour, linewidth=1.3, label=label)
+        axes.plot(x, signal, "o", color=colour, markersize=3.8, markeredgecolor="white", markeredgewidth=0.5)
     axes.set_xlim(left=0.0)
-    axes.set_ylim(bottom=min(0.0, 1.05 * float(np.nanmin(signals, initial=0.0))))
+    lowest = min(float(np.nanmin(signals, initial=0.0)), float(np.nanmin(curves, initial=0.0)))
+    axes.set_ylim(bottom=1.05 * lowest)
+    if lowest < 0:
+        axes.axhline(0.0, color=FAINT, linewidth=0.6)
     figure.legend(loc="lower center", ncols=columns, fontsize=8, frameon=False, labelcolor=INK)
     return figure
 

@@ -1,6 +1,7 @@
 """What is there: the images in a folder, and the parts of this installation."""
 
 import importlib.util
+import math
 import os
 import platform
 import warnings
@@ -10,13 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .io import dicom, dicom_stack, nifti_scan
+from .io import dicom_header, dicom_stack
+from .io.axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, axis_named
 from .io.datasets import cache_dir
-from .io.dicom_scan import DicomScan
 from .io.errors import InputWarning
-from .io.images import scan_images
+from .io.images import Stack, choose_axis, choose_stack, scan_images
+from .io.nifti_file import along
+from .io.series import EARLIEST_SPIN_ECHO
 
-Stack = dicom_stack.Stack | nifti_scan.Stack
+T1_AXES = ("ti", "flip_angle")
+SPIN_ECHO_FLIP_ANGLE = math.radians(60)  # excitations of spin echoes are hardly below it
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,22 @@ class Inspection:
 
     Attributes:
         series: facts about each group of images, in the order of the scanner's series numbers.
-        would_fit: facts about the one that would be fitted, or None.
-        refusal: why none would be fitted, or None.
+        would_fit: job -> facts about the images it would fit.
+        refusals: job -> why it would fit none; empty where one fits, as its images are hardly meant for the others.
         skipped: reason -> names of the files passed over.
     """
 
     series: Sequence[Mapping[str, Any]]
-    would_fit: Mapping[str, Any] | None
-    refusal: str | None
+    would_fit: Mapping[str, Mapping[str, Any]]
+    refusals: Mapping[str, str]
     skipped: Mapping[str, Sequence[str]]
 
     def facts(self) -> dict[str, Any]:
-        """For JSON: times in s, lengths in mm; files passed over are counted, not named."""
+        """For JSON: times in s, angles in rad, lengths in mm; files passed over are counted, not named."""
         return {
             "series": self.series,
             "would_fit": self.would_fit,
-            "refusal": self.refusal,
+            "refusals": self.refusals,
             "skipped": {reason: len(names) for reason, names in self.skipped.items()},
         }
 
@@ -51,77 +55,139 @@ class Inspection:
     def _lines(self, verbose: bool) -> Iterator[str]:
         for facts in self.series:
             yield f"series {_number(facts)}: {facts['description'] or '(no description)'}"
-            yield f"  {facts['component']}, {_echoes(facts)}"
+            yield f"  {facts['component']}, {_echoes(facts)}{_timing(facts)}"
             size = " x ".join(map(str, facts["shape"]))
             voxel = " x ".join(f"{edge:.4g}" for edge in facts["voxel_size_mm"])
             yield f"  matrix {size}, voxel {voxel} mm, pixel values: {facts['scaling']}"
             n_slices, n_echoes, n_images = facts["shape"][2], len(facts["echo_times_s"]), facts["n_images"]
-            if n_echoes and n_images != n_slices * n_echoes:
+            n_varied = max(len(facts[axis.key]) for axis in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE))
+            if n_echoes and n_images != n_slices * n_varied:
                 yield f"  {n_images} images, where {n_slices} slices of {n_echoes} echoes are {n_slices * n_echoes}"
-        if self.would_fit:
-            chosen, n_echoes = self.would_fit, len(self.would_fit["echo_times_s"])
-            which = f"series {_number(chosen)}, the {n_echoes} {chosen['component']} echoes"
-            yield f"t2star would fit S(TE) = S0 exp(-TE / T2*) to {which}"
-        if self.refusal:
-            yield f"t2star would fit nothing: {self.refusal}"
+        yield from self._fits()
+        yield from (f"{job} would fit nothing: {refusal}" for job, refusal in self.refusals.items())
         for reason, names in self.skipped.items():
             yield f"passed over: {len(names)} {reason}" + (f": {', '.join(names)}" if verbose else "")
         if self.skipped and not verbose:
             yield "(-v names the files passed over)"
+
+    def _fits(self) -> Iterator[str]:
+        for job, chosen in self.would_fit.items():
+            axis = axis_named(chosen["axis"])
+            kind = {"t2star": " if these are gradient echoes", "t2": " if these are spin echoes"}.get(job, "")
+            unsure = kind if {"t2star", "t2"} <= set(self.would_fit) else ""
+            which = f"series {_numbers(chosen)}, the {len(chosen[axis.key])} {chosen['component']} "
+            images = axis.many if axis is ECHO_TIME else f"images of different {axis.quantities}"
+            yield f"{job} would fit {_MODELS[job, chosen['axis']]} to {which}{images}{unsure}"
+
+
+_MODELS = {
+    ("t2star", "te"): "S(TE) = S0 exp(-TE / T2*)",
+    ("t2", "te"): "a train of spin echoes",
+    ("t1", "ti"): "an inversion recovery",
+    ("t1", "flip_angle"): "spoiled gradient echoes",
+}
 
 
 def _number(facts: Mapping[str, Any]) -> str:
     return "without number" if facts["number"] is None else str(facts["number"])
 
 
+def _numbers(facts: Mapping[str, Any]) -> str:
+    """Those of all series that would be joined."""
+    return ", ".join(map(str, facts["numbers"])) or "without number"
+
+
 def _echoes(facts: Mapping[str, Any]) -> str:
-    te_ms = [f"{1e3 * te:g}" for te in facts["echo_times_s"]]
+    te_ms = ECHO_TIME.listed(facts["echo_times_s"], " ")
     if not te_ms:
         return "no usable echo times"
-    return f"TE {te_ms[0]} ms" if len(te_ms) == 1 else f"{len(te_ms)} echoes, TE {' '.join(te_ms)} ms"
+    n = len(facts["echo_times_s"])
+    return f"TE {te_ms} ms" if n == 1 else f"{n} echoes, TE {te_ms} ms"
 
 
-def inspect_images(paths: Sequence[Path], te: Sequence[float] | None = None) -> Inspection:
-    """Looks at the headers of a folder of DICOM or NIfTI files, and at what `t2star` would do with them.
+def _timing(facts: Mapping[str, Any]) -> str:
+    words = [
+        f"; {axis.symbol} {axis.listed(facts[axis.key], ' ')} {axis.unit}"
+        for axis in (INVERSION_TIME, FLIP_ANGLE)
+        if facts[axis.key]
+    ]
+    return "".join(words) + "".join(f"; TR {1e3 * tr:g} ms" for tr in facts["repetition_times_s"][:1])
 
-    Warns of what `t2star` would mend, not of files passed over: those are listed.
+
+def inspect_images(paths: Sequence[Path], given: Mapping[str, Sequence[float]] | None = None) -> Inspection:
+    """Looks at the headers of a folder of DICOM or NIfTI files, and at what each job would do with them.
+
+    Warns of what the job would mend, not of files passed over: those are listed.
 
     Args:
         paths: a folder, or files.
-        te: (echo,) echo times [s] that replace those in the files.
+        given: "te", "ti" or "flip_angle" -> (n,) values that replace those in the files [s] or [rad]; one of them.
 
     Raises:
         NoInputError, CorruptInputError, MetadataError, UsageError: nothing can be listed; see `scan_images`.
     """
+    name, values = next(iter((given or {}).items()), ("te", None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
-        scan = scan_images(paths, te)
-    chosen, refusal = None, None
-    try:
-        chosen = dicom.choose_stack(scan) if isinstance(scan, DicomScan) else nifti_scan.choose_stack(scan)
-    except (ValueError, OSError) as error:
-        refusal = str(error)
-    return Inspection(
-        series=[_facts(stack) for stack in scan.stacks],
-        would_fit=None if chosen is None else _facts(chosen),
-        refusal=refusal,
-        skipped=scan.skipped,
-    )
+        scan = scan_images(paths, values, axis_named(name))
+    would_fit: dict[str, Mapping[str, Any]] = {}
+    refusals: dict[str, str] = {}
+    if name == "te":
+        try:
+            stack = choose_stack(scan)[1]
+            would_fit |= dict.fromkeys(_jobs_for_echoes(stack), _facts(stack, "te"))
+        except (ValueError, OSError) as error:
+            refusals["t2star"] = str(error)
+    if name != "te" or values is None:
+        try:
+            stack = (choose_stack(scan) if name != "te" else choose_axis(scan, T1_AXES))[1]
+            would_fit["t1"] = _facts(stack, next(axis for axis in T1_AXES if axis_named(axis) is stack.axis))
+        except (ValueError, OSError) as error:
+            refusals["t1"] = str(error)
+    series = [_facts(stack) for stack in scan.stacks]
+    return Inspection(series, would_fit, {} if would_fit else refusals, scan.skipped)
 
 
-def _facts(stack: Stack) -> dict[str, Any]:
-    n_images = len(stack.frames) if isinstance(stack, dicom_stack.Stack) else stack.n_volumes * stack.n_slices
-    return {
+def _jobs_for_echoes(stack: Stack) -> Sequence[str]:
+    """By what the files say of the sequence; where that is nothing, both."""
+    spin, gradient = "SE" in stack.sequence, "GR" in stack.sequence
+    if spin and not gradient:
+        return ("t2",)
+    tipped_little = any(angle < SPIN_ECHO_FLIP_ANGLE for angle in _values(stack, FLIP_ANGLE))
+    return ("t2star",) if gradient or tipped_little or stack.values[0] < EARLIEST_SPIN_ECHO else ("t2star", "t2")
+
+
+def _facts(stack: Stack, axis: str | None = None) -> dict[str, Any]:
+    facts = {
         "number": stack.series_number,
         "description": stack.description,
         "component": stack.component,
-        "echo_times_s": [float(f"{te:.12g}") for te in stack.te],
+        **{found.key: _values(stack, found) for found in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)},
+        "repetition_times_s": [float(f"{tr:.12g}") for tr in stack.repetition_times],
         "shape": [*stack.shape, stack.n_slices],
-        "n_images": n_images,
+        "n_images": len(stack.frames) if isinstance(stack, dicom_stack.Stack) else stack.n_volumes * stack.n_slices,
         "voxel_size_mm": [float(f"{edge:.9g}") for edge in stack.voxel_size],
         "scaling": stack.scaling,
         "image_type": list(stack.image_type),
     }
+    if axis is None:
+        return facts
+    if isinstance(stack, dicom_stack.Stack):
+        numbers = [frame.series_number for frame in stack.frames]
+    else:
+        numbers = [image.sidecar.get("SeriesNumber") for image in stack.images]
+    return {"axis": axis, "numbers": list(dict.fromkeys(n for n in numbers if n is not None)), **facts}
+
+
+def _values(stack: Stack, axis: Axis) -> list[float]:
+    """The different values of an axis, ascending; those of the stack's own may have been given by the caller."""
+    if axis is stack.axis:
+        found = list(stack.values)
+    elif isinstance(stack, dicom_stack.Stack):
+        found = [frame.value for frame in (dicom_header.along(frame, axis) for frame in stack.frames)]
+    else:
+        found = [value for image in stack.images for value in along(image, axis).values]
+    return [float(f"{value:.12g}") for value in sorted({value for value in found if value == value})]
 
 
 _CODECS = {"libjpeg": "JPEG, JPEG-LS", "openjpeg": "JPEG 2000", "rle": "RLE, fast", "gdcm": "all of them"}

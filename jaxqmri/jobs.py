@@ -1,376 +1,128 @@
-"""From files to files: read, fit, write the maps, draw the report, and leave a record of how it was done.
+"""The jobs there are: what each estimates from which images. To add one, write a function here and a subcommand."""
 
-A job says what is estimated; `run_job` does everything else and is the same for all of them. To add one, write a
-function like `t2star_job` at the end of this file, and a subcommand in `cli`.
-"""
-
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from .estimation.fit import Status
-from .io.atomic import strict_json, write_bytes, write_files
-from .io.errors import CorruptInputError, InputWarning, NoInputError, UsageError
-from .io.images import check_paths, read_b1_map, read_images
-from .io.maps import Maps, map_kind, write_maps
-from .io.nifti import read_mask
-from .io.result_folder import RECORD, result_folder
+from .io.errors import UsageError
+from .io.images import read_b1_map
+from .io.maps import Maps
 from .io.series import ImageSeries
-from .pipelines import DEFAULT_T1, auto_mask, t2_map, t2star_map
-from .predictions import compare_with_mono, decay_curves, train_curves
-from .record import Clock, input_facts, recorded_warnings, surroundings, versions
-
-Rows = Sequence[Mapping[str, object]]
-Voxels = tuple[np.ndarray, ...]  # indices along x, y and z
-Curves = Callable[[Voxels], tuple[np.ndarray, np.ndarray]]  # voxels -> (point,) times [s], (voxel, point) signals
-
-
-class Estimate(NamedTuple):
-    """What a job estimated.
-
-    Attributes:
-        maps: the maps, `status` among them.
-        curves: what the fitted model predicts for some voxels.
-        compare: rows that hold the model against a simpler one, for the report; None: there is none.
-    """
-
-    maps: Maps
-    curves: Curves
-    compare: Callable[[], Rows] | None = None
+from .job import Estimate, Job
+from .pipelines import DEFAULT_T1, noise_of, t1_map, t2_map, t2star_map
+from .predictions import compare_with_mono, decay_curves, flip_angle_curves, recovery_curves, train_curves
 
 
 @dataclass(frozen=True)
-class Job:
-    """One kind of map from one kind of series.
+class NoiseChoice:
+    """What the noise is taken to be, before the images are there; see `noise_of`.
 
     Attributes:
-        word: its subcommand.
-        label: what it measures, in print ("T2*").
-        main_map: the map of it.
-        estimate: series, mask, progress -> the estimate; `progress` takes the number of voxels done after each batch.
-        options: the words on the command line that choose all this, FILE in place of a path.
-        arguments: the same for the record, in SI units.
-        files: option -> image read beside the series.
-    """
-
-    word: str
-    label: str
-    main_map: str
-    estimate: Callable[[ImageSeries, np.ndarray | None, Callable[[int], None]], Estimate]
-    options: Sequence[str] = ()
-    arguments: Mapping[str, object] = field(default_factory=dict)
-    files: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass
-class JobResult:
-    """What a job did.
-
-    Attributes:
-        job: the job.
-        out: the folder of the results.
-        series: the images.
-        maps: what was written.
-        files: the files written, relative to `out`.
-        timings: step -> seconds.
-        warnings: what was mended or passed over.
-        regions: rows that hold regions against the truth, where it is known: SI units, errors as fractions.
-        models: rows that hold the model against a simpler one, where the report does so: SI units, fractions.
-    """
-
-    job: Job
-    out: Path
-    series: ImageSeries
-    maps: Maps
-    files: list[str] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    regions: Rows = ()
-    models: Rows = ()
-
-    def status_counts(self) -> dict[str, int]:
-        """How many voxels ended how, by name of the status; those that do not occur are left out."""
-        counts = np.bincount(self.maps["status"].ravel(), minlength=len(Status))
-        return {status.name: int(counts[status]) for status in Status if counts[status]}
-
-    def summary(self) -> dict[str, Any]:
-        """The numbers of the job, ready for JSON, in SI units; a map without a single value has no entry in `maps`."""
-        finite = {name: values[np.isfinite(values)] for name, values in self.maps.items() if name != "status"}
-        return {
-            "out": str(self.out),
-            "files": self.files,
-            "n_voxels": int(self.maps["status"].size),
-            "echo_times_s": [float(f"{t:.12g}") for t in self.series.te],
-            "status": self.status_counts(),
-            "maps": {name: _quartiles(values, name) for name, values in finite.items() if values.size},
-            "regions": [dict(row) for row in self.regions],
-            "models": [dict(row) for row in self.models],
-            "timings_s": {step: round(seconds, 4) for step, seconds in self.timings.items()},
-            "warnings": self.warnings,
-        }
-
-
-def _quartiles(values: np.ndarray, name: str) -> dict[str, float | str]:
-    low, median, high = np.percentile(values, [25, 50, 75]).tolist()
-    return {"units": map_kind(name).units, "q25": low, "median": median, "q75": high}
-
-
-def run_job(
-    job: Job,
-    inputs: Sequence[Path],
-    out: Path,
-    *,
-    mask: str | Path = "none",
-    te: Sequence[float] | None = None,
-    overwrite: bool = False,
-    report: bool = True,
-    quiet: bool = True,
-    timings: Mapping[str, float] | None = None,
-) -> JobResult:
-    """Maps from a folder of images, written to a folder.
-
-    Args:
-        job: what to estimate, e.g. `t2star_job()`.
-        inputs: a folder of DICOM or NIfTI files, or the files.
-        out: folder for the results; it may be there if it is empty. If the job fails it stays as it was.
-        mask: "none", "auto", or a NIfTI file on the grid of the images.
-        te: (echo,) echo times [s] that replace those in the files.
-        overwrite: replace the results of an earlier run.
-        report: also draw a picture of the main map and `report.html`.
-        quiet: no progress bar, even on a terminal.
-        timings: what was spent before, to be recorded.
+        kind: "gaussian" or "rician".
+        sigma: its level [units of the images], or None.
 
     Raises:
-        OutputError: `out` cannot take the results; found before anything is computed.
-        NoInputError, CorruptInputError, MetadataError, UsageError: see `read_images`, `read_mask` and the job.
+        UsageError: a level that cannot be.
     """
-    check_paths(inputs)
-    for option, file in job.files.items():
-        _check_file(option, file)
-    sources = [*inputs, *job.files.values()]
-    if mask not in ("none", "auto"):
-        _check_file("--mask", Path(mask), ", or auto or none")
-        sources.append(Path(mask))
-    with result_folder(out, inputs=sources, overwrite=overwrite) as folder:
-        result = fill_folder(folder, job, inputs, mask=mask, te=te, report=report, quiet=quiet, timings=timings)
-    result.out = out
-    return result
+
+    kind: str = "gaussian"
+    sigma: float | None = None
+
+    def __post_init__(self):
+        if self.sigma is not None and not 0 < self.sigma < float("inf"):
+            raise UsageError(f"--sigma must be above 0 and finite, got {self.sigma:g}.")
+
+    @property
+    def options(self) -> list[str]:
+        """The words on the command line."""
+        kind = [] if self.kind == "gaussian" else [f"--noise {self.kind}"]
+        return kind + ([] if self.sigma is None else [f"--sigma {self.sigma:g}"])
+
+    def maps(self, series: ImageSeries, pipeline: Callable[..., Maps], **arguments: Any) -> Maps:
+        """The maps of a pipeline under this noise, whose words say where its level comes from."""
+        noise, words = noise_of(series, self.kind, self.sigma)
+        maps = pipeline(series, noise=noise, **arguments)
+        if words is not None:
+            maps.metadata["Noise"] = words
+        return maps
 
 
-def fill_folder(
-    folder: Path,
-    job: Job,
-    inputs: Sequence[Path],
-    *,
-    mask: str | Path = "none",
-    te: Sequence[float] | None = None,
-    report: bool = True,
-    quiet: bool = True,
-    timings: Mapping[str, float] | None = None,
-    compare: Callable[[Maps], Rows] | None = None,
-) -> JobResult:
-    """The same into a folder of `result_folder`; what is in it already is recorded as part of the results.
-
-    Args:
-        folder: an existing folder.
-        job, inputs, mask, te, report, quiet, timings: see `run_job`.
-        compare: maps -> the rows of `JobResult.regions`.
-    """
-    if report:
-        _load_matplotlib_meanwhile()
-    clock = Clock(dict(timings or {}))
-    with recorded_warnings() as remarks:
-        with _progress("reading", quiet), clock("reading"):
-            series = read_images(inputs, te)
-            where = _where_to_fit(mask, series)
-        n_voxels = int(np.prod(series.data.shape[:3]) if where is None else where.sum())
-        with _progress("fitting", quiet, n_voxels) as advance, clock("fitting", compiling="compiling"):
-            estimate = job.estimate(series, where, advance)
-        result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds, warnings=remarks)
-        _warn_if_nothing_fitted(result)
-        if compare is not None:
-            result.regions = compare(estimate.maps)
-        if report and estimate.compare is not None:
-            with _progress("comparing", quiet), clock("comparing", compiling="compiling"):
-                result.models = estimate.compare()
-        command = _command(job, mask, te, report)
-        with _progress("writing", quiet), clock("writing"):
-            write_maps(folder, estimate.maps, series)
-            if report:
-                write_files(_pictures(result, estimate.curves, command))
-        written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        result.files = [*written, RECORD]
-        arguments = {**job.arguments, "mask": _mask_kind(mask), "te_s": te, "report": report}
-        write_bytes(folder / RECORD, strict_json(_provenance(result, command, arguments)).encode())
-    return result
+LEVEL_FROM_RESIDUALS = NoiseChoice()
 
 
-def _check_file(option: str, file: Path, otherwise: str = "") -> None:
-    """Refuses what is no file before images are read."""
-    if file.is_dir():
-        raise UsageError(f"{option} {file}: is a folder; name a NIfTI file on the grid of the images{otherwise}.")
-    if not file.exists():
-        raise NoInputError(f"{option} {file}: no such file; name a NIfTI file on the grid of the images{otherwise}.")
-
-
-def _mask_kind(mask: str | Path) -> str:
-    return str(mask) if mask in ("none", "auto") else "FILE"
-
-
-def _where_to_fit(mask: str | Path, series: ImageSeries) -> np.ndarray | None:
-    if mask == "none":
-        return None
-    if mask != "auto":
-        return read_mask(mask, series)
-    found = auto_mask(series.data)
-    if not found.any():
-        raise CorruptInputError(
-            "the automatic mask is empty, as nothing in the first echo stands out from air; look at the images, or fit "
-            "every voxel with --mask none."
-        )
-    return found
-
-
-def _warn_if_nothing_fitted(result: JobResult) -> None:
-    counts = result.status_counts()
-    if Status.OK.name not in counts:
-        reasons = ", ".join(f"{n} {name}" for name, n in counts.items())
-        warnings.warn(
-            f"no voxel could be fitted ({reasons}), so all maps are empty; look at the images and their echo times.",
-            InputWarning,
-            stacklevel=2,
-        )
-
-
-def _command(job: Job, mask: str | Path, te: Sequence[float] | None, report: bool) -> str:
-    """How to run it again, without the paths."""
-    words = [f"jaxqmri {job.word} INPUT -o OUT", *job.options, f"--mask {_mask_kind(mask)}"]
-    if te is not None:
-        words.append("--te-ms " + " ".join(f"{1e3 * t:.10g}" for t in te))
-    if not report:
-        words.append("--no-report")
-    return " ".join(words)
-
-
-def in_words(rows: Rows) -> Rows:
-    """Rows of `JobResult.regions` or `models` for people: times in ms, fractions in %, rounded."""
-    return [dict(_in_words(key, value) for key, value in row.items()) for row in rows]
-
-
-def _in_words(key: str, value: object) -> tuple[str, object]:
-    if not isinstance(value, float):
-        return key.replace("_", " "), value
-    in_seconds = key.endswith("_s")
-    name = key.removesuffix("_s").replace("_", " ").replace("T2star", "T2*")
-    return f"{name} [{'ms' if in_seconds else '%'}]", round(value * (1e3 if in_seconds else 100), 2)
-
-
-def _load_matplotlib_meanwhile() -> None:
-    """It takes half a second, and XLA's compiler leaves a processor free."""
-    Thread(target=import_module, args=(".pages", __package__), daemon=True).start()
-
-
-def _pictures(result: JobResult, curves: Curves, command: str) -> dict[Path, bytes]:
-    from .pages import pages  # loaded meanwhile
-
-    drawn = pages(
-        result.series,
-        result.maps,
-        label=result.job.label,
-        main_map=result.job.main_map,
-        curves=curves,
-        regions=in_words(result.regions),
-        models=in_words(result.models),
-        timings=result.timings,
-        warnings=result.warnings,
-        command=command,
-        versions=versions(),
-    )
-    return {result.out / name: content for name, content in drawn.items()}
-
-
-def _provenance(result: JobResult, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **surroundings(),
-        "command": command,
-        "arguments": dict(arguments),
-        "input": input_facts(result.series),
-        "method": result.maps.metadata,
-        "status": result.status_counts(),
-        "models": [dict(row) for row in result.models],
-        "timings_s": {step: round(seconds, 4) for step, seconds in result.timings.items()},
-        "warnings": result.warnings,
-        "outputs": result.files,
-    }
-
-
-@contextmanager
-def _progress(what: str, quiet: bool, n_voxels: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; it leaves no trace."""
-    style: dict[str, Any] = {"unit": " voxels", "unit_scale": True} if n_voxels else {"bar_format": "{desc}"}
-    with tqdm(total=n_voxels, desc=what, leave=False, disable=True if quiet else None, **style) as bar:
-
-        def advance(n: int) -> None:
-            bar.update(n)
-
-        yield advance
-
-
-# --- the jobs ---------------------------------------------------------------------------------------------------------
-
-
-def t2star_job(method: str = "lm") -> Job:
+def t2star_job(method: str = "lm", te: Sequence[float] | None = None, noise: NoiseChoice = LEVEL_FROM_RESIDUALS) -> Job:
     """T2* of multi-echo gradient echoes.
 
     Args:
         method: "lm", "loglinear" or "adam", see `t2star_map`.
+        te: (echo,) echo times [s] that replace those in the files.
+        noise: what the noise is taken to be; Rician noise goes with "lm" only.
+
+    Raises:
+        UsageError: arguments that contradict each other.
     """
+    if noise.kind == "rician" and method != "lm":
+        raise UsageError(f"--method {method} knows no Rician noise; use --method lm.")
 
     def estimate(series: ImageSeries, mask: np.ndarray | None, progress: Callable[[int], None]) -> Estimate:
-        maps = t2star_map(series, method=method, mask=mask, progress=progress)
+        maps = noise.maps(series, t2star_map, method=method, mask=mask, progress=progress)
         return Estimate(maps, lambda voxels: decay_curves(series.te, maps["S0map"][voxels], maps["T2starmap"][voxels]))
 
-    return Job("t2star", "T2*", "T2starmap", estimate, [f"--method {method}"], {"method": method})
+    return Job(
+        word="t2star",
+        label="T2*",
+        main_map="T2starmap",
+        estimate=estimate,
+        options=[f"--method {method}", *noise.options],
+        arguments={"method": method, "noise": noise.kind, "sigma": noise.sigma},
+        given=te,
+    )
 
 
 def t2_job(
-    method: str = "dictionary",
+    method: str = "lm",
     b1: Path | None = None,
     t1: float | None = None,
     flip_angle: float | None = None,
+    te: Sequence[float] | None = None,
+    noise: NoiseChoice = LEVEL_FROM_RESIDUALS,
 ) -> Job:
     """T2, and B1 where it is not given, of multi-echo spin echoes.
 
     Args:
-        method: "dictionary" or "mono", see `t2_map`.
+        method: "lm", "dictionary" or "mono", see `t2_map`.
         b1: a NIfTI file on the grid of the images, true / nominal flip angle; None: B1 is estimated too.
         t1: T1 of all tissue [s]; None: see `t2_map`.
         flip_angle: nominal refocusing angle [rad]; None: see `t2_map`.
-    """
+        te: (echo,) echo times [s] that replace those in the files.
+        noise: what the noise is taken to be; Rician noise does not go with "dictionary".
 
+    Raises:
+        UsageError: arguments that contradict each other.
+    """
+    if noise.kind == "rician" and method == "dictionary":
+        raise UsageError(f"--method {method} knows no Rician noise; use --method lm.")
     if method == "mono" and any(value is not None for value in (b1, t1, flip_angle)):
         raise UsageError(
             "--method mono knows no B1, T1 or refocusing angle; leave out --b1, --t1-ms, --refocusing-deg."
         )
 
+    if t1 is not None and not t1 > 0:
+        raise UsageError(f"--t1-ms must be above 0, got {1e3 * t1:g}.")
+
     def estimate(series: ImageSeries, mask: np.ndarray | None, progress: Callable[[int], None]) -> Estimate:
         if method == "mono":
-            maps = t2_map(series, method=method, mask=mask, progress=progress)
+            maps = noise.maps(series, t2_map, method=method, mask=mask, progress=progress)
             return Estimate(maps, lambda voxels: decay_curves(series.te, maps["M0map"][voxels], maps["T2map"][voxels]))
         known: Any = {
             "b1": None if b1 is None else read_b1_map(b1, series),
             "t1": DEFAULT_T1 if t1 is None else t1,
             "flip_angle": flip_angle,
         }
-        maps = t2_map(series, method=method, **known, mask=mask, progress=progress)
+        maps = noise.maps(series, t2_map, method=method, **known, mask=mask, progress=progress)
         return Estimate(
             maps,
             curves=lambda voxels: train_curves(series, maps, voxels, **known),
@@ -381,12 +133,93 @@ def t2_job(
     options += [] if b1 is None else ["--b1 FILE"]
     options += [] if t1 is None else [f"--t1-ms {1e3 * t1:.10g}"]
     options += [] if flip_angle is None else [f"--refocusing-deg {np.rad2deg(flip_angle):.10g}"]
+    options += noise.options
     return Job(
         word="t2",
         label="T2",
         main_map="T2map",
         estimate=estimate,
         options=options,
-        arguments={"method": method, "b1": b1 and "FILE", "t1_s": t1, "flip_angle_rad": flip_angle},
+        arguments={
+            "method": method,
+            "b1": b1 and "FILE",
+            "t1_s": t1,
+            "flip_angle_rad": flip_angle,
+            "noise": noise.kind,
+            "sigma": noise.sigma,
+        },
         files={} if b1 is None else {"--b1": b1},
+        given=te,
+    )
+
+
+def t1_job(
+    method: str = "auto",
+    *,
+    tr: float | None = None,
+    efficiency: float | None = None,
+    b1: Path | None = None,
+    component: str | None = None,
+    ti: Sequence[float] | None = None,
+    flip_angles: Sequence[float] | None = None,
+    noise: NoiseChoice = LEVEL_FROM_RESIDUALS,
+) -> Job:
+    """T1 of images of different inversion times or flip angles.
+
+    Args:
+        method: "ir", "vfa" or "auto", see `t1_map`.
+        tr: repetition time [s]; None: that of the images.
+        efficiency: of the inversion; None: see `t1_map`.
+        b1: a NIfTI file on the grid of the images, true / nominal flip angle; None: 1 everywhere.
+        component: "magnitude" or "real" images; None: magnitude if there are.
+        ti: (n,) inversion times [s] that replace those in the files.
+        flip_angles: (n,) flip angles [rad] that replace those in the files.
+        noise: what the noise is taken to be; Rician noise goes with magnitude images only.
+
+    Raises:
+        UsageError: arguments that contradict each other.
+    """
+    if ti is not None and flip_angles is not None:
+        raise UsageError("--ti-ms and --flip-deg are both given, but only one can vary; give the one that does.")
+    if (method == "ir" and flip_angles is not None) or (method == "vfa" and ti is not None):
+        wanted, other = ("--ti-ms", "--flip-deg") if method == "ir" else ("--flip-deg", "--ti-ms")
+        raise UsageError(f"--method {method} needs no {other}; give {wanted}, or another method.")
+    inverted = {"ir": True, "vfa": False}.get(method, None if ti is None and flip_angles is None else ti is not None)
+    if inverted and b1 is not None:
+        raise UsageError("inversion recovery needs no B1 map: its efficiency is estimated; leave out --b1.")
+    if inverted is False and efficiency is not None:
+        raise UsageError("variable flip angles have no inversion; leave out --efficiency.")
+    axes = ("ti", "flip_angle") if inverted is None else ("ti",) if inverted else ("flip_angle",)
+
+    def estimate(series: ImageSeries, mask: np.ndarray | None, progress: Callable[[int], None]) -> Estimate:
+        b1_map = None if b1 is None else read_b1_map(b1, series)
+        known = {"tr": tr, "efficiency": efficiency, "b1": b1_map}
+        maps = noise.maps(series, t1_map, **known, mask=mask, progress=progress)
+        if series.ti is not None:
+            return Estimate(maps, lambda voxels: recovery_curves(series, maps, voxels, tr=tr, efficiency=efficiency))
+        return Estimate(maps, lambda voxels: flip_angle_curves(series, maps, voxels, tr=tr, b1=b1_map))
+
+    options = [f"--method {method}"]
+    options += [] if tr is None else [f"--tr-ms {1e3 * tr:.10g}"]
+    options += [] if efficiency is None else [f"--efficiency {efficiency:g}"]
+    options += [] if b1 is None else ["--b1 FILE"]
+    options += noise.options
+    return Job(
+        word="t1",
+        label="T1",
+        main_map="T1map",
+        estimate=estimate,
+        options=options,
+        arguments={
+            "method": method,
+            "tr_s": tr,
+            "efficiency": efficiency,
+            "b1": b1 and "FILE",
+            "noise": noise.kind,
+            "sigma": noise.sigma,
+        },
+        files={} if b1 is None else {"--b1": b1},
+        axes=axes,
+        component=component,
+        given=flip_angles if ti is None else ti,
     )

@@ -12,8 +12,10 @@ from .models.base import Params, SignalModel, simulate
 from .models.batches import in_batches
 from .models.decay import Decay, MonoExponential
 from .models.fse import FSE
+from .models.recovery import InversionRecovery, Recovery
+from .models.spoiled import SpoiledGradientEcho
 from .models.tissue import Tissue
-from .protocols import spin_echo_train
+from .protocols import inversion_recovery, spin_echo_train, spoiled_gradient_echoes
 
 
 def misfit(
@@ -55,6 +57,65 @@ def decay_curves(te: np.ndarray, s0: np.ndarray, t2: np.ndarray) -> tuple[np.nda
     return times, np.asarray(simulate(MonoExponential(times), Decay(s0=s0, t2=t2)))  # pyright: ignore[reportArgumentType]
 
 
+def recovery_curves(
+    series: ImageSeries,
+    maps: Maps,
+    voxels: tuple[np.ndarray, ...],
+    *,
+    tr: float | None = None,
+    efficiency: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inversion recoveries from the inversion to shortly after the longest inversion time.
+
+    Args:
+        series: the images.
+        maps: what `t1_map` made of them.
+        voxels: indices along x, y and z, each (voxel,).
+        tr, efficiency: as given to `t1_map`.
+
+    Returns:
+        (point,) inversion times [s] and (voxel, point) signals [a.u.], magnitudes if the images are.
+    """
+    measured, _ = inversion_recovery(series, tr)
+    assert series.ti is not None
+    longest = 1.05 * float(series.ti.max())
+    times = np.linspace(0, longest if measured.tr is None else min(longest, 0.999 * float(measured.tr)), 200)
+    if "InversionEfficiency" in maps:
+        found = maps["InversionEfficiency"][voxels]
+    else:
+        found = np.full(len(voxels[0]), 1.0 if efficiency is None else efficiency, np.float32)
+    model = InversionRecovery(times, tr=np.inf if measured.tr is None else measured.tr, magnitude=measured.magnitude)
+    params = Recovery(maps["M0map"][voxels], maps["T1map"][voxels], found)  # pyright: ignore[reportArgumentType]
+    return times, np.asarray(simulate(model, params))
+
+
+def flip_angle_curves(
+    series: ImageSeries,
+    maps: Maps,
+    voxels: tuple[np.ndarray, ...],
+    *,
+    tr: float | None = None,
+    b1: ArrayLike | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signals of spoiled gradient echoes from small to slightly more than the largest flip angle.
+
+    Args:
+        series: the images.
+        maps: what `t1_map` made of them.
+        voxels: indices along x, y and z, each (voxel,).
+        tr, b1: as given to `t1_map`.
+
+    Returns:
+        (point,) nominal flip angles [rad] and (voxel, point) signals [a.u.].
+    """
+    measured, _ = spoiled_gradient_echoes(series, tr)
+    assert series.flip_angles is not None
+    angles = np.linspace(1e-3, min(1.1 * float(series.flip_angles.max()), 3.14), 200)
+    b1 = np.asarray(1.0 if b1 is None else b1, np.float32)
+    tissue = Tissue(m0=maps["M0map"][voxels], t1=maps["T1map"][voxels], b1=b1[voxels] if b1.ndim else b1)  # pyright: ignore[reportArgumentType]
+    return angles, np.asarray(simulate(SpoiledGradientEcho(angles, measured.tr), tissue))
+
+
 def train_curves(
     series: ImageSeries,
     maps: Maps,
@@ -64,7 +125,7 @@ def train_curves(
     t1: ArrayLike = 1.0,
     flip_angle: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All echoes of the train, recorded or not, as the dictionary's answer has them.
+    """All echoes of the train, recorded or not, as the fitted extended phase graphs have them.
 
     Args:
         series: the images.
@@ -92,7 +153,7 @@ def compare_with_mono(
 
     Args:
         series: the images.
-        maps: what `t2_map` made of them by its dictionary.
+        maps: what `t2_map` made of them by extended phase graphs.
         b1, t1, flip_angle: as given to `t2_map`.
 
     Returns:

@@ -4,11 +4,14 @@ import warnings
 
 import numpy as np
 
-from .io.errors import InputWarning, UsageError
-from .io.series import ImageSeries, echo_train
+from .io.errors import InputWarning, MetadataError, UsageError
+from .io.series import EARLIEST_SPIN_ECHO, ImageSeries, echo_train
 from .models.fse import FSE
+from .models.recovery import InversionRecovery
+from .models.spoiled import SpoiledGradientEcho
 
-EARLIEST_SPIN_ECHO = 4e-3  # s; two pulses and a readout of a clinical scanner hardly fit into less
+LONGEST_GRADIENT_ECHO_TR = 2.0  # s; spoiled gradient echoes of several flip angles are repeated in milliseconds
+NEGATIVE_SHARE = 0.05  # of the values of an image: more are no ringing of an interpolated magnitude image
 
 
 def spin_echo_train(series: ImageSeries, flip_angle: float | None) -> tuple[FSE, str]:
@@ -71,3 +74,104 @@ def warn_if_gradient_echo(series: ImageSeries) -> None:
         InputWarning,
         stacklevel=3,
     )
+
+
+def inversion_recovery(series: ImageSeries, tr: float | None) -> tuple[InversionRecovery, list[str]]:
+    """The inversion recovery that made the images.
+
+    Args:
+        series: images of different inversion times, real or magnitude.
+        tr: repetition time [s]; None: that of the images, or full recovery where they do not state it.
+
+    Returns:
+        The signal model, and in words what it takes for granted.
+
+    Raises:
+        MetadataError: the repetition time of the images is none from inversion to inversion.
+        UsageError: `tr` cannot be meant.
+    """
+    assert series.ti is not None
+    longest = float(series.ti.max())
+    stated = _stated(series, "RepetitionTimePreparation", "RepetitionTime")
+    if tr is not None:
+        _check_given_tr(tr, longest)
+    elif stated is not None and stated <= longest:
+        raise MetadataError(
+            f"RepetitionTime is {1e3 * stated:g} ms, not longer than the longest inversion time, {1e3 * longest:g} ms: "
+            "that is not the time from inversion to inversion, on which the recovery depends; give it with --tr-ms "
+            "(tr=), inf if it is long."
+        )
+    repeated = (np.inf if stated is None else stated) if tr is None else tr
+    source = "not stated, so recovery between inversions is taken to be full" if stated is None else "of the images"
+    signed, why = _is_signed(series)
+    model = InversionRecovery(series.ti, tr=repeated, magnitude=not signed)
+    return model, [f"TR {repeated:g} s ({source if tr is None else 'given'})", why, "readout by 90 degree pulses"]
+
+
+def _is_signed(series: ImageSeries) -> tuple[bool, str]:
+    if series.component == "real":
+        return True, "real images: signed signal"
+    first = series.data[..., 0]
+    size = np.nanpercentile(np.abs(series.data), 98) if np.any(np.isfinite(series.data)) else 0.0
+    if np.mean(first < -0.1 * size) > NEGATIVE_SHARE:
+        return True, "signed signal, as many values are negative"
+    return False, "magnitude images: polarity restored in each voxel"
+
+
+def spoiled_gradient_echoes(series: ImageSeries, tr: float | None) -> tuple[SpoiledGradientEcho, list[str]]:
+    """The spoiled gradient echoes that made the images.
+
+    Args:
+        series: images of different flip angles.
+        tr: repetition time [s]; None: that of the images.
+
+    Returns:
+        The signal model, and in words what it takes for granted.
+
+    Raises:
+        MetadataError: no repetition time, or one that cannot be.
+        UsageError: `tr` cannot be meant.
+    """
+    assert series.flip_angles is not None
+    stated = _stated(series, "RepetitionTimeExcitation", "RepetitionTime")
+    if tr is not None:
+        repeated, source = tr, "given"
+        _check_given_tr(tr, 0.0)
+        if tr > LONGEST_GRADIENT_ECHO_TR:
+            raise UsageError(
+                f"the repetition time of {tr:g} s is too long for spoiled gradient echoes; milliseconds go with "
+                "--tr-ms, seconds with tr=."
+            )
+    elif stated is None:
+        raise MetadataError(
+            "the images state no single RepetitionTime (0018,0080), without which flip angles tell nothing of T1; give "
+            "it with --tr-ms (tr=)."
+        )
+    elif stated > LONGEST_GRADIENT_ECHO_TR:
+        raise MetadataError(
+            f"RepetitionTime is {stated:g} s, too long for spoiled gradient echoes (from milliseconds in a field of "
+            "seconds, or of a whole volume); give that from pulse to pulse with --tr-ms (tr=)."
+        )
+    else:
+        repeated, source = stated, "of the images"
+    assumed = [f"TR {1e3 * repeated:g} ms ({source})", "ideal spoiling", "M0 carries the T2* decay of the echo time"]
+    return SpoiledGradientEcho(series.flip_angles, repeated), assumed
+
+
+def _stated(series: ImageSeries, *keys: str) -> float | None:
+    """The first of these that the images state as a positive number."""
+    values = [series.acquisition.get(key) for key in keys]
+    return next((float(v) for v in values if isinstance(v, int | float) and 0 < v < np.inf), None)
+
+
+def _check_given_tr(tr: float, above: float) -> None:
+    if not tr > above:
+        longest = "the longest inversion time, " if above else ""
+        raise UsageError(
+            f"the repetition time must be above {longest}{above:g} s, got {tr:g} s; give milliseconds with --tr-ms, "
+            "seconds with tr=."
+        )
+    if 100 < tr < np.inf:
+        raise UsageError(
+            f"the repetition time of {tr:g} s is too long; milliseconds go with --tr-ms, seconds with tr=."
+        )

@@ -52,14 +52,16 @@ def surroundings() -> dict[str, Any]:
 
 def input_facts(series: ImageSeries) -> dict[str, Any]:
     """What was read. Neither paths nor file names of the input: they often carry names of patients."""
-    content = hashlib.sha256(np.ascontiguousarray(series.data).tobytes() + series.te.tobytes())
+    axis = series.axis
+    content = hashlib.sha256(np.ascontiguousarray(series.data).tobytes() + series.axis_values.tobytes())
     return {
         "format": series.source_format,
         "n_files": series.n_files,
         "skipped": dict(series.skipped),
+        "component": series.component,
         "shape": list(series.data.shape),
-        "echo_times_s": [float(f"{t:.12g}") for t in series.te],
-        "sha256_of_images_and_echo_times": content.hexdigest(),
+        axis.key: [float(f"{value:.12g}") for value in series.axis_values],
+        f"sha256_of_images_and_{axis.quantities.replace(' ', '_')}": content.hexdigest(),
     }
 
 

@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 
 from . import figures
 from .colours import OK, displayed, map_style
+from .report_page import PAGE, STYLE
 
 STATUS_MEANINGS = {
     "OK": "fitted; the value can be used",
     "NO_SIGNAL": "every measurement is zero, nothing to fit",
     "NOT_FINITE": "a measurement, or a value given for the voxel, is not a usable number",
     "NOT_CONVERGED": "the solver found no minimum",
-    "AT_BOUND": "outside what these measurements can tell apart, such as a signal that does not decay",
+    "AT_BOUND": "outside what these measurements can tell apart, such as a signal that does not change",
     "UNIDENTIFIABLE": "the measurements do not determine all parameters",
     "MASKED": "outside the mask, not fitted",
 }
@@ -29,20 +30,37 @@ FIGURE_DPI = 110  # sharp at the width a figure has on the page; rendering time 
 
 
 @dataclass(frozen=True)
+class Varied:
+    """What the measured images differ in.
+
+    Attributes:
+        quantity: its name, singular: "echo time".
+        many: what the images are called: "echoes".
+        symbol: before a value: "TE".
+        unit: after it: "ms".
+        values: (n,) in this unit.
+    """
+
+    quantity: str
+    many: str
+    symbol: str
+    unit: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
 class VoxelFits:
     """A few voxels as measured and as fitted.
 
     Attributes:
-        te: (echo,) [s].
-        measured: (voxel, echo) [a.u.].
-        curve_te: (point,) [s].
+        measured: (voxel, n) [a.u.].
+        curve_x: (point,) where the curves are given, in the unit of what varies.
         curves: (voxel, point) [a.u.].
         labels: (voxel,) words.
     """
 
-    te: np.ndarray
     measured: np.ndarray
-    curve_te: np.ndarray
+    curve_x: np.ndarray
     curves: np.ndarray
     labels: Sequence[str]
 
@@ -55,7 +73,7 @@ class ReportInput:
         title: headline.
         maps: BIDS suffix -> (x, y, z) map in SI units; "status", integer codes with 0 = OK, may be among them.
         affine: (4, 4) voxel index -> RAS+ [mm].
-        te: (echo,) echo times [s].
+        varied: what the images differ in.
         status_names: code -> name.
         status_meanings: name -> what it means for the reader; names without one are shown bare.
         facts: label -> text, what is known of the series (never a patient's identity).
@@ -66,13 +84,13 @@ class ReportInput:
         command: how to run it again.
         versions: program -> version.
         voxel_fits: a few voxels to look at, or None.
-        echoes: (x, y, z, echo) measured images, or None to leave them out.
+        images: (x, y, z, n) measured images, or None to leave them out.
     """
 
     title: str
     maps: Mapping[str, np.ndarray]
     affine: np.ndarray
-    te: np.ndarray
+    varied: Varied
     status_names: Mapping[int, str]
     status_meanings: Mapping[str, str] = field(default_factory=lambda: STATUS_MEANINGS)
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +101,7 @@ class ReportInput:
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     voxel_fits: VoxelFits | None = None
-    echoes: np.ndarray | None = None
+    images: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -152,11 +170,11 @@ def report_html(report: ReportInput) -> str:
         _section("Distribution", _histograms(report, names)),
         _section("Voxels", _status(report, names)),
         _section("Fits of single voxels", _voxel_fits(report)),
-        _section("Measured images", _echoes(report)),
+        _section("Measured images", _measured(report)),
         _section("Acquisition", _acquisition(report)),
         _section("How it was made", _provenance(report)),
     ]
-    return _PAGE.format(title=escape(report.title), style=_STYLE, body="\n".join(filter(None, sections)))
+    return PAGE.format(title=escape(report.title), style=STYLE, body="\n".join(filter(None, sections)))
 
 
 def _section(heading: str, content: str) -> str:
@@ -204,7 +222,7 @@ def _shown_slice(report: ReportInput, names: Sequence[str]) -> int:
 
 
 def main_names(names: Sequence[str]) -> list[str]:
-    """Amplitude, first relaxation time, transmit field, misfit: what tells at a glance whether a fit can be believed.
+    """Amplitude, first relaxation time, transmit field or inversion, misfit: what tells whether a fit can be believed.
 
     Args:
         names: the maps there are.
@@ -212,7 +230,7 @@ def main_names(names: Sequence[str]) -> list[str]:
     Returns:
         Those of them to be shown; where none is of these kinds, the first.
     """
-    wanted = [("S0map", "M0map"), ("T2starmap", "T2map", "T1map"), ("TB1map",), ("residual",)]
+    wanted = [("S0map", "M0map"), ("T2starmap", "T2map", "T1map"), ("TB1map", "InversionEfficiency"), ("residual",)]
     found = [next((name for name in group if name in names), None) for group in wanted]
     return [name for name in found if name] or list(names[:1])
 
@@ -277,16 +295,20 @@ def _voxel_fits(report: ReportInput) -> str:
     fits = report.voxel_fits
     if fits is None:
         return ""
-    figure = figures.voxel_fit_figure(1e3 * fits.te, fits.measured, 1e3 * fits.curve_te, fits.curves, fits.labels)
+    x, xlabel = np.asarray(report.varied.values), f"{report.varied.quantity} [{report.varied.unit}]"
+    figure = figures.voxel_fit_figure(x, fits.measured, fits.curve_x, fits.curves, fits.labels, xlabel)
     return _image(figure, "Measured signal (points) and fitted curves of " + ", ".join(fits.labels), kind="plot")
 
 
-def _echoes(report: ReportInput) -> str:
-    if report.echoes is None:
+def _measured(report: ReportInput) -> str:
+    if report.images is None:
         return ""
     k = _shown_slice(report, [name for name in report.maps if name != "status"])
-    figure = figures.echo_figure(report.echoes, (1e3 * report.te).tolist(), report.affine, slice_index=k)
-    return _image(figure, f"The {len(report.te)} measured echoes of slice {k}")
+    varied = report.varied
+    figure = figures.echo_figure(
+        report.images, varied.values, report.affine, slice_index=k, symbol=varied.symbol, unit=varied.unit
+    )
+    return _image(figure, f"The measured images of slice {k}: {len(varied.values)} {varied.many}")
 
 
 def _warnings(warnings: Sequence[str]) -> str:
@@ -295,8 +317,10 @@ def _warnings(warnings: Sequence[str]) -> str:
 
 
 def _acquisition(report: ReportInput) -> str:
-    te_ms = ", ".join(f"{te:.4g}" for te in 1e3 * np.asarray(report.te))
-    return _facts({**report.facts, f"Echo times ({len(report.te)})": f"{te_ms} ms"})
+    varied = report.varied
+    values = ", ".join(f"{value:.4g}" for value in varied.values)
+    name = f"{varied.quantity.capitalize()}s ({len(varied.values)})"
+    return _facts({**report.facts, name: f"{values} {varied.unit}"})
 
 
 def _provenance(report: ReportInput) -> str:
@@ -344,65 +368,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Seque
     head = cells(columns, lambda attribute: f'<th scope="col"{attribute}>', "</th>")
     body = "".join(f"<tr>{cells(row, lambda attribute: f'<td{attribute}>', '</td>')}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_STYLE = """
-:root { --paper: #ffffff; --card: #f4f6f8; --ink: #1c2126; --faint: #5b646d; --line: #dde2e7; --warn: #fff5e0;
-  --warn-line: #e69f00; --link: #0b5cad; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14171a; --card: #1e2328; --ink: #e8ebee; --faint: #a2abb4; --line: #333a41; --warn: #33290f;
-    --warn-line: #e69f00; --link: #79b8ff; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1.2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2.4rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; }
-.card { background: var(--card); border-radius: 8px; padding: .8rem 1rem; }
-.label { color: var(--faint); font-size: .85rem; }
-.value { font-size: 1.55rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.value small { font-size: .95rem; font-weight: 400; color: var(--faint); }
-.spread, .note, figcaption { color: var(--faint); font-size: .85rem; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: .75rem; }
-figure { margin: 0 0 .75rem; background: #ffffff; border-radius: 8px; padding: .5rem; text-align: center;
-  border: 1px solid var(--line); }
-.panels figure { margin: 0; }
-img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 1.25rem;
-  align-items: start; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; }
-.facts th { font-weight: 400; color: var(--faint); white-space: nowrap; width: 1%; }
-.facts td { overflow-wrap: anywhere; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.warnings { background: var(--warn); border-left: 4px solid var(--warn-line); border-radius: 4px; margin: 0;
-  padding: .7rem 1rem .7rem 2rem; overflow-wrap: anywhere; }
-pre { background: var(--card); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto; font-size: .88rem; }
-a { color: var(--link); }
-@media (max-width: 480px) { main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.4rem; }
-  table { font-size: .82rem; } th, td { padding-right: .6rem; } }
-@media print { section { break-inside: avoid; } body { font-size: 12px; } }
-"""

@@ -2,19 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .jobs import JobResult, in_words
+from .job import JobResult, in_words
 
 
 def summary_lines(result: JobResult) -> Iterator[str]:
     """The numbers of a job for people, line by line."""
     summary = result.summary()
-    te_ms = [1e3 * te for te in summary["echo_times_s"]]
-    yield f"input           {len(te_ms)} echoes, TE {te_ms[0]:g} ... {te_ms[-1]:g} ms, {summary['n_voxels']} voxels"
+    axis = result.series.axis
+    first, *_, last = axis.shown(result.series.axis_values)
+    # "6 inversion times, 50 ... 4000 ms", but "4 echoes, TE 3 ... 25 ms"
+    symbol = f"{axis.symbol} " if axis.many != axis.quantities else ""
+    values = f"{symbol}{first:g} ... {last:g} {axis.unit}"
+    yield f"input           {len(result.series.axis_values)} {axis.many}, {values}, {summary['n_voxels']} voxels"
+    if "sigma" in (noise := str(result.maps.metadata.get("Noise", ""))):
+        yield f"noise           {noise}"
     if maps := summary["maps"]:
-        low, median, high = (1e3 * maps[result.job.main_map][key] for key in ("q25", "median", "q75"))
-        yield f"{result.job.label:<15} {median:.2f} ms median, quartiles {low:.2f} ... {high:.2f} ms"
-        if b1 := maps.get("TB1map"):
-            yield f"B1              {b1['median']:.3f} median, quartiles {b1['q25']:.3f} ... {b1['q75']:.3f}"
+        low, median, high = (_ms(maps[result.job.main_map][key]) for key in ("q25", "median", "q75"))
+        yield f"{result.job.label:<15} {median} ms median, quartiles {low} ... {high} ms"
+        for name, label in (("TB1map", "B1"), ("InversionEfficiency", "efficiency")):
+            if found := maps.get(name):
+                quartiles = f"quartiles {found['q25']:.3f} ... {found['q75']:.3f}"
+                yield f"{label:<15} {found['median']:.3f} median, {quartiles}"
         yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
     shares = (f"{n} {name} ({100 * n / summary['n_voxels']:.1f} %)" for name, n in summary["status"].items())
     yield f"voxels          {', '.join(shares)}"
@@ -25,6 +33,11 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     yield f"maps            {result.out}"
     if "report.html" in result.files:
         yield f"report          {result.out / 'report.html'}"
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, those of T1 and of fluids without decimals that nobody measures."""
+    return f"{1e3 * seconds:.{2 if seconds < 0.3 else 0}f}"
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:

@@ -14,10 +14,12 @@ import jaxqmri
 PACKAGE = Path(jaxqmri.__file__).parent
 # From the top. A module may import from its own layer and from those named behind it.
 MAY_IMPORT = {
-    "cli": {"demo", "terminal", "jobs", "inspection", "io"},
-    "terminal": {"jobs"},
-    "demo": {"jobs", "phantoms", "pipelines", "estimation", "io"},
-    "jobs": {"pages", "pipelines", "predictions", "record", "estimation", "io"},
+    "cli": {"commands"},
+    "commands": {"demo", "terminal", "jobs", "job", "inspection", "io"},
+    "terminal": {"job"},
+    "demo": {"jobs", "job", "phantoms", "pipelines", "estimation", "io"},
+    "jobs": {"job", "pipelines", "predictions", "io"},
+    "job": {"pages", "pipelines", "record", "estimation", "io"},
     "pages": {"estimation", "report", "figures", "io"},
     "inspection": {"record", "io"},
     "pipelines": {"predictions", "protocols", "estimation", "models", "io"},
@@ -28,7 +30,8 @@ MAY_IMPORT = {
     "estimation": {"models"},
     "models": {"epg"},
     "epg": set(),
-    "report": {"figures", "colours"},
+    "report": {"report_page", "figures", "colours"},
+    "report_page": set(),
     "figures": {"colours"},
     "colours": set(),
     "io": set(),

@@ -26,7 +26,8 @@ from spin_echoes import nifti_folder as spin_echo_folder
 from test_dicom_bad_inputs import BAD_INPUTS as BAD_DICOM
 from test_nifti_scan import BAD as BAD_NIFTI
 
-from jaxqmri import jobs, pipelines
+from jaxqmri import job
+from jaxqmri.pipelines import t1, t2, t2star
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -36,8 +37,9 @@ def nothing_is_computed(monkeypatch):
     def computed(*_args, **_kwargs):
         raise AssertionError("bad input must be found before anything is computed")
 
-    monkeypatch.setattr(pipelines, "fit", computed)
-    monkeypatch.setattr(pipelines, "match_spin_echo", computed)
+    for module in (t1, t2, t2star):
+        monkeypatch.setattr(module, "fit", computed)
+    monkeypatch.setattr(t2, "match_spin_echo", computed)
 
 
 def refused(capsys, tmp_path, code, words, *argv, command="t2star"):
@@ -255,7 +257,8 @@ def test_b1_maps_that_do_not_fit(tmp_path, capsys, spin_echoes, make, code, word
         (("--te-ms", "15,25,35,45,55,65,75,85"), 5, "not a multi-echo spin echo.*--method mono"),
         (("--refocusing-deg", "0"), 2, "above 0 and at most pi, 180 degrees"),
         (("--refocusing-deg", "190"), 2, r"\(190 degrees\)"),
-        (("--t1-ms", "1"), 5, "T1 has the median 0.001 s.*--t1-ms: milliseconds"),
+        (("--t1-ms", "-5"), 2, "--t1-ms must be above 0"),
+        (("--t1-ms", "1"), 2, "T1 has the median 0.001 s.*--t1-ms: milliseconds"),
         (("--mask", "nowhere.nii"), 3, "--mask nowhere.nii: no such file"),
     ],
 )
@@ -279,7 +282,7 @@ def unread(monkeypatch):
     def read(*_args, **_kwargs):
         raise AssertionError("the output must be looked at before the images are read")
 
-    monkeypatch.setattr(jobs, "read_images", read)
+    monkeypatch.setattr(job, "read_images", read)
 
 
 @pytest.mark.usefixtures("unread")

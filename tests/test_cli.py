@@ -315,7 +315,7 @@ def test_a_command_that_makes_no_sense_is_one_line_and_exit_code_2(capsys, words
 def test_no_command_shows_what_there_is(capsys):
     done = run(capsys)
     assert done.code == 0
-    for command in ("t2star", "t2", "demo", "inspect", "doctor", "data"):
+    for command in ("t2star", "t2", "t1", "demo", "inspect", "doctor", "data"):
         assert f"\n    {command} " in done.out
 
 

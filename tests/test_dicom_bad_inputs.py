@@ -288,7 +288,7 @@ def test_the_scan_names_files_and_describes_stacks_without_reading_pixels(tmp_pa
     stack = choose_stack(scan)
     assert scan.skipped == {"not DICOM": ("notes.txt",)}
     assert (stack.series_number, stack.description, stack.component) == (7, "multi-echo GRE", "magnitude")
-    assert (stack.te, stack.shape, stack.n_slices) == ((0.005, 0.01, 0.02), (COLUMNS, ROWS), N_SLICES)
+    assert (stack.values, stack.shape, stack.n_slices) == ((0.005, 0.01, 0.02), (COLUMNS, ROWS), N_SLICES)
     assert stack.voxel_size == pytest.approx((3, 2, 5))
     assert stack.scaling == "slope 2, intercept -1"
     with pytest.raises(CorruptInputError, match=r"IM000.dcm: 23 bytes"):

@@ -150,7 +150,7 @@ def test_echoes_carry_their_echo_times(rng):
     data = rng.random((6, 5, 2, 3))
     found = texts(figures.echo_figure(data, [2.0, 5.8, 9.6], LAS))
     assert [t for t in found if "TE" in t] == ["TE 2 ms", "TE 5.8 ms", "TE 9.6 ms"]
-    with pytest.raises(ValueError, match="3 echoes"):
+    with pytest.raises(ValueError, match="3 images"):
         figures.echo_figure(data, [2.0, 5.8], LAS)
 
 
@@ -192,14 +192,14 @@ def test_histogram_of_nothing_is_empty():
 def test_voxel_fit_draws_each_curve_and_its_points():
     te_ms, curve_te_ms = np.array([2.0, 10.0, 20.0]), np.linspace(0, 20, 9)
     signals, curves = np.array([[9.0, 5.0, 2.0], [7.0, 6.0, 5.0]]), np.stack([np.linspace(10, 2, 9)] * 2)
-    figure = figures.voxel_fit_figure(te_ms, signals, curve_te_ms, curves, ["grey", "white"])
+    figure = figures.voxel_fit_figure(te_ms, signals, curve_te_ms, curves, ["grey", "white"], "echo time [ms]")
     lines = figure.axes[0].lines
     np.testing.assert_array_equal(lines[1].get_xydata(), np.stack([te_ms, signals[0]], axis=1))
     np.testing.assert_array_equal(lines[2].get_xydata(), np.stack([curve_te_ms, curves[1]], axis=1))
     assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["grey", "white"]
     with pytest.raises(ValueError, match="one row per voxel"):
-        figures.voxel_fit_figure(te_ms, signals, curve_te_ms, curves, ["grey"])
+        figures.voxel_fit_figure(te_ms, signals, curve_te_ms, curves, ["grey"], "echo time [ms]")
 
 
 def test_png_is_reproducible_and_carries_no_text(maps):

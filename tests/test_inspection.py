@@ -8,6 +8,7 @@ from command import run
 from dicom_series import save, series
 from nifti_files import echo_values, save_series
 from nifti_files import save as save_nifti
+from t1_scans import flip_angle_nifti, inversion_dicom
 
 from jaxqmri import inspection
 
@@ -23,19 +24,22 @@ def inspect(capsys, *words):
 
 def test_dicom_files_are_described_in_si_units(tmp_path, capsys):
     facts = inspect(capsys, save(tmp_path, series(RescaleSlope=2)))
-    assert facts["series"] == [facts["would_fit"]]
-    assert facts["would_fit"] == {
+    assert facts["would_fit"]["t2star"] == {"axis": "te", "numbers": [7], **facts["series"][0]}
+    assert facts["series"][0] == {
         "number": 7,
         "description": "multi-echo GRE",
         "component": "magnitude",
         "echo_times_s": [0.005, 0.01, 0.02],
+        "inversion_times_s": [],
+        "flip_angles_rad": [0.436332312999],
+        "repetition_times_s": [0.125],
         "shape": [4, 3, 2],
         "n_images": 6,
         "voxel_size_mm": [3, 2, 5],
         "scaling": "slope 2, intercept 0",
         "image_type": ["ORIGINAL", "PRIMARY", "M", "ND"],
     }
-    assert facts["refusal"] is None
+    assert facts["refusals"] == {}
 
 
 def test_nifti_files_are_described_in_si_units(tmp_path, capsys):
@@ -44,7 +48,7 @@ def test_nifti_files_are_described_in_si_units(tmp_path, capsys):
     assert (found["number"], found["shape"], found["n_images"]) == (7, [5, 4, 3], 12)
     assert found["echo_times_s"] == [0.004, 0.009, 0.013, 0.05]
     np.testing.assert_allclose(found["voxel_size_mm"], [2, 1.5, 3], rtol=1e-6)
-    assert facts["would_fit"] == found
+    assert facts["would_fit"]["t2star"] == facts["would_fit"]["t2"] == {"axis": "te", "numbers": [7], **found}
 
 
 def test_text_says_the_same_for_people(tmp_path, capsys):
@@ -52,10 +56,10 @@ def test_text_says_the_same_for_people(tmp_path, capsys):
     (scan / "notes.txt").write_text("quench at noon")
     assert run(capsys, "inspect", scan).out.splitlines() == [
         "series 7: multi-echo GRE",
-        "  magnitude, 3 echoes, TE 5 10 20 ms",
+        "  magnitude, 3 echoes, TE 5 10 20 ms; flip angle 25 deg; TR 125 ms",
         "  matrix 4 x 3 x 2, voxel 3 x 2 x 5 mm, pixel values: slope 1, intercept 0",
         "series 8: multi-echo GRE",
-        "  phase, TE 5 ms",
+        "  phase, TE 5 ms; flip angle 25 deg; TR 125 ms",
         "  matrix 4 x 3 x 2, voxel 3 x 2 x 5 mm, pixel values: slope 1, intercept 0",
         "  6 images, where 2 slices of 1 echoes are 2",
         "t2star would fit S(TE) = S0 exp(-TE / T2*) to series 7, the 3 magnitude echoes",
@@ -82,13 +86,16 @@ def test_images_without_number_description_or_echo_time(tmp_path, capsys):
         (series() + series(SeriesInstanceUID="1.2.4", SeriesNumber=8), 2, "only one can be fitted"),
     ],
 )
-def test_what_cannot_be_fitted_is_listed_with_the_reason_t2star_would_give(tmp_path, capsys, datasets, n_series, words):
+def test_what_cannot_be_fitted_is_listed_with_the_reason_that_the_job_would_give(
+    tmp_path, capsys, datasets, n_series, words
+):
     scan = save(tmp_path / "scan", datasets)
     facts = inspect(capsys, scan)
     assert len(facts["series"]) == n_series
-    assert facts["would_fit"] is None
-    assert words in facts["refusal"]
-    assert run(capsys, "t2star", scan, "-o", tmp_path / "out").error == f"jaxqmri: error: {facts['refusal']}"
+    assert facts["would_fit"] == {}
+    assert words in facts["refusals"]["t2star"]
+    for job, refusal in facts["refusals"].items():
+        assert run(capsys, job, scan, "-o", tmp_path / "out").error == f"jaxqmri: error: {refusal}"
 
 
 def test_series_of_one_echo_each_are_described_as_they_would_be_joined(tmp_path, capsys):
@@ -98,13 +105,43 @@ def test_series_of_one_echo_each_are_described_as_they_would_be_joined(tmp_path,
     done = run(capsys, "inspect", tmp_path, "--json")
     facts = json.loads(done.out)
     assert [found["echo_times_s"] for found in facts["series"]] == [[0.01], [0.02]]
-    assert facts["would_fit"]["echo_times_s"] == [0.01, 0.02]
+    assert facts["would_fit"]["t2star"]["echo_times_s"] == [0.01, 0.02]
     assert "2 series of one echo each" in done.err
+
+
+def test_inversion_times_and_flip_angles_are_for_t1(tmp_path, capsys):
+    for make, axis, images in (
+        (
+            inversion_dicom,
+            "ti",
+            "inversion recovery to series 3, 4, 5, 6, 7, 8, the 6 magnitude images of different inv",
+        ),
+        (flip_angle_nifti, "flip_angle", "spoiled gradient echoes to series without number, the 3 magnitude images of"),
+    ):
+        scan = make(tmp_path / axis)
+        done = run(capsys, "inspect", scan)
+        assert done.code == 0
+        assert f"t1 would fit {'an ' if axis == 'ti' else ''}{images}" in done.out.splitlines()[-1]
+        facts = json.loads(run(capsys, "inspect", scan, "--json").out)
+        assert (list(facts["would_fit"]), facts["would_fit"]["t1"]["axis"]) == (["t1"], axis)
+        assert facts["refusals"] == {}
+
+
+def test_given_inversion_times_are_those_that_would_be_used(tmp_path, capsys):
+    scan = inversion_dicom(tmp_path, InversionTime="")
+    found = json.loads(run(capsys, "inspect", scan, "--json", "--ti-ms", "60,160,410,910,2010,4010").out)["would_fit"]
+    assert found["t1"]["inversion_times_s"] == [0.06, 0.16, 0.41, 0.91, 2.01, 4.01]
+
+
+@pytest.mark.parametrize(("sequence", "jobs"), [("SE", ["t2"]), ("GR", ["t2star"]), ("RM", ["t2star", "t2"])])
+def test_the_scanning_sequence_tells_t2_from_t2star(tmp_path, capsys, sequence, jobs):
+    facts = inspect(capsys, save(tmp_path, series(ScanningSequence=sequence, FlipAngle=90)))
+    assert list(facts["would_fit"]) == jobs
 
 
 def test_given_echo_times_are_those_that_would_be_used(tmp_path, capsys):
     facts = inspect(capsys, save(tmp_path, series(EchoTime=None)), "--te-ms", 5, 10, 20)
-    assert facts["would_fit"]["echo_times_s"] == [0.005, 0.01, 0.02]
+    assert facts["would_fit"]["t2star"]["echo_times_s"] == [0.005, 0.01, 0.02]
 
 
 def test_nothing_to_inspect_is_exit_code_3(tmp_path, capsys):
@@ -129,8 +166,9 @@ def test_no_identity_is_printed(tmp_path, capsys):
 def test_real_ge_images_told_apart_by_a_private_tag_only(shared_data, capsys):
     facts = inspect(capsys, shared_data / "ge_gre12_kidney" / "s16_dicom")
     assert [found["component"] for found in facts["series"]] == ["magnitude", "real", "imaginary"]
-    assert facts["would_fit"] == facts["series"][0]
-    assert (facts["would_fit"]["shape"], facts["would_fit"]["n_images"]) == ([256, 256, 3], 36)
+    (chosen,) = facts["would_fit"].values()
+    assert chosen == {"axis": "te", "numbers": chosen["numbers"], **facts["series"][0]}
+    assert (chosen["shape"], chosen["n_images"]) == ([256, 256, 3], 36)
 
 
 # the installation -----------------------------------------------------------------------------------------------------

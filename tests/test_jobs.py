@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from dicom_series import save
 from nifti_files import save as save_nifti
 from small_scans import T2STAR, TE_MS, datasets, dicom_folder, nifti_folder, signal
 
-from jaxqmri import jobs, record
-from jaxqmri.io.errors import CorruptInputError, InputWarning, OutputError
-from jaxqmri.jobs import in_words, run_job, t2star_job
+from jaxqmri import job, record
+from jaxqmri.io.errors import CorruptInputError, InputWarning, OutputError, UsageError
+from jaxqmri.io.maps import Maps
+from jaxqmri.io.series import ImageSeries
+from jaxqmri.job import in_words, run_job
+from jaxqmri.jobs import NoiseChoice, t2_job, t2star_job
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +105,8 @@ def test_only_what_concerns_the_images_is_recorded_of_the_warnings(scan, tmp_pat
         warnings.warn("2 files passed over", InputWarning, stacklevel=1)
         return read_images(*args)
 
-    read_images = jobs.read_images
-    monkeypatch.setattr(jobs, "read_images", noisy)
+    read_images = job.read_images
+    monkeypatch.setattr(job, "read_images", noisy)
     with pytest.warns(UserWarning, match="SECRET"), pytest.warns(InputWarning, match="passed over"):
         result = run_job(t2star_job(), [scan], tmp_path / "out", report=False)
     assert result.warnings == recorded(tmp_path / "out")["warnings"] == ["2 files passed over"]
@@ -122,6 +126,39 @@ def test_summary_is_in_si_units_over_voxels_that_have_a_value(tmp_path):
     assert summary["maps"]["R2starmap"]["units"] == "1/s"
     assert summary["maps"]["R2starmap"]["median"] == pytest.approx(np.median(1 / T2STAR[2:]), rel=1e-4)
     json.dumps(summary, allow_nan=False)
+
+
+# noise ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rician_level_is_that_of_the_air_unless_given(rng):
+    sigma = 12.0
+    air = np.hypot(rng.normal(scale=sigma, size=(40, 40, 1, 4)), rng.normal(scale=sigma, size=(40, 40, 1, 4)))
+    air[10:30, 10:30, 0] += 1000 * np.exp(-np.array(TE_MS) / 20)
+    series = ImageSeries(air.astype(np.float32), np.array(TE_MS) / 1e3, np.eye(4))
+
+    def pipeline(_series, noise):
+        return Maps(metadata={"Noise": "in words", "sigma": noise and float(noise.sigma)})
+
+    found = NoiseChoice("rician").maps(series, pipeline).metadata
+    assert found["sigma"] == pytest.approx(sigma, rel=0.03)
+    assert re.fullmatch(r"Rician, sigma 1[12]\.\d+, from 1\d\d\d voxels of air", found["Noise"])
+    assert NoiseChoice("rician", 20.0).maps(series, pipeline).metadata == {
+        "Noise": "Rician, sigma 20, given", "sigma": 20.0,
+    }  # fmt: skip
+    assert NoiseChoice("gaussian", 20.0).maps(series, pipeline).metadata["Noise"] == "Gaussian, sigma 20, given"
+    assert NoiseChoice().maps(series, pipeline).metadata == {"Noise": "in words", "sigma": None}
+    without_air = replace(series, data=series.data[12:28, 12:28])
+    with pytest.raises(CorruptInputError, match=r"noise level .*On the command line: --sigma"):
+        NoiseChoice("rician").maps(without_air, pipeline)
+
+
+@pytest.mark.parametrize(
+    "job", [lambda noise: t2star_job("adam", noise=noise), lambda noise: t2_job("dictionary", noise=noise)]
+)
+def test_rician_noise_is_refused_where_it_is_not_known(job):
+    with pytest.raises(UsageError, match=r"knows no Rician noise; use --method lm"):
+        job(NoiseChoice("rician"))
 
 
 def test_regions_in_words_have_the_units_people_use():
@@ -145,7 +182,7 @@ def test_a_disk_that_is_full_when_the_pictures_are_written_leaves_the_earlier_re
         (path, *_) = files
         raise OutputError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(jobs, "write_files", full)
+    monkeypatch.setattr(job, "write_files", full)
     with pytest.raises(OutputError, match=r"out/T2starmap\.png: No space left"):
         run_job(t2star_job(), [scan], tmp_path / "out", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

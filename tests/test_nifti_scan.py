@@ -104,10 +104,10 @@ def test_scan_says_what_is_there_without_reading_voxels(folder):
     save(folder / "scan_e1_ph.nii", echo_values(0.004), sidecar={"EchoTime": 0.004, "SeriesNumber": 7})
     scan = scan_nifti(folder)
     magnitude, phase = sorted(scan.stacks, key=lambda stack: stack.component)
-    assert (magnitude.te, magnitude.shape, magnitude.n_slices, magnitude.series_number) == (TE, (5, 4), 3, 7)
+    assert (magnitude.values, magnitude.shape, magnitude.n_slices, magnitude.series_number) == (TE, (5, 4), 3, 7)
     np.testing.assert_allclose(magnitude.voxel_size, (2.0, 1.5, 3.0), rtol=1e-6)
     assert magnitude.scaling == "slope 1, intercept 0"
-    assert (phase.component, phase.te) == ("phase", (0.004,))
+    assert (phase.component, phase.values) == ("phase", (0.004,))
     assert [image.path.name for image in choose_stack(scan).images] == [image.path.name for image in magnitude.images]
     with pytest.raises(CorruptInputError, match="truncated"):
         read_nifti(folder)
@@ -257,7 +257,7 @@ def test_bad_input_is_refused_in_one_line(folder, case):
         (0.01, UsageError, "list of echo times"),
         (("a", "b"), UsageError, "numbers in seconds"),
         ((4.0, 9.0, 13.0, 50.0), MetadataError, "milliseconds"),
-        ((0.01, 0.01, 0.02, 0.03), CorruptInputError, "10 ms twice"),
+        ((0.01, 0.01, 0.02, 0.03), UsageError, "twice"),
     ],
 )
 def test_te_argument_that_does_not_fit_is_refused(tmp_path, te, error, words):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxqmri.report import ReportInput, VoxelFits, report_html, shares, summarise
+from jaxqmri.report import ReportInput, Varied, VoxelFits, report_html, shares, summarise
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 
@@ -44,8 +44,8 @@ def make_report(rng, n_slices=1, **changes):
     status = np.zeros(shape, dtype=np.int16)
     status[:3], status[3, 0, 0] = 6, 3
     t2star[status != 0] = np.nan
-    te, curve_te = np.array([0.002, 0.0058, 0.0401]), np.linspace(0, 0.04, 20)
-    fits = VoxelFits(te, np.exp(-te / 0.03)[None], curve_te, np.exp(-curve_te / 0.03)[None], ["grey & white"])
+    te_ms, curve_te_ms = np.array([2.0, 5.8, 40.1]), np.linspace(0, 40, 20)
+    fits = VoxelFits(np.exp(-te_ms / 30)[None], curve_te_ms, np.exp(-curve_te_ms / 30)[None], ["grey & white"])
     report = ReportInput(
         title="T2* of a test object",
         maps={
@@ -56,7 +56,7 @@ def make_report(rng, n_slices=1, **changes):
             "status": status,
         },
         affine=AFFINE,
-        te=te,
+        varied=Varied("echo time", "echoes", "TE", "ms", te_ms.tolist()),
         status_names={0: "OK", 1: "NO_SIGNAL", 3: "NOT_CONVERGED", 6: "MASKED"},
         facts={"Series": "multi-echo GRE"},
         regions=[{"region": "grey matter", "error [%]": 0.1234}],
@@ -70,7 +70,7 @@ def make_report(rng, n_slices=1, **changes):
 
 
 def test_nothing_is_fetched(rng):
-    report = make_report(rng, 3, echoes=rng.random((12, 10, 3, 3)))
+    report = make_report(rng, 3, images=rng.random((12, 10, 3, 3)))
     page = Page(report_html(report))
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "embed", "video", "audio", "base", "form", "svg"}
@@ -97,7 +97,7 @@ def test_text_from_outside_is_never_markup(rng):
         versions={attack: attack},
         status_names={0: attack, 3: attack, 6: attack},
         status_meanings={attack: attack},
-        voxel_fits=VoxelFits(np.array([0.01]), np.ones((1, 1)), np.array([0.0]), np.ones((1, 1)), [attack]),
+        voxel_fits=VoxelFits(np.ones((1, 3)), np.array([0.0]), np.ones((1, 1)), [attack]),
     )
     html = report_html(report)
     page = Page(html)
@@ -108,7 +108,7 @@ def test_text_from_outside_is_never_markup(rng):
 
 
 def test_every_picture_is_a_png_with_words_for_those_who_cannot_see_it(rng):
-    report = make_report(rng, 3, echoes=rng.random((12, 10, 3, 3)))
+    report = make_report(rng, 3, images=rng.random((12, 10, 3, 3)))
     images = [a for tag, a in Page(report_html(report)).elements if tag == "img"]
     assert [a["alt"] for a in images] == [
         "Map of S0 [a.u.], slice 1 of 3",
@@ -119,7 +119,7 @@ def test_every_picture_is_a_png_with_words_for_those_who_cannot_see_it(rng):
         "Histogram of relative error [%]",
         "Status of the voxels of slice 1",
         "Measured signal (points) and fitted curves of grey & white",
-        "The 3 measured echoes of slice 1",
+        "The measured images of slice 1: 3 echoes",
     ]
     for attributes in images:
         data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"), validate=True)

@@ -221,13 +221,16 @@ def test_voxels_of_a_b1_map_that_cannot_be_are_not_fitted():
     [
         ({"b1": 100 * B1[..., None]}, MetadataError, "B1 map has the median 79.* per cent.*divide per cent by 100"),
         ({"b1": np.ones((2, 2, 2))}, ValueError, r"b1 has shape \(2, 2, 2\), the images have \(16, 16, 1\)"),
-        ({"t1": 1000.0}, MetadataError, "T1 has the median 1000 s, .*give seconds"),
-        ({"t1": 0.001}, MetadataError, "T1 has the median 0.001 s"),
-        ({"t1": -1.0}, MetadataError, "T1 has no value above 0"),
+        ({"t1": 1000.0}, UsageError, "T1 has the median 1000 s, .*give seconds"),
+        ({"t1": 0.001}, UsageError, "T1 has the median 0.001 s"),
+        ({"t1": -1.0}, UsageError, "T1 has no value above 0"),
         ({"flip_angle": 180.0}, UsageError, "at most pi, 180 degrees"),
         ({"flip_angle": 0.0}, UsageError, "above 0"),
+        ({"t1": np.full((16, 16, 1), 1000.0)}, MetadataError, "T1 has the median 1000 s, .*give seconds"),
         ({"method": "mono", "b1": 1.0}, UsageError, "knows neither B1"),
-        ({"method": "epg"}, ValueError, "'epg' is not one of dictionary, mono"),
+        ({"method": "mono", "t1": 1.0}, UsageError, "nor T1"),
+        ({"method": "dictionary", "noise": jq.Rician(10.0)}, UsageError, "knows no Rician noise; use method lm"),
+        ({"method": "epg"}, ValueError, "'epg' is not one of lm, dictionary, mono"),
         ({"mask": np.zeros((16, 16, 1))}, CorruptInputError, "mask is empty"),
     ],
 )
@@ -237,8 +240,14 @@ def test_mistakes_are_named(scan, arguments, error, words):
 
 
 def test_two_echoes_determine_no_b1(scan):
-    with pytest.raises(CorruptInputError, match="2 echoes cannot determine 3 parameters"):
+    with pytest.raises(CorruptInputError, match=r"2 echoes cannot determine 3 parameters.*--b1"):
         jq.t2_map(series(signal()[..., :2], TE[:2]))
+
+
+@pytest.mark.parametrize("b1", [None, 1.0])
+def test_one_echo_determines_nothing(b1):
+    with pytest.raises(CorruptInputError, match=r"1 echo cannot determine .*; give images of more echoes"):
+        jq.t2_map(series(signal()[..., :1], TE[:1]), b1=b1)
 
 
 # what a report shows --------------------------------------------------------------------------------------------------

@@ -21,9 +21,8 @@ from ..models.batches import in_batches
 from ..models.context import double_precision
 from .fit import Status
 from .refinement import refine as refine_off_grid
-from .search import Atoms, best_atoms, lay_out, normalised, times_power_of_2
+from .search import Atoms, best_atoms, lay_out, norm_of, normalised, times_power_of_2
 
-_ATOMS_AT_ONCE = 32768  # simulated together
 _REACH = 3  # values of the grid; how far refinement may go
 
 
@@ -200,8 +199,9 @@ def match(
     if not jnp.iscomplexobj(signal):
         dictionary = _of_magnitudes(dictionary)
     atoms = lay_out(dictionary.atoms, dictionary.rest, dictionary.norms)
+    axes = _axes(dictionary) if refine and dictionary.varying else None
     voxel_shape = signal.shape[:-1]
-    result = in_batches(_match_batch, (dictionary, atoms, refine), signal.reshape(-1, n), batch_size, progress)
+    result = in_batches(_match_batch, (dictionary, atoms, axes), signal.reshape(-1, n), batch_size, progress)
     return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
 
 
@@ -219,14 +219,9 @@ def _check_compression(model: SignalModel, rank: int | None, energy: float | Non
 
 
 def _simulated_in_double_precision(model: SignalModel, params: Params, shape: tuple[int, ...]) -> np.ndarray:
-    leaves = [np.broadcast_to(np.asarray(leaf, np.float64), shape) for leaf in params]
-    signals = []
+    params = type(params)(*(np.broadcast_to(np.asarray(leaf, np.float64), shape) for leaf in params))
     with double_precision():
-        model = jax.tree.map(_as_written, model)
-        for start in range(0, shape[0], _ATOMS_AT_ONCE):
-            some = type(params)(*(leaf[start : start + _ATOMS_AT_ONCE] for leaf in leaves))
-            signals.append(np.asarray(simulate(model, some)))
-    return np.concatenate(signals)
+        return np.asarray(simulate(jax.tree.map(_as_written, model), params))
 
 
 def _as_written(leaf: Any) -> Any:
@@ -284,7 +279,21 @@ def _of_magnitudes(dictionary: Dictionary) -> Dictionary:
 
 
 @eqx.filter_jit
-def _match_batch(dictionary: Dictionary, atoms: Atoms, refine: bool, signal: Inexact[Array, "voxel n"]) -> MatchResult:
+def _axes(dictionary: Dictionary) -> tuple[Float[Array, " atom"], ...]:
+    """The values of the varying parameters, ascending; infinities take the places of those that occur twice."""
+    n_atoms = dictionary.norms.shape[0]
+    values = (getattr(dictionary.params, name) for name in dictionary.varying)
+    return tuple(jnp.unique(v, size=n_atoms, fill_value=jnp.inf) for v in values)
+
+
+@eqx.filter_jit
+def _match_batch(
+    dictionary: Dictionary,
+    atoms: Atoms,
+    axes: tuple[Float[Array, " atom"], ...] | None,
+    signal: Inexact[Array, "voxel n"],
+) -> MatchResult:
+    """The match of one batch, refined between the values of `axes` where they are given."""
     finite = jnp.all(jnp.isfinite(signal), axis=-1)
     has_signal = jnp.any(signal != 0, axis=-1)
     usable = (finite & has_signal)[:, None]
@@ -298,13 +307,13 @@ def _match_batch(dictionary: Dictionary, atoms: Atoms, refine: bool, signal: Ine
 
     atom = dictionary.atoms[index]
     product = sum_of_measurements((atom.conj() * times_power_of_2(compressed, -exponent[:, None])).T)
-    whole = norm if dictionary.basis is None else _norm(times_power_of_2(signal, -exponent[:, None]))
+    whole = norm if dictionary.basis is None else norm_of(times_power_of_2(signal, -exponent[:, None]))
     m0 = times_power_of_2(product / dictionary.norms[index], exponent)
     correlation = jnp.minimum(jnp.abs(product) / whole, 1.0)
     params = _of_atom(dictionary, index)
     model = with_dtype(dictionary.model, norm.dtype)
-    if refine and dictionary.varying:
-        lower, upper = _values_around(dictionary, params)
+    if axes is not None:
+        lower, upper = _values_around(dictionary.varying, axes, params)
         params, m0, correlation = refine_off_grid(model, params, signal, dictionary.varying, lower, upper)
     status = jnp.select(
         [~finite, ~has_signal, ~matchable | ~(correlation > 0)],
@@ -335,15 +344,12 @@ def _in_basis(basis: Inexact[Array, "n k"], signal: Inexact[Array, "voxel n"]) -
     return jnp.matmul(signal, basis.conj(), precision=jax.lax.Precision.HIGHEST)
 
 
-def _norm(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
-    return jnp.sqrt(sum_of_measurements((signal.real**2 + signal.imag**2).T))
-
-
-def _values_around(dictionary: Dictionary, params: Params) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def _values_around(
+    varying: tuple[str, ...], axes: tuple[Float[Array, " atom"], ...], params: Params
+) -> tuple[tuple[Float[Array, " voxel"], ...], tuple[Float[Array, " voxel"], ...]]:
     """For each varying parameter of each voxel the values of the dictionary some places below and above."""
     lower, upper = [], []
-    for name in dictionary.varying:
-        values = jnp.unique(getattr(dictionary.params, name), size=dictionary.norms.shape[0], fill_value=jnp.inf)
+    for name, values in zip(varying, axes, strict=True):
         last = jnp.sum(jnp.isfinite(values)) - 1
         place = jnp.searchsorted(values, getattr(params, name))
         lower.append(values[jnp.maximum(place - _REACH, 0)])

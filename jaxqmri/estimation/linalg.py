@@ -44,3 +44,10 @@ def inverse_diagonal(factor: LowerTriangle) -> Vector:
     one = jnp.ones_like(factor[0][0])
     unit = [tuple(one if i == k else 0 * one for i in range(len(factor))) for k in range(len(factor))]
     return tuple(solve(factor, e)[k] for k, e in enumerate(unit))
+
+
+def inverse(factor: LowerTriangle) -> tuple[Vector, ...]:
+    """Rows of the inverse of L L'."""
+    one = jnp.ones_like(factor[0][0])
+    units = [tuple(one if i == k else 0 * one for i in range(len(factor))) for k in range(len(factor))]
+    return tuple(solve(factor, unit) for unit in units)

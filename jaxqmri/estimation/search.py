@@ -97,7 +97,7 @@ def normalised(signal: Inexact[Array, "voxel n"]) -> tuple[Signals, Float[Array,
     largest = jnp.max(jnp.maximum(jnp.abs(signal.real), jnp.abs(signal.imag)), axis=-1)
     exponent = jnp.frexp(largest)[1]
     unit = times_power_of_2(signal, -exponent[:, None])
-    norm = _barrier(jnp.sqrt(sum_of_measurements((unit.real**2 + unit.imag**2).T)))
+    norm = _barrier(norm_of(unit))
     if unit.dtype != jnp.float32:
         return Signals(unit / norm[:, None], None), norm, exponent
     # Products of numbers of 12 bits are exact in float32. The scale need not be exact, the direction must be.
@@ -106,6 +106,11 @@ def normalised(signal: Inexact[Array, "voxel n"]) -> tuple[Signals, Float[Array,
     large, small = upper * scale, (unit - upper) * scale
     kept = large + small
     return Signals(kept, small - (kept - large)), norm, exponent
+
+
+def norm_of(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
+    """Euclidean norm of signals whose squares do not overflow."""
+    return jnp.sqrt(sum_of_measurements((signal.real**2 + signal.imag**2).T))
 
 
 def times_power_of_2(value: Inexact[Array, "..."], exponent: Int[Array, "..."]) -> Inexact[Array, "..."]:
@@ -259,20 +264,6 @@ def _matmul(a: Inexact[Array, "i k"], b: Inexact[Array, "k j"]) -> Inexact[Array
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=a.dtype)
 
 
-def _largest(rows: Float[Array, "row voxel"]) -> tuple[Float[Array, " voxel"], Int[Array, " voxel"]]:
-    """Largest value and the first row that has it: two passes of vectors, since XLA's argmax on a CPU has none."""
-    top = jnp.max(rows, axis=0)
-    return top, jnp.min(jnp.where(rows == top, _numbers(rows), rows.shape[0]), axis=0)
-
-
-def _without(rows: Float[Array, "row voxel"], left_out: Int[Array, " voxel"]) -> Float[Array, "row voxel"]:
-    return jnp.where(_numbers(rows) == left_out, -jnp.inf, rows)
-
-
-def _numbers(rows: Float[Array, "row voxel"]) -> Int[Array, "row 1"]:
-    return jnp.arange(rows.shape[0], dtype=jnp.int32)[:, None]
-
-
 # --- differences ------------------------------------------------------------------------------------------------------
 
 
@@ -362,17 +353,18 @@ def _examine(
 ) -> Int[Array, " voxel"]:
     """The best atom of all blocks with a product of at least `bound`, starting from the best row so far."""
 
-    chunks = _chunks(atoms)
+    chunks, nobody = _chunks(atoms), _nobody(1, signals)
 
     def examine_chunk(i: Int[Array, ""], best: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
         def examine_block(carry):
             best, eligible = carry
-            _, row = _largest(eligible)  # 0 for voxels that have no eligible block left, which does no harm
+            (row,) = _with_rows(nobody, eligible).rows  # 0 where no eligible block is left, which does no harm
             challenger = _best_of_blocks(atoms, signals, best, (row + i * _CHUNK,))
-            return _better(atoms, signals, best, challenger), _without(eligible, row)
+            return _better(atoms, signals, best, challenger), jnp.where(numbers == row, -jnp.inf, eligible)
 
         maxima = _block_maxima(chunks[i], signals.kept)
         eligible = jnp.where(maxima >= bound, maxima, -jnp.inf)
+        numbers = jnp.arange(eligible.shape[0], dtype=jnp.int32)[:, None]
         return jax.lax.while_loop(lambda carry: jnp.any(carry[1] > -jnp.inf), examine_block, (best, eligible))[0]
 
     return jax.lax.fori_loop(0, chunks.shape[0], examine_chunk, best)

@@ -5,73 +5,19 @@ another one: each has its own damping and stops by itself, so batch size and nei
 """
 
 import abc
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+import operator
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from ..models.base import SignalModel, sum_of_measurements
 from . import linalg
-from .derivatives import Values, with_derivatives
-
-if TYPE_CHECKING:
-    import optax
-
-NormalEquations = tuple[Float[Array, " voxel"], Values, linalg.LowerTriangle]  # |r|^2, J'r, J'J
-
-
-class Problem(eqx.Module):
-    """One batch of voxels to be fitted, in units where the largest measurement of each voxel is 1.
-
-    In scanner units a float32 tolerance is unreachable and voxels never converge.
-
-    Attributes:
-        model: the signal model, in the precision of the signal.
-        signal: measurements, divided by `scale`.
-        scale: largest magnitude of each voxel [a.u.].
-        known: parameters held fixed, by field name; an amplitude is divided by `scale` as well.
-        start: first guess of the free parameters.
-        lower, upper: the range in which the free parameters can be told apart.
-        free: names of the free parameters.
-    """
-
-    model: SignalModel
-    signal: Float[Array, "n voxel"]
-    scale: Float[Array, " voxel"]
-    known: dict[str, Float[Array, " voxel"]]
-    start: Values
-    lower: Values
-    upper: Values
-    free: tuple[str, ...] = eqx.field(static=True)
-
-    def predict(self, values: Values) -> Float[Array, "n voxel"]:
-        """What the model measures for these free parameters."""
-        return self.model.batched(self.model.parameters(**dict(zip(self.free, values, strict=True)), **self.known))
-
-    def coordinates(self, values: Values) -> Values:
-        """Unbounded coordinates: the logarithm of whatever is positive."""
-        return tuple(v if name in self.model.signed else jnp.log(v) for name, v in zip(self.free, values, strict=True))
-
-    def values(self, coordinates: Values) -> Values:
-        """Inverse of `coordinates`."""
-        return tuple(
-            c if name in self.model.signed else jnp.exp(c) for name, c in zip(self.free, coordinates, strict=True)
-        )
-
-    def select(self, chosen: Int[Array, " chosen"]) -> "Problem":
-        """The same problem for some of its voxels."""
-        voxels = (self.signal, self.scale, self.known, self.start, self.lower, self.upper)
-        return Problem(self.model, *jax.tree.map(lambda leaf: leaf[..., chosen], voxels), free=self.free)
-
-    def normal_equations(self, coordinates: Values) -> NormalEquations:
-        """Sum of squares, J'r and J'J of the residual r = model - signal in `coordinates`."""
-        predicted, columns = with_derivatives(self.model, lambda c: self.predict(self.values(c)), coordinates)
-        residual = predicted - self.signal
-        gradient = tuple(_dot(column, residual) for column in columns)
-        curvature = tuple(tuple(_dot(columns[i], columns[j]) for j in range(i + 1)) for i in range(len(columns)))
-        return _dot(residual, residual), gradient, curvature
+from .derivatives import Values
+from .problem import Equations, Problem
 
 
 class Solution(NamedTuple):
@@ -80,16 +26,24 @@ class Solution(NamedTuple):
     Attributes:
         values: the free parameters.
         converged: whether the solver reached its own goal there.
-        equations: `Problem.normal_equations` at the values.
+        cost: the misfit there.
+        curvature: half its second derivatives, in the coordinates of all unknowns of the `Problem`.
     """
 
-    values: Values
+    values: tuple[Inexact[Array, " voxel"], ...]
     converged: Bool[Array, " voxel"]
-    equations: NormalEquations
+    cost: Float[Array, " voxel"]
+    curvature: linalg.LowerTriangle
 
 
 class Solver(eqx.Module):
-    """A way to solve a `Problem`."""
+    """A way to solve a `Problem`.
+
+    Class variables:
+        minimises: whether its answer is where the cost is lowest, so that it has the derivatives of a minimum.
+    """
+
+    minimises: ClassVar[bool] = True
 
     @abc.abstractmethod
     def solve(self, problem: Problem) -> Solution:
@@ -117,72 +71,88 @@ class LevenbergMarquardt(Solver):
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
 
     def solve(self, problem: Problem) -> Solution:
-        lower, upper = problem.coordinates(problem.lower), problem.coordinates(problem.upper)
-        start = jax.tree.map(jnp.clip, problem.coordinates(problem.start), lower, upper)
+        lower, upper = problem.range()
+        start = jax.tree.map(jnp.clip, problem.place(problem.start), lower, upper)
+        zero = jnp.zeros_like(problem.scale)
         # Before the first step nothing is known and anything is better: one evaluation less to compile.
-        zero, one = jnp.zeros_like(problem.scale), jnp.ones_like(problem.scale)
-        unknown = tuple(tuple(one if i == j else zero for j in range(i + 1)) for i in range(len(start)))
         state = _LMState(
             point=start,
-            damping=jnp.full_like(problem.scale, 1e-2),
+            damping=zero + 1e-2,
             done=jnp.zeros(problem.scale.shape, bool),
-            equations=(jnp.full_like(problem.scale, jnp.inf), (zero,) * len(start), unknown),
+            count=jnp.zeros(problem.scale.shape, jnp.int32),
+            equations=_nothing_known(problem, len(start)),
+            bending=tuple((zero,) * (i + 1) for i in range(len(start))),
         )
-        first_steps = min(_STEPS_TOGETHER, self.max_steps + 1)
-        state = self._iterate(problem, state, first_steps)
+        state = self._iterate(problem, state, _STEPS_TOGETHER)
 
         # Few voxels need many steps; they are gathered, so that the others are not paid for again.
         n_voxels = problem.scale.shape[0]
-        n_stragglers = max(n_voxels // 1024 * 64, min(n_voxels, 128))
+        n_together = max(n_voxels // 1024 * 32, min(n_voxels, 128))
 
-        def finish_some(carry):
-            state, waiting = carry
+        def finish_some(state: _LMState) -> _LMState:
             # Places left over point beyond the last voxel: they read that one, and what they write is dropped.
-            chosen = jnp.nonzero(waiting, size=n_stragglers, fill_value=n_voxels)[0]
+            chosen = jnp.nonzero(self._goes_on(state), size=n_together, fill_value=n_voxels)[0]
             some = jax.tree.map(lambda leaf: leaf[chosen], state)
-            some = self._iterate(problem.select(chosen), some, self.max_steps + 1 - first_steps)
-            state = jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part, mode="drop"), state, some)
-            return state, waiting.at[chosen].set(False, mode="drop")
+            some = self._iterate(problem.select(chosen), some, _STEPS_TOGETHER)
+            return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part, mode="drop"), state, some)
 
-        state, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[1]), finish_some, (state, ~state.done))
-        return Solution(problem.values(state.point), state.done, state.equations)
+        state = jax.lax.while_loop(lambda state: jnp.any(self._goes_on(state)), finish_some, state)
+        values = problem.complete(state.point, state.equations)
+        return Solution(values, state.done, state.equations.cost, problem.full_curvature(state.equations))
+
+    def _goes_on(self, state: "_LMState") -> Bool[Array, " voxel"]:
+        # The first step only evaluates the start.
+        return ~state.done & (state.count <= self.max_steps)
 
     def _iterate(self, problem: Problem, state: "_LMState", steps: int) -> "_LMState":
-        """At most so many steps, none where a voxel is done."""
-        eps = float(jnp.finfo(problem.signal.dtype).eps)
+        """So many steps, fewer if all voxels are done; none where a voxel is, or has had as many as it may."""
+        eps = float(jnp.finfo(problem.scale.dtype).eps)
         tolerance = max(8 * eps, 1e-10) if self.tolerance is None else self.tolerance
-        lower, upper = problem.coordinates(problem.lower), problem.coordinates(problem.upper)
+        lower, upper = problem.range()
+        energy = problem.energy
 
         def step(carry: tuple[Int[Array, ""], _LMState]) -> tuple[Int[Array, ""], _LMState]:
-            count, (point, damping, done, equations) = carry
-            cost, gradient, curvature = equations
-            move = linalg.solve(linalg.cholesky(_damped(curvature, damping)), gradient)
+            number, state = carry
+            point, damping, equations, bending = state.point, state.damping, state.equations, state.bending
+            going_on, cost = self._goes_on(state), equations.cost
+            held = _held(equations, point, lower, upper)
+            gradient = tuple(jnp.where(h, 0.0, g) for h, g in zip(held, equations.gradient, strict=True))
+            curvature = _uncoupled(equations.curvature, held)
+            # A parameter that the signal does not react to stays where it is.
+            least = (4 * eps) ** 2 * energy
+            move = _step(gradient, curvature, _uncoupled(bending, held), damping, least)
             # At most a factor of e at once: a longer step leaves the region where the linear model means anything.
             shorten = 1 / jnp.maximum(jnp.max(jnp.abs(jnp.stack(move)), axis=0), 1.0)
             trial = jax.tree.map(lambda x, dx: x - shorten * dx, point, move)
             trial = jax.tree.map(jnp.clip, trial, lower, upper)
             taken = jax.tree.map(jnp.subtract, trial, point)
             promised = _promised_decrease(taken, gradient, curvature)
-            trial_equations = problem.normal_equations(trial)
-            gained = cost - trial_equations[0]
+            trial_equations = problem.equations(trial)
+            gained = cost - trial_equations.cost
             # Near the minimum a step changes the cost by less than its rounding, yet still mends the parameters: a
             # strict comparison would stop at sqrt(eps), 3e-4 in float32.
-            rounding = 4 * eps * cost
-            better = (gained >= -rounding) & ~done
+            rounding = 4 * eps * (cost + jnp.sqrt(jnp.minimum(cost, energy) * energy))
+            better = (gained >= -rounding) & going_on
             # Steps that keep a quarter of their promise overshoot: with large residuals undamped ones swing for ever.
             factor = jnp.where(gained > 0.75 * promised - rounding, 0.1, jnp.where(gained < 0.25 * promised, 4.0, 1.0))
-            damping = jnp.clip(damping * jnp.where(better, factor, 10.0), _LEAST_DAMPING, _MOST_DAMPING)
-            moved = jnp.max(jnp.abs(jnp.stack(taken)), axis=0)
+            damping = jnp.clip(damping * jnp.where(better, factor, 10.0), LEAST_DAMPING, _MOST_DAMPING)
+            still = [
+                jnp.abs(dx) <= jnp.maximum(tolerance, eps * jnp.abs(x)) for dx, x in zip(taken, point, strict=True)
+            ]
+            # Below the rounding of the model, or far below the error bar, a step is none.
+            little = (10 * eps) ** 2 * cost + (_ROUNDING * eps) ** 2 * energy
+            settled = functools.reduce(operator.and_, still)
             # A step cut off at a bound may promise nothing, which is no sign of a minimum.
-            settled = (moved <= tolerance) | ((promised >= 0) & (promised <= (10 * eps) ** 2 * cost))
+            settled |= (promised >= 0) & (promised <= little)
             settled &= jnp.isfinite(cost)
-            point, equations = jax.tree.map(
-                lambda new, old: jnp.where(better, new, old), (trial, trial_equations), (point, equations)
-            )
-            return count + 1, _LMState(point, damping, done | settled, equations)
+            keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+            bending = jax.tree.map(keep, _bending(bending, taken, equations, trial_equations), bending)
+            point, equations = jax.tree.map(keep, (trial, trial_equations), (point, equations))
+            done = state.done | (settled & going_on)
+            return number + 1, _LMState(point, damping, done, state.count + going_on, equations, bending)
 
         return jax.lax.while_loop(
-            lambda carry: (carry[0] < steps) & ~jnp.all(carry[1].done), step, (jnp.asarray(0), state)
+            lambda carry: (carry[0] < steps) & jnp.any(self._goes_on(carry[1])), step, (jnp.asarray(0), state)
         )[1]
 
 
@@ -192,11 +162,93 @@ class _LMState(NamedTuple):
     point: Values  # coordinates
     damping: Float[Array, " voxel"]
     done: Bool[Array, " voxel"]
-    equations: NormalEquations  # at the point
+    count: Int[Array, " voxel"]  # of steps so far
+    equations: Equations  # at the point
+    bending: linalg.LowerTriangle  # what J'J leaves out of the second derivatives, see `_bending`
 
 
-_STEPS_TOGETHER = 8  # the first of them only evaluates the start; most voxels are done by then
-_LEAST_DAMPING, _MOST_DAMPING = 1e-7, 1e7  # relative to the diagonal of J'J; 1e-7 is one ulp of float32
+_ROUNDING = 16  # units of the last place by which models of long trains may be off
+_STEPS_TOGETHER = 4  # before those that go on are gathered; the first of all only evaluates the start
+LEAST_DAMPING, _MOST_DAMPING = 1e-7, 1e7  # relative to the diagonal of J'J; 1e-7 is one ulp of float32
+
+
+def _held(equations: Equations, point: Values, lower: Values, upper: Values) -> list[Bool[Array, " voxel"]]:
+    """Which unknowns a bound keeps from where they are drawn to; left in, they would mislead the others.
+
+    Source: Bertsekas, SIAM J Control Optim 20:221 (1982).
+    """
+    return [
+        ((x <= low) & (g > 0)) | ((x >= high) & (g < 0))
+        for x, g, low, high in zip(point, equations.gradient, lower, upper, strict=True)
+    ]
+
+
+def _uncoupled(matrix: linalg.LowerTriangle, held: Sequence[Bool[Array, " voxel"]]) -> linalg.LowerTriangle:
+    """The matrix with nothing off the diagonal in the rows and columns of what is held."""
+    return tuple(
+        tuple(e if i == j else jnp.where(held[i] | held[j], 0.0, e) for j, e in enumerate(row))
+        for i, row in enumerate(matrix)
+    )
+
+
+def _step(
+    gradient: Values,
+    curvature: linalg.LowerTriangle,
+    bending: linalg.LowerTriangle,
+    damping: Float[Array, " voxel"],
+    least: Float[Array, " voxel"],
+) -> Values:
+    """The damped Newton step, or the Gauss-Newton one where the bending makes the curvature too small to trust."""
+    added = [damping * row[-1] + least for row in curvature]
+    damped_gn = damped(curvature, added)
+    newton = linalg.cholesky(jax.tree.map(jnp.add, damped_gn, bending))
+    gauss_newton = linalg.cholesky(damped_gn)
+    # NaN, where there is no factor, is not larger than anything.
+    sound = [n[-1] > _LEAST_PIVOT * g[-1] for n, g in zip(newton, gauss_newton, strict=True)]
+    sound = functools.reduce(operator.and_, sound)
+    return linalg.solve(jax.tree.map(lambda n, g: jnp.where(sound, n, g), newton, gauss_newton), gradient)
+
+
+_LEAST_PIVOT = 0.1  # of the root of a pivot
+
+
+def _bending(bending: linalg.LowerTriangle, taken: Values, before: Equations, after: Equations) -> linalg.LowerTriangle:
+    """What J'J leaves out of the second derivatives, learnt from how the gradient changed along the step taken.
+
+    Gauss-Newton steps converge by a constant factor, the slower the larger the residuals. With this symmetric rank-one
+    update they gain on the way, at no evaluation more.
+    Source: Dennis, Gay, Welsch, ACM Trans Math Softw 7:348 (1981); Conn, Gould, Toint, Math Program 50:177 (1991).
+    """
+    eps = float(jnp.finfo(before.cost.dtype).eps)
+    size = range(len(taken))
+
+    def times_step(matrix: linalg.LowerTriangle, i: int) -> Float[Array, " voxel"]:
+        return functools.reduce(operator.add, (matrix[max(i, j)][min(i, j)] * taken[j] for j in size))
+
+    left_out = [
+        after.gradient[i] - before.gradient[i] - times_step(after.curvature, i) - times_step(bending, i) for i in size
+    ]
+    along = functools.reduce(operator.add, (v * s for v, s in zip(left_out, taken, strict=True)))
+    lengths = [functools.reduce(operator.add, (c**2 for c in vector)) for vector in (left_out, taken)]
+    # Steps near the rounding, or at right angles to what was left out, teach nothing.
+    telling = (along**2 > 0.01 * lengths[0] * lengths[1]) & (lengths[1] > (64 * eps) ** 2)
+    telling &= jnp.isfinite(along) & jnp.isfinite(before.cost)
+    safe = jnp.where(telling, along, 1.0)
+    return tuple(
+        tuple(bending[i][j] + jnp.where(telling, left_out[i] * left_out[j] / safe, 0.0) for j in range(i + 1))
+        for i in size
+    )
+
+
+def _nothing_known(problem: Problem, n_unknowns: int) -> Equations:
+    """Equations of a point that any other one is better than."""
+    zero, one = jnp.zeros_like(problem.scale), jnp.ones_like(problem.scale)
+    unit = tuple(tuple(one if i == j else zero for j in range(i + 1)) for i in range(n_unknowns))
+    empty = Equations(jnp.full_like(problem.scale, jnp.inf), (zero,) * n_unknowns, unit)
+    if not problem.eliminates:
+        return empty
+    complex_zero = jnp.zeros_like(problem.signal[0])
+    return empty._replace(amplitude=complex_zero, energy=zero, overlaps=(complex_zero,) * n_unknowns)
 
 
 class LogLinear(Solver):
@@ -210,6 +262,7 @@ class LogLinear(Solver):
             one does not reach.
     """
 
+    minimises: ClassVar[bool] = False
     weighted: bool = eqx.field(default=True, static=True)
 
     def solve(self, problem: Problem) -> Solution:
@@ -220,100 +273,20 @@ class LogLinear(Solver):
                 f"with {sorted(problem.known)} known; use LevenbergMarquardt()."
             )
         params = jax.vmap(lambda s: log_linear(s, weighted=self.weighted), in_axes=-1)(problem.signal)
-        values = tuple(getattr(params, name) for name in problem.free)
-        equations = problem.normal_equations(problem.coordinates(values))
-        return Solution(values, jnp.ones(problem.scale.shape, bool), equations)
+        return solved_at(problem, tuple(getattr(params, name) for name in problem.free))
 
 
 class Stay(Solver):
     """Takes the start for the solution: error bars and residual of an answer found by other means, a match say."""
 
     def solve(self, problem: Problem) -> Solution:
-        equations = problem.normal_equations(problem.coordinates(problem.start))
-        return Solution(problem.start, jnp.ones(problem.scale.shape, bool), equations)
+        return solved_at(problem, problem.start)
 
 
-class Adam(Solver):
-    """A fixed number of Adam steps on the parameters themselves, as in the ISMRM 2024 T2* example.
-
-    A voxel counts as converged where a Gauss-Newton step from its end would change no parameter by 10 % or more, so its
-    distance from the least-squares answer may be near that; the error bars are those of the least-squares answer.
-
-    The loss is the mean of the squared residuals of each voxel (the example averages over voxels too, which ties a
-    voxel's steps to the size of the image through Adam's epsilon). A constant learning rate leaves each voxel bouncing
-    around its minimum. Source: Kingma, Ba, ICLR (2015).
-
-    Args:
-        learning_rate: step size, in the units of each parameter (s, and multiples of `scale`).
-        steps: number of steps.
-        scale: the signal is divided by this before the fit [a.u.]; None: by the largest value of each voxel.
-    """
-
-    learning_rate: Float[Array, ""] | float = 1e-3
-    steps: int = eqx.field(default=20000, static=True)
-    scale: Float[Array, ""] | float | None = None
-
-    def solve(self, problem: Problem) -> Solution:
-        import optax  # the default solver does without it
-
-        return _descend(optax.adam(self.learning_rate), self.steps, self.scale, problem)
-
-
-class Optax(Solver):
-    """A fixed number of steps of any optax transformation on the parameters themselves; converged as with `Adam`.
-
-    Transformations that look at all parameters together (a global norm, L-BFGS) tie the voxels of a batch to each
-    other.
-
-    Args:
-        optimizer: an `optax.GradientTransformation`.
-        steps: number of steps.
-        scale: the signal is divided by this before the fit [a.u.]; None: by the largest value of each voxel.
-    """
-
-    optimizer: "optax.GradientTransformation" = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
-    scale: Float[Array, ""] | float | None = None
-
-    def solve(self, problem: Problem) -> Solution:
-        return _descend(self.optimizer, self.steps, self.scale, problem)
-
-
-def _descend(optimizer: "optax.GradientTransformation", steps: int, scale: Any, problem: Problem) -> Solution:
-    """Descends for `steps` steps; converged where the Gauss-Newton step still left is below 10 % of each parameter."""
-    import optax
-
-    optimizer = optax.with_extra_args_support(optimizer)
-    rescale = jnp.ones_like(problem.scale) if scale is None else problem.scale / scale
-    signal = problem.signal * rescale
-    amplitude = problem.model.amplitude
-    known = {name: v * rescale if name == amplitude else v for name, v in problem.known.items()}
-    scaled = eqx.tree_at(lambda p: (p.signal, p.known), problem, (signal, known))
-
-    def rescaled(values: Values, factor) -> Values:
-        return tuple(v * factor if name == amplitude else v for name, v in zip(problem.free, values, strict=True))
-
-    def loss(values: Values) -> Float[Array, ""]:
-        return jnp.sum(jnp.mean((scaled.predict(values) - signal) ** 2, axis=0))
-
-    def step(state, _):
-        values, memory = state
-        value, gradient = jax.value_and_grad(loss)(values)
-        updates, memory = optimizer.update(gradient, memory, values, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(values, updates), memory), None
-
-    start = rescaled(problem.start, rescale)
-    (values, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), None, length=steps)
-    values = rescaled(values, 1 / rescale)  # pyright: ignore[reportArgumentType]
-
-    inside = jnp.ones(problem.scale.shape, bool)
-    for v, low, high in zip(values, problem.lower, problem.upper, strict=True):
-        inside &= (v > low) & (v < high)
-    safe = tuple(jnp.where(inside, v, s) for v, s in zip(values, problem.start, strict=True))
-    equations = problem.normal_equations(problem.coordinates(safe))
-    _, gradient, curvature = equations
-    left = linalg.solve(linalg.cholesky(_damped(curvature, jnp.full_like(problem.scale, _LEAST_DAMPING))), gradient)
-    return Solution(values, inside & (jnp.max(jnp.abs(jnp.stack(left)), axis=0) < 0.1), equations)
+def solved_at(problem: Problem, values: tuple[Inexact[Array, " voxel"], ...]) -> Solution:
+    """These values as a solution."""
+    equations = problem.full_equations(problem.coordinates(values))
+    return Solution(values, jnp.ones(problem.scale.shape, bool), equations.cost, equations.curvature)
 
 
 def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTriangle) -> Float[Array, " voxel"]:
@@ -325,9 +298,6 @@ def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTr
     return total
 
 
-def _damped(curvature: linalg.LowerTriangle, damping: Float[Array, " voxel"]) -> linalg.LowerTriangle:
-    return tuple((*row[:-1], row[-1] * (1 + damping)) for row in curvature)
-
-
-def _dot(a: Float[Array, "n voxel"], b: Float[Array, "n voxel"]) -> Float[Array, " voxel"]:
-    return sum_of_measurements(a * b)
+def damped(curvature: linalg.LowerTriangle, added: Sequence[Float[Array, " voxel"]]) -> linalg.LowerTriangle:
+    """The matrix with a larger diagonal."""
+    return tuple((*row[:-1], row[-1] + more) for row, more in zip(curvature, added, strict=True))

@@ -67,7 +67,7 @@ def match_spin_echo(
         known, free = {"t1": t1}, ("t2", "b1")
     else:
         b1 = jnp.broadcast_to(jnp.asarray(b1, signal.dtype), signal.shape[:1])
-        b1 = jnp.where((b1 >= B1_RANGE[0]) & (b1 <= B1_RANGE[1]), b1, jnp.nan)
+        b1 = within_range(b1)
         found = _match_by_groups(model, signal, typical_t1, b1, progress)
         known, free = {"t1": t1, "b1": b1}, ("t2",)
     before = params = found.params._replace(**known)
@@ -75,6 +75,12 @@ def match_spin_echo(
         before, params = params, _refined(model, params, signal, free)
     moving = _moved_as_far_as_allowed(model, before, params)
     return _with_error_bars(model, signal, params, found.status, moving, known, noise)
+
+
+def within_range(b1: ArrayLike) -> Array:
+    """A given B1, with NaN where it cannot be one."""
+    b1 = jnp.asarray(b1)
+    return jnp.where((b1 >= B1_RANGE[0]) & (b1 <= B1_RANGE[1]), b1, jnp.nan)
 
 
 def _t2_grid(model: FSE) -> np.ndarray:

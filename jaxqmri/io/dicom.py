@@ -7,17 +7,19 @@ image, and where `dicom_pixels` decodes one; everything between works on Frames.
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from . import dicom_header as header
+from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values, requested_axis
 from .dicom_geometry import IRREGULAR, stack_affine
 from .dicom_header import Frame
 from .dicom_pixels import at_top, rescaled, stored_values, upright, use_floating_point
 from .dicom_scan import DicomScan, PathLike, in_brackets, scan_dicom
-from .dicom_stack import Stack, thickness
+from .dicom_stack import ROUNDING, Stack, differences, thickness
 from .errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
-from .series import ImageSeries, check_echo_times
+from .series import ImageSeries, wanted_component
 
 _OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
 _DCM2NIIX = "convert with dcm2niix and give its NIfTI files."
@@ -26,10 +28,11 @@ _NOT_READ_YET = {
     header.MOSAIC: f"mosaics hold all slices of a volume in one image; {_DCM2NIIX}",
     header.MULTIFRAME: f"several frames in one classic MR file are not read; {_DCM2NIIX}",
 }
-# By these a scanner tells repeated images of one slice and echo time apart.
+# By these a scanner tells repeated images of one slice apart.
 _REPEATS = (
     "AcquisitionNumber",
     "TemporalPositionIdentifier",
+    "EchoTime",
     "FlipAngle",
     "InversionTime",
     "RepetitionTime",
@@ -37,6 +40,7 @@ _REPEATS = (
 )
 _NUMBERS = {  # BIDS key -> what turns DICOM's unit into that of BIDS
     "RepetitionTime": 1e-3,
+    "EchoTime": 1e-3,
     "InversionTime": 1e-3,
     "FlipAngle": 1.0,
     "MagneticFieldStrength": 1.0,
@@ -46,62 +50,88 @@ _WORDS = {
     "Manufacturer": "Manufacturer",
     "ManufacturersModelName": "ManufacturerModelName",
     "MRAcquisitionType": "MRAcquisitionType",
+    "ScanningSequence": "ScanningSequence",
 }
 
-Images = dict[tuple[int, float], tuple[Frame, np.ndarray]]  # slice, echo time [s] -> image and its stored values
+Images = dict[tuple[int, float], tuple[Frame, np.ndarray]]  # slice, value of the axis -> image and its stored values
 
 
-def read_dicom(path: PathLike | Iterable[PathLike], *, te: Sequence[float] | np.ndarray | None = None) -> ImageSeries:
-    """Reads the one multi-echo magnitude series among classic DICOM files.
+def read_dicom(
+    path: PathLike | Iterable[PathLike],
+    *,
+    te: Sequence[float] | np.ndarray | None = None,
+    ti: Sequence[float] | np.ndarray | None = None,
+    flip_angles: Sequence[float] | np.ndarray | None = None,
+    axis: str | None = None,
+    component: str | None = None,
+) -> ImageSeries:
+    """Reads the one series of different echo times, inversion times or flip angles among classic DICOM files.
 
     Files are told apart by what their headers say, never by name or folder. Values are rescaled image by image (Rescale
-    Slope and Intercept; Philips' floating-point scale where the files have it), so that echoes are comparable.
+    Slope and Intercept; Philips' floating-point scale where the files have it), so that images are comparable. Series
+    of one value each are joined if they cover the same slices with the same timing.
 
     Args:
         path: a folder (searched recursively), a file, or several of either.
-        te: (echo,) echo times [s] that replace those in the files, in the order of acquisition; see `scan_dicom`.
+        te: (n,) echo times [s] that replace those in the files, in the order of acquisition; see `scan_dicom`.
+        ti: likewise inversion times [s].
+        flip_angles: likewise flip angles [rad].
+        axis: what varies, "te", "ti" or "flip_angle"; None: what is given, or else "te".
+        component: "magnitude", "phase", "real" or "imaginary"; None: magnitude or, where inversion times vary in real
+            images only, real.
 
     Returns:
-        data (x, y, z, echo) float32 with echo times ascending; x along rows, y from the bottom row up, z along the
-        slice normal, as dcm2niix stores them; affine in RAS+ mm.
+        data (x, y, z, n) float32, the axis ascending; x along rows, y from the bottom row up, z along the slice normal,
+        as dcm2niix stores them; affine in RAS+ mm.
 
     Raises:
         NoInputError: nothing there that could be fitted.
         CorruptInputError: files damaged, incomplete, contradictory, or of several series.
-        MetadataError: echo times missing or implausible.
-        UsageError: `te` does not fit the images.
+        MetadataError: what varies is missing or implausible.
+        UsageError: the values given do not fit the images; values for two axes.
 
     Sources:
         DICOM PS3.3 C.7.6.2 (geometry) and C.11.1 (rescale).
     """
-    scan = scan_dicom(path, te)
-    return read_stack(scan, choose_stack(scan))
+    wanted, given = requested_axis(axis, te, ti, flip_angles)
+    scan = scan_dicom(path, given, wanted)
+    return read_stack(scan, choose_stack(scan, component))
 
 
-def choose_stack(scan: DicomScan) -> Stack:
-    """The one stack that can be fitted: magnitude, two or more echoes; measured images before derived ones.
+def choose_stack(scan: DicomScan, component: str | None = None) -> Stack:
+    """The one stack that can be fitted: of one component, two or more values; measured images before derived ones.
+
+    Args:
+        scan: what is there.
+        component: see `read_dicom`.
 
     Raises:
         NoInputError: no MR image of any kind.
-        CorruptInputError: several stacks could be meant; or there are single echoes, phase, mosaics or Enhanced only.
-        MetadataError: the echo times of the stack cannot be used.
-        UsageError: the number of given echo times is not that of the images of a slice.
+        CorruptInputError: several stacks could be meant; or there are single images, phase, mosaics or Enhanced only.
+        MetadataError: the values of the axis cannot be used.
+        UsageError: the number of given values is not that of the images of a slice.
     """
-    magnitude = [s for s in scan.stacks if s.component == "magnitude"]
-    for candidates in ([s for s in magnitude if not s.derived], [s for s in magnitude if s.derived]):
-        usable = [s for s in candidates if s.te_error is None and s.te_given == (scan.te is not None)]
-        multi_echo = [s for s in usable if len(s.te) > 1]
-        if len(multi_echo) > 1:
+    component = wanted_component(scan.axis, component, [s.component for s in scan.stacks for _ in s.values])
+    wanted = [s for s in scan.stacks if s.component == component]
+    for candidates in ([s for s in wanted if not s.derived], [s for s in wanted if s.derived]):
+        usable = [s for s in candidates if s.value_error is None and s.is_given == (scan.given is not None)]
+        several = [s for s in usable if len(s.values) > 1]
+        if len(several) > 1:
             raise CorruptInputError(
-                f"{scan.source}: {len(multi_echo)} multi-echo magnitude stacks, {_listed(multi_echo)}; "
-                f"only one can be fitted: {_OWN_FOLDER}"
+                f"{scan.source}: {len(several)} {_multi(scan.axis)} {component} stacks, {_listed(several)}; "
+                f"only one can be fitted: {_OWN_FOLDER}{_what_differs(several)}"
             )
-        if multi_echo:
-            _check_alone(multi_echo[0], candidates)
-            return multi_echo[0]
-        if scan.te is None:
-            _raise_te_error(candidates)
-    raise _nothing_to_fit(scan, magnitude)
+        if several:
+            check_axis_values(scan.axis, np.array(several[0].values), f"{several[0]}, {scan.axis.where}")
+            _check_alone(several[0], candidates)
+            return several[0]
+        if scan.given is None:
+            _raise_value_error(candidates)
+    raise _nothing_to_fit(scan, wanted, component)
+
+
+def _multi(axis: Axis) -> str:
+    return "multi-echo" if axis is ECHO_TIME else f"multi-{axis.quantity.replace(' ', '-')}"
 
 
 def _check_alone(chosen: Stack, candidates: Sequence[Stack]) -> None:
@@ -111,45 +141,50 @@ def _check_alone(chosen: Stack, candidates: Sequence[Stack]) -> None:
         if chosen.series_uids & other.series_uids:
             raise CorruptInputError(
                 f"images of one series differ in matrix, pixel spacing or orientation: {_listed([chosen, other])}. "
-                f"Echoes must cover the same voxels; {_OWN_FOLDER}"
+                f"{chosen.axis.many.capitalize()} must cover the same voxels; {_OWN_FOLDER}"
             )
     if others:
         _warn(f"{chosen} is used; passed over: {_listed(others)}.")
     if len(chosen.series_uids) > 1:
         _warn(
-            f"{len(chosen.series_uids)} series of one echo each, alike but for their echo time, are joined: {chosen}."
+            f"{len(chosen.series_uids)} series of one {chosen.axis.one} each, alike but for their "
+            f"{chosen.axis.quantity}, are joined: {chosen}."
         )
     if chosen.derived:
         _warn(f"{chosen} is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan.")
 
 
-def _raise_te_error(candidates: Sequence[Stack]) -> None:
+def _raise_value_error(candidates: Sequence[Stack]) -> None:
     for stack in candidates:
-        if stack.te_error:
-            raise stack.te_error
+        if stack.value_error:
+            raise stack.value_error
         uids = {str(frame.dataset.get("SOPInstanceUID")) for frame in stack.frames}
-        if len(uids) > stack.n_slices and len(stack.te) == 1:  # several images a slice, all of one echo time
-            check_echo_times(np.full(stack.images_per_slice[1], stack.te[0]), f"{stack}, EchoTime (0018,0081)")
+        if len(uids) > stack.n_slices and len(stack.values) == 1:  # several images a slice, all of one value
+            same = np.full(stack.images_per_slice[1], stack.values[0])
+            check_axis_values(stack.axis, same, f"{stack}, {stack.axis.where}")
 
 
-def _nothing_to_fit(scan: DicomScan, magnitude: Sequence[Stack]) -> Exception:
-    if scan.te is not None and len(scan.te) > 1 and magnitude:
+def _nothing_to_fit(scan: DicomScan, stacks: Sequence[Stack], component: str) -> Exception:
+    axis = scan.axis
+    if scan.given is not None and len(scan.given) > 1 and stacks:
         return UsageError(
-            f"{len(scan.te)} echo times are given (te, --te-ms), but no magnitude series has as many images of each "
-            f"slice: {_listed(magnitude)} {_per_slice(magnitude)}. Give one echo time per image of a slice."
+            f"{len(scan.given)} {axis.quantities} are given ({axis.name}, {axis.option}), but no {component} series "
+            f"has as many images of each slice: {_listed(stacks)} {_per_slice(stacks)}. Give one {axis.quantity} per "
+            "image of a slice."
         )
-    if magnitude:
+    if stacks:
         return CorruptInputError(
-            f"{scan.source}: only one echo in {_listed(magnitude)}; need >= 2 echoes of the same slices to see a "
-            "decay. Give the folder that holds all echoes."
+            f"{scan.source}: only one {axis.one} in {_listed(stacks)}; need >= 2 {axis.many} of the same slices to see "
+            f"{_SEEN[axis.name]}.{_why_not_joined(stacks)} Give the folder that holds all {axis.many}."
         )
     for reason, message in _NOT_READ_YET.items():
         if reason in scan.skipped:
             return CorruptInputError(f"{scan.source}: {message}")
     if scan.stacks:
+        fitted = "decay is fitted to magnitude images" if axis is ECHO_TIME else f"{component} images are wanted"
         return CorruptInputError(
-            f"{scan.source}: {_listed(scan.stacks)}: not magnitude, and decay is fitted to magnitude images. "
-            "Give the folder of the magnitude series."
+            f"{scan.source}: {_listed(scan.stacks)}: not {component}, and {fitted}. "
+            f"Give the folder of the {component} series."
         )
     if header.UNPLACED in scan.skipped:
         return MetadataError(
@@ -159,6 +194,28 @@ def _nothing_to_fit(scan: DicomScan, magnitude: Sequence[Stack]) -> Exception:
     return NoInputError(
         f"{scan.source}: no MR image that could be fitted{in_brackets(scan.skipped)}; check the folder."
     )
+
+
+_SEEN = {ECHO_TIME.name: "a decay", INVERSION_TIME.name: "a recovery", FLIP_ANGLE.name: "T1"}
+
+
+def _why_not_joined(stacks: Sequence[Stack]) -> str:
+    """What keeps series of one value each apart, or nothing."""
+    values = [stack.values for stack in _of_same_matrix(stacks)]
+    twice = next((v for v in values if values.count(v) > 1), None)
+    if twice:
+        return f" {_at(stacks[0].axis, twice[0])} is there twice."
+    return _what_differs(stacks) or (" They do not cover the same slices." if len(values) > 1 else "")
+
+
+def _what_differs(stacks: Sequence[Stack]) -> str:
+    first, *others = _of_same_matrix(stacks)
+    found = [differences(first.frames[0], other.frames[0], first.axis) for other in others]
+    return f" They differ in {', '.join(found[0])}." if found and found[0] else ""
+
+
+def _of_same_matrix(stacks: Sequence[Stack]) -> list[Stack]:
+    return [stack for stack in stacks if (stack.shape, stack.n_slices) == (stacks[0].shape, stacks[0].n_slices)]
 
 
 def _per_slice(stacks: Sequence[Stack]) -> str:
@@ -176,52 +233,57 @@ def read_stack(scan: DicomScan, stack: Stack) -> ImageSeries:
 
     Raises:
         CorruptInputError: images damaged, missing, contradictory, or not a regular volume.
-        MetadataError: the stack has no usable echo times.
+        MetadataError: the stack has no usable values of what varies.
     """
-    if stack.te_error:
-        raise stack.te_error
+    axis = stack.axis
+    if stack.value_error:
+        raise stack.value_error
     _check_complete(stack, scan.skipped)
     images, n_duplicates = _one_image_each(stack)
     frames = [frame for frame, _ in images.values()]
     affine = _affine(stack, images)
-    data = np.empty((*stack.shape, stack.n_slices, len(stack.te)), np.float32)
+    data = np.empty((*stack.shape, stack.n_slices, len(stack.values)), np.float32)
     saturated = np.zeros(data.shape[:3], bool)
     floating_point = use_floating_point(frames)
-    for (k, te), (frame, stored) in images.items():
-        data[:, :, k, stack.te.index(te)] = upright(rescaled(frame, stored, floating_point=floating_point))
+    for (k, value), (frame, stored) in images.items():
+        data[:, :, k, stack.values.index(value)] = upright(rescaled(frame, stored, floating_point=floating_point))
         saturated[:, :, k] |= upright(at_top(frame, stored))
     negative = int(np.count_nonzero(data < 0))
     if negative and stack.component == "magnitude":
         _warn(f"{negative} of {data.size} magnitude values are negative; they are kept. Is this a real or phase image?")
-    if scan.te is not None and np.any(np.diff(scan.te) < 0):
-        _warn("the given echo times do not ascend; they were sorted together with their images.")
+    if scan.given is not None and np.any(np.diff(scan.given) < 0):
+        _warn(f"the given {axis.quantities} do not ascend; they were sorted together with their images.")
+    acquisition, values = _acquisition(frames, axis), np.array(stack.values)
+    te = np.full(len(values), acquisition.get("EchoTime", np.nan))
     return ImageSeries(
         data=data,
-        te=np.array(stack.te),
+        te=values if axis is ECHO_TIME else te,
         affine=affine,
         component=stack.component,
         description=stack.description,
         source_format="DICOM",
         n_files=len(images),
-        acquisition=_acquisition(frames),
+        acquisition=acquisition,
         skipped=_all_skipped(scan, stack, n_duplicates),
         saturated=saturated,
+        ti=values if axis is INVERSION_TIME else None,
+        flip_angles=values if axis is FLIP_ANGLE else None,
     )
 
 
 def _one_image_each(stack: Stack) -> tuple[Images, int]:
-    """Decodes the images; identical copies are dropped, different images of one slice and echo time refused."""
+    """Decodes the images; identical copies are dropped, different images of one slice and value refused."""
     images: Images = {}
     n_duplicates = 0
     for k, frame in zip(stack.slices.tolist(), stack.frames, strict=True):
         stored = stored_values(frame)
-        first, known = images.setdefault((k, frame.te), (frame, stored))
+        first, known = images.setdefault((k, frame.value), (frame, stored))
         if first is frame:
             continue
         if not np.array_equal(stored, known) or header.rescale(first.dataset) != header.rescale(frame.dataset):
             names = " and ".join(sorted((first.name, frame.name)))
             raise CorruptInputError(
-                f"{names}: different images of slice {k + 1} at TE {1e3 * frame.te:g} ms"
+                f"{names}: different images of slice {k + 1} at {_at(frame.axis, frame.value)}"
                 f"{_difference(first, frame)}; two measurements must not be mixed: {_OWN_FOLDER}"
             )
         n_duplicates += 1
@@ -230,52 +292,70 @@ def _one_image_each(stack: Stack) -> tuple[Images, int]:
     return images, n_duplicates
 
 
+def _at(axis: Axis, value: float) -> str:
+    return f"{axis.symbol} {axis.listed(value)} {axis.unit}"
+
+
 def _difference(a: Frame, b: Frame) -> str:
     tags = [tag for tag in _REPEATS if a.dataset.get(tag) != b.dataset.get(tag)]
     return f" (they differ in {', '.join(tags)})" if tags else ""
 
 
 def _check_complete(stack: Stack, skipped: Mapping[str, Sequence[str]]) -> None:
-    there = {(k, frame.te) for k, frame in zip(stack.slices.tolist(), stack.frames, strict=True)}
-    missing = [(k, te) for te in stack.te for k in range(stack.n_slices) if (k, te) not in there]
+    there = {(k, frame.value) for k, frame in zip(stack.slices.tolist(), stack.frames, strict=True)}
+    missing = [(k, value) for value in stack.values for k in range(stack.n_slices) if (k, value) not in there]
     if missing:
-        named = ", ".join(f"slice {k + 1} at TE {1e3 * te:g} ms" for k, te in missing[:4])
+        named = ", ".join(f"slice {k + 1} at {_at(stack.axis, value)}" for k, value in missing[:4])
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise CorruptInputError(
-            f"{stack}: {len(missing)} of {stack.n_slices * len(stack.te)} images missing: {named}{more}"
-            f"{in_brackets(skipped)}. Every slice needs every echo; copy the series again."
+            f"{stack}: {len(missing)} of {stack.n_slices * len(stack.values)} images missing: {named}{more}"
+            f"{in_brackets(skipped)}. Every slice needs every {stack.axis.one}; copy the series again."
         )
 
 
 def _affine(stack: Stack, images: Images) -> np.ndarray:
-    """Voxel index -> RAS+ [mm], once every echo of a slice is known to lie in one place."""
+    """Voxel index -> RAS+ [mm], once all images of a slice are known to lie in one place."""
     first = stack.frames[0]
-    positions = np.array([images[k, stack.te[0]][0].position for k in range(stack.n_slices)])
-    for (k, te), (frame, _) in images.items():
+    positions = np.array([images[k, stack.values[0]][0].position for k in range(stack.n_slices)])
+    for (k, value), (frame, _) in images.items():
         shift = float(np.linalg.norm(frame.position - positions[k]))  # mm
         if shift > IRREGULAR * min(first.pixel_spacing):
             raise CorruptInputError(
-                f"{frame.name}: slice {k + 1} at TE {1e3 * te:g} ms lies {shift:.3f} mm from where the first echo has "
-                "it (ImagePositionPatient (0020,0032)); echoes must cover the same voxels. Check that it is one series."
+                f"{frame.name}: slice {k + 1} at {_at(stack.axis, value)} lies {shift:.3f} mm from where the first "
+                f"{stack.axis.one} has it (ImagePositionPatient (0020,0032)); {stack.axis.many} must cover the same "
+                "voxels. Check that it is one series."
             )
     return stack_affine(positions, first.orientation, first.pixel_spacing, thickness(first), stack.shape[1])
 
 
-def _acquisition(frames: Sequence[Frame]) -> dict[str, float | str]:
-    """What all images agree on; timing that differs between them confounds the decay and is warned of."""
-    found: dict[str, float | str] = {}
+def _acquisition(frames: Sequence[Frame], axis: Axis) -> dict[str, Any]:
+    """What all images agree on. Timing that differs confounds a decay, which is warned of; T1 it makes meaningless."""
+    found: dict[str, Any] = {}
     for key, factor in _NUMBERS.items():
+        if key == axis.keyword:
+            continue
         numbers = [header.as_float(frame.dataset.get(key)) for frame in frames]
-        values = {number for number in numbers if number is not None}
-        if len(values) == 1:
-            found[key] = float(f"{factor * values.pop():.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
+        values = sorted({number for number in numbers if number is not None})
+        if values and values[-1] - values[0] <= ROUNDING * abs(values[0]):
+            found[key] = float(f"{factor * values[0]:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
+        elif values and axis is not ECHO_TIME and key in ("RepetitionTime", "EchoTime"):
+            raise CorruptInputError(
+                f"{key} differs between images ({', '.join(f'{v:g}' for v in values[:4])}), so that the signal does "
+                f"not depend on the {axis.quantity} alone; {_OWN_FOLDER}"
+            )
         elif values and key != "SliceThickness":
-            _warn(f"{key} differs between images; the signal then does not depend on the echo time alone.")
+            _warn(f"{key} differs between images; the signal then does not depend on the {axis.quantity} alone.")
     for key, keyword in _WORDS.items():
-        words = {str(frame.dataset.get(keyword) or "").strip() for frame in frames} - {""}
+        words = {_text(frame.dataset.get(keyword)) for frame in frames} - {""}
         if len(words) == 1:
             found[key] = words.pop()
     return found
+
+
+def _text(value: Any) -> str:
+    """Several words joined as DICOM has them in one value."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return "\\".join(map(str, value)) if several else str(value or "").strip()
 
 
 def _all_skipped(scan: DicomScan, chosen: Stack, n_duplicates: int) -> dict[str, int]:

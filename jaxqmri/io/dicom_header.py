@@ -1,19 +1,16 @@
-"""What the header of one DICOM file says: what kind of image it is, its echo time and where it lies.
-
-Milliseconds become seconds here and nowhere else in the DICOM reader.
-"""
+"""What the header of one DICOM file says: what kind of image it is, its echo time or the like, and where it lies."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
+from .axis import ECHO_TIME, Axis, check_axis_values
 from .errors import CorruptInputError, MetadataError
-from .series import check_echo_times
 
 DICOMDIR = "DICOMDIR index"
 ENHANCED = "Enhanced MR (not read yet)"
@@ -31,6 +28,8 @@ _USED_LATER = (
     "ManufacturerModelName",
     "MagneticFieldStrength",
     "MRAcquisitionType",
+    "ScanningSequence",
+    "EchoTime",
     "RepetitionTime",
     "InversionTime",
     "FlipAngle",
@@ -71,8 +70,9 @@ class Frame:
         position: (3,) centre of the first pixel, LPS+ [mm].
         orientation: (6,) unit vectors along a row and along a column, LPS+.
         pixel_spacing: distance between rows, between columns [mm].
-        te: echo time [s], or NaN.
-        te_error: why the header has no usable echo time.
+        axis: what is to vary between images: echo time, inversion time or flip angle.
+        value: what this image has of it [s] or [rad], or NaN.
+        value_error: why the header has no usable value.
         echo_number: Echo Number(s) (0018,0086).
         instance_number: Instance Number (0020,0013).
         series_number: Series Number (0020,0011).
@@ -87,8 +87,9 @@ class Frame:
     position: np.ndarray
     orientation: np.ndarray
     pixel_spacing: tuple[float, float]
-    te: float
-    te_error: MetadataError | None
+    axis: Axis
+    value: float
+    value_error: MetadataError | None
     echo_number: int | None
     instance_number: int | None
     series_number: int | None
@@ -117,8 +118,8 @@ def reason_to_skip(dataset: Dataset) -> str | None:
     return None
 
 
-def read_frame(dataset: Dataset, name: str) -> Frame | None:
-    """The header facts of one classic MR image; None if it does not say where it lies.
+def read_frame(dataset: Dataset, name: str, axis: Axis = ECHO_TIME) -> Frame | None:
+    """The header facts of one classic MR image, `axis` varying; None if it does not say where it lies.
 
     Raises:
         CorruptInputError: the file ends before its pixels.
@@ -140,7 +141,7 @@ def read_frame(dataset: Dataset, name: str) -> Frame | None:
     lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
     if np.any(np.abs(lengths - 1) > 0.01):
         return None
-    te, te_error = _echo_time(dataset, name)
+    value, value_error = axis_value(dataset, name, axis)
     kind = image_type(dataset)
     return Frame(
         dataset=dataset,
@@ -152,12 +153,38 @@ def read_frame(dataset: Dataset, name: str) -> Frame | None:
         position=position,
         orientation=(orientation.reshape(2, 3) / lengths[:, None]).ravel(),
         pixel_spacing=(float(spacing[0]), float(spacing[1])),
-        te=te,
-        te_error=te_error,
+        axis=axis,
+        value=value,
+        value_error=value_error,
         echo_number=as_int(dataset.get("EchoNumbers")),
         instance_number=as_int(dataset.get("InstanceNumber")),
         series_number=as_int(dataset.get("SeriesNumber")),
     )
+
+
+def axis_value(dataset: Dataset, name: str, axis: Axis) -> tuple[float, MetadataError | None]:
+    """Echo time, inversion time [s] or flip angle [rad], or NaN and why not; `name` is that of the file."""
+    where = f"{name}, {axis.where}"
+    value = dataset.get(axis.keyword)
+    remedy = f"{axis.use}; {axis.how_to_give}."
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return np.nan, MetadataError(f"{where}: missing or empty; {remedy}")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return np.nan, MetadataError(f"{where}: {len(value)} values where one is wanted; {remedy}")
+    try:
+        in_si = axis.from_shown(float(value))
+        check_axis_values(axis, np.array([in_si]), where)
+    except ValueError as error:
+        if isinstance(error, MetadataError):
+            return np.nan, error
+        return np.nan, MetadataError(f"{where}: {str(value)[:20]!r} is not a number; {remedy}")
+    return in_si, None
+
+
+def along(frame: Frame, axis: Axis) -> Frame:
+    """The same image where something else is to vary."""
+    value, value_error = axis_value(frame.dataset, frame.name, axis)
+    return replace(frame, axis=axis, value=value, value_error=value_error)
 
 
 def sop_class_uid(dataset: Dataset) -> UID:
@@ -204,25 +231,6 @@ def as_float(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if np.isfinite(number) else None
-
-
-def _echo_time(dataset: Dataset, name: str) -> tuple[float, MetadataError | None]:
-    """Echo time [s], or NaN and why not."""
-    where = f"{name}, EchoTime (0018,0081)"
-    value = dataset.get("EchoTime")
-    remedy = "the decay cannot be timed without it; give the echo times with --te-ms (te= in Python)."
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return np.nan, MetadataError(f"{where}: missing or empty; {remedy}")
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return np.nan, MetadataError(f"{where}: {len(value)} values where one is wanted; {remedy}")
-    try:
-        te = float(value) / 1e3
-        check_echo_times(np.array([te]), where)
-    except ValueError as error:
-        if isinstance(error, MetadataError):
-            return np.nan, error
-        return np.nan, MetadataError(f"{where}: {str(value)[:20]!r} is not a number; {remedy}")
-    return te, None
 
 
 def _component(dataset: Dataset, kind: tuple[str, ...]) -> str:

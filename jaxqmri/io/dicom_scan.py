@@ -3,7 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from . import dicom_header as header
+from .axis import ECHO_TIME, Axis, given_values
 from .dicom_header import Frame
 from .dicom_stack import Stack, find_stacks
-from .errors import CorruptInputError, InputWarning, NoInputError, UsageError
-from .series import check_echo_times
+from .errors import CorruptInputError, InputWarning, NoInputError
 
 EMPTY = "empty file"
 NOT_DICOM = "not DICOM"
@@ -47,59 +47,61 @@ class DicomScan:
         source: what was scanned, as the caller wrote it.
         stacks: candidates, by series number.
         skipped: reason -> names of the files passed over for it.
-        te: (echo,) echo times the caller gave [s], or None.
+        axis: what is to vary: echo time, inversion time or flip angle.
+        given: (n,) values of it that the caller gave [s] or [rad], or None.
     """
 
     source: str
     stacks: tuple[Stack, ...]
     skipped: Mapping[str, tuple[str, ...]]
-    te: np.ndarray | None = None
+    axis: Axis = ECHO_TIME
+    given: np.ndarray | None = None
+
+    def along(self, axis: Axis) -> "DicomScan":
+        """The same files where something else is to vary."""
+        if axis is self.axis:
+            return self
+        frames = [header.along(frame, axis) for stack in self.stacks for frame in stack.frames]
+        return replace(self, stacks=find_stacks(frames, None, axis), axis=axis, given=None)
 
 
-def scan_dicom(path: PathLike | Iterable[PathLike], te: Sequence[float] | np.ndarray | None = None) -> DicomScan:
+def scan_dicom(
+    path: PathLike | Iterable[PathLike],
+    given: Sequence[float] | np.ndarray | None = None,
+    axis: Axis = ECHO_TIME,
+) -> DicomScan:
     """Groups the DICOM files of a folder into stacks, without reading pixels.
 
     Args:
         path: a folder (searched recursively, links followed once), a file, or several of either.
-        te: (echo,) echo times that replace those in the files [s]; they go to the images of a slice in order of
-            Echo Number(s) (0018,0086) or, where that does not tell them apart, of Instance Number (0020,0013); to
-            series of one echo each in order of Series Number (0020,0011).
+        given: (n,) values of the axis that replace those in the files [s] or [rad]; they go to the images of a slice in
+            order of Echo Number(s) (0018,0086) if they are echo times or, where that does not tell them apart, of
+            Instance Number (0020,0013); to series of one value each in order of Series Number (0020,0011).
+        axis: what is to vary: echo time, inversion time or flip angle.
 
     Returns:
-        Stacks, files passed over, and the echo times in use.
+        Stacks, files passed over, and the values in use.
 
     Raises:
         NoInputError: a path does not exist, or no DICOM file is there.
         CorruptInputError: a file announces itself as DICOM and cannot be parsed, or ends before its pixels.
-        MetadataError: `te` cannot be echo times.
-        UsageError: `te` names an echo time twice, or the images of a slice cannot be put in order for it.
+        MetadataError: `given` cannot be such values.
+        UsageError: `given` names a value twice, or the images of a slice cannot be put in order for it.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
-    given = _check_given(te)
-    frames, skipped = _read_frames(_find_files(paths))
+    given = given_values(axis, given)
+    frames, skipped = _read_frames(_find_files(paths), axis)
     if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE}:
         raise NoInputError(f"no DICOM or NIfTI images found in {source}{in_brackets(skipped)}; check the path.")
     _warn_of(skipped)
-    return DicomScan(source, find_stacks(frames, given), skipped, given)
+    return DicomScan(source, find_stacks(frames, given, axis), skipped, axis, given)
 
 
 def in_brackets(skipped: Mapping[str, Sequence[str]]) -> str:
     """' (passed over: 3 not DICOM, 1 empty file)', or nothing."""
     counts = ", ".join(f"{len(names)} {reason}" for reason, names in sorted(skipped.items()))
     return f" (passed over: {counts})" if counts else ""
-
-
-def _check_given(te: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
-    if te is None:
-        return None
-    given = np.asarray(te, np.float64)
-    if given.ndim != 1 or not given.size:
-        raise UsageError(f"te must be a list of echo times in seconds, got shape {given.shape}.")
-    check_echo_times(given, "the given echo times (te, --te-ms)")
-    if len(np.unique(given)) < len(given):
-        raise UsageError("the given echo times (te, --te-ms) name one echo time twice; give one per echo.")
-    return given
 
 
 def _find_files(paths: Iterable[Path]) -> list[Path]:
@@ -125,12 +127,12 @@ def _find_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def _read_frames(paths: Iterable[Path]) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
+def _read_frames(paths: Iterable[Path], axis: Axis) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
     frames: list[Frame] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         parsed = _parse(path)
-        frame, reason = (None, parsed) if isinstance(parsed, str) else _examine(path, parsed)
+        frame, reason = (None, parsed) if isinstance(parsed, str) else _examine(path, parsed, axis)
         if frame is None:
             skipped[str(reason)].append(path.name)
         else:
@@ -138,13 +140,13 @@ def _read_frames(paths: Iterable[Path]) -> tuple[list[Frame], dict[str, tuple[st
     return frames, {reason: tuple(sorted(names)) for reason, names in skipped.items()}
 
 
-def _examine(path: Path, dataset: Dataset) -> tuple[Frame | None, str | None]:
+def _examine(path: Path, dataset: Dataset, axis: Axis) -> tuple[Frame | None, str | None]:
     """The image a file holds, or why it is passed over."""
     try:
         if not header.sop_class_uid(dataset).is_valid:
             raise ValueError("no valid SOPClassUID (0008,0016)")
         reason = header.reason_to_skip(dataset)
-        return (None, reason) if reason else (header.read_frame(dataset, path.name), header.UNPLACED)
+        return (None, reason) if reason else (header.read_frame(dataset, path.name, axis), header.UNPLACED)
     except CorruptInputError:
         raise
     except Exception as error:  # a damaged value is found when it is converted, in as many ways as there are types

@@ -1,4 +1,4 @@
-"""Images that belong together: grouped by series, component and geometry, with their slices and echo times."""
+"""Images that belong together: grouped by series, component and geometry, with their slices and what varies."""
 
 import re
 from collections import defaultdict
@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import dicom_header as header
+from .axis import ECHO_TIME, Axis
 from .dicom_geometry import SAME_SLICE, slice_distance, slice_index
 from .dicom_header import Frame
 from .errors import MetadataError, UsageError
+from .series import COMPONENTS
 
-_COMPONENTS = ("magnitude", "phase", "real", "imaginary")
+ROUNDING = 1e-3  # of a time or an angle; scanners print the same one with more or fewer digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +24,10 @@ class Stack:
     Attributes:
         frames: its images, in an order that does not depend on file names.
         slices: (image,) int, the slice each image belongs to, counted along the normal.
-        te: its different echo times, ascending [s].
-        te_error: why its echo times cannot be used, or None.
-        te_given: the echo times come from the caller.
+        axis: what is to vary: echo time, inversion time or flip angle.
+        values: its different values, ascending [s] or [rad].
+        value_error: why its values cannot be used, or None.
+        is_given: the values come from the caller.
         series_number: Series Number (0020,0011) of its first image.
         description: Series Description (0008,103E).
         component: "magnitude", "phase", "real" or "imaginary".
@@ -37,9 +40,10 @@ class Stack:
 
     frames: tuple[Frame, ...]
     slices: np.ndarray
-    te: tuple[float, ...]
-    te_error: MetadataError | None
-    te_given: bool
+    axis: Axis
+    values: tuple[float, ...]
+    value_error: MetadataError | None
+    is_given: bool
     series_number: int | None
     description: str
     component: str
@@ -51,7 +55,7 @@ class Stack:
 
     @property
     def series_uids(self) -> frozenset[str]:
-        """Series Instance UIDs (0020,000E): several where series of one echo each were joined."""
+        """Series Instance UIDs (0020,000E): several where series of one value each were joined."""
         return frozenset(frame.series_uid for frame in self.frames)
 
     @property
@@ -64,6 +68,18 @@ class Stack:
         return f"{text}, Philips scale slope {_span(given)}" if len(given) == len(self.frames) else text
 
     @property
+    def sequence(self) -> tuple[str, ...]:
+        """Scanning Sequence (0018,0020): SE, GR, IR, EP."""
+        value = self.frames[0].dataset.get("ScanningSequence") or ()
+        return tuple(str(word).strip().upper() for word in ([value] if isinstance(value, str) else value))
+
+    @property
+    def repetition_times(self) -> tuple[float, ...]:
+        """Different repetition times, ascending [s]."""
+        found = {header.as_float(frame.dataset.get("RepetitionTime")) for frame in self.frames} - {None}
+        return tuple(sorted(tr / 1e3 for tr in found if tr))
+
+    @property
     def images_per_slice(self) -> tuple[int, int]:
         """Fewest and most images of any slice."""
         counts = np.bincount(self.slices)
@@ -72,26 +88,25 @@ class Stack:
     def __str__(self) -> str:
         number = "?" if self.series_number is None else self.series_number
         columns, rows = self.shape
-        echoes = "1 echo" if len(self.te) == 1 else f"{len(self.te)} echoes"
-        if self.te_error:
-            echoes = "no usable echo times"
-        return f"series {number} '{self.description}' ({self.component}, {echoes}, {columns}x{rows}x{self.n_slices})"
+        values = f"1 {self.axis.one}" if len(self.values) == 1 else f"{len(self.values)} {self.axis.many}"
+        if self.value_error:
+            values = f"no usable {self.axis.quantities}"
+        return f"series {number} '{self.description}' ({self.component}, {values}, {columns}x{rows}x{self.n_slices})"
 
 
-def find_stacks(frames: Iterable[Frame], te: np.ndarray | None = None) -> tuple[Stack, ...]:
+def find_stacks(frames: Iterable[Frame], given: np.ndarray | None = None, axis: Axis = ECHO_TIME) -> tuple[Stack, ...]:
     """Groups images into stacks, by series number.
 
     Args:
-        frames: images in any order.
-        te: (echo,) echo times that replace those in the headers [s], or None.
+        frames: images in any order, all with this axis.
+        given: (n,) values that replace those in the headers [s] or [rad], or None.
+        axis: what is to vary.
 
     Raises:
-        UsageError: the images of a slice cannot be put in order for `te`.
+        UsageError: the images of a slice cannot be put in order for `given`.
     """
-    stacks = [_stack(group, te) for group in _join_single_echoes(_group(frames), te)]
-    return tuple(
-        sorted(stacks, key=lambda s: (s.series_number or 0, _COMPONENTS.index(s.component), _tie(s.frames[0])))
-    )
+    stacks = [_stack(group, given, axis) for group in _join_single_values(_group(frames), given, axis)]
+    return tuple(sorted(stacks, key=lambda s: (s.series_number or 0, COMPONENTS.index(s.component), _tie(s.frames[0]))))
 
 
 def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
@@ -126,34 +141,34 @@ def _tie(frame: Frame) -> tuple:
         frame.instance_number or 0,
         uid,
         *frame.position,
-        frame.te_error is None,
+        frame.value_error is None,
         frame.name,
     )
 
 
-def _join_single_echoes(groups: list[list[Frame]], te: np.ndarray | None) -> list[list[Frame]]:
-    """Joins series that are one echo each of the same slices: some scanners export every echo as a series."""
+def _join_single_values(groups: list[list[Frame]], given: np.ndarray | None, axis: Axis) -> list[list[Frame]]:
+    """Joins series that are one value each of the same slices: many scanners make every echo, or TI, a series."""
     families: list[list[list[Frame]]] = []
     for group in groups:
         for family in families:
-            if _same_but_for_te(family[0], group):
+            if _same_slices(family[0], group) and not differences(family[0][0], group[0], axis):
                 family.append(group)
                 break
         else:
             families.append([group])
     joined: list[list[Frame]] = []
     for family in families:
-        echo_times = {frame.te for group in family for frame in group}
-        complete = len(echo_times) == len(family) and not any(f.te_error for group in family for f in group)
-        if len(family) > 1 and (complete if te is None else len(family) == len(te)):
+        values = {frame.value for group in family for frame in group}
+        complete = len(values) == len(family) and not any(f.value_error for group in family for f in group)
+        if len(family) > 1 and (complete if given is None else len(family) == len(given)):
             joined.append([frame for group in family for frame in group])
         else:
             joined.extend(family)
     return joined
 
 
-def _same_but_for_te(a: list[Frame], b: list[Frame]) -> bool:
-    """Whether two groups differ in series and echo time only, with one image per slice each."""
+def _same_slices(a: list[Frame], b: list[Frame]) -> bool:
+    """Whether two groups are different series of one image each of the same slices."""
     first, second = a[0], b[0]
     if (
         first.series_uid == second.series_uid
@@ -161,7 +176,6 @@ def _same_but_for_te(a: list[Frame], b: list[Frame]) -> bool:
         or len(a) != len(b)
         or not np.allclose(first.pixel_spacing, second.pixel_spacing, rtol=1e-4)
         or not _parallel(first, second)
-        or _contrast(first) != _contrast(second)
     ):
         return False
     places = [_places(group) for group in (a, b)]
@@ -175,32 +189,49 @@ def _places(frames: Sequence[Frame]) -> np.ndarray:
     return positions[np.argsort(slice_index(positions, frames[0].orientation), kind="stable")]
 
 
-def _contrast(frame: Frame) -> tuple:
-    """What two series of one measurement share: timing, flip angle, and the description but for its numbers."""
-    physics = [header.as_float(frame.dataset.get(tag)) for tag in ("RepetitionTime", "FlipAngle", "InversionTime")]
-    return (*physics, re.sub(r"[\d.,]+", "#", _description(frame)).lower())
+_TIMING = ("RepetitionTime", "EchoTime", "InversionTime", "FlipAngle")
+
+
+def differences(a: Frame, b: Frame, axis: Axis) -> list[str]:
+    """In what two images that may belong to one measurement differ beside `axis`, e.g. "RepetitionTime 5.4 and 9"."""
+    found = []
+    for keyword in _TIMING:
+        pair = [header.as_float(frame.dataset.get(keyword)) for frame in (a, b)]
+        if keyword != axis.keyword and not _alike(*pair):
+            first, second = ("none" if value is None else f"{value:g}" for value in pair)
+            found.append(f"{keyword} {first} and {second}")
+    # Echoes are told from other scans by their name as well, but for its numbers; TI or flip angles are often set, and
+    # series named, by hand.
+    if axis is ECHO_TIME and len({re.sub(r"[\d.,]+", "#", _description(frame)).lower() for frame in (a, b)}) > 1:
+        found.append("SeriesDescription")
+    return found
+
+
+def _alike(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and abs(a - b) <= ROUNDING * abs(a))
 
 
 def _description(frame: Frame) -> str:
     return " ".join(str(frame.dataset.get("SeriesDescription") or "").split())  # one line, whatever the file holds
 
 
-def _stack(frames: list[Frame], te: np.ndarray | None) -> Stack:
+def _stack(frames: list[Frame], given: np.ndarray | None, axis: Axis) -> Stack:
     first = frames[0]
     positions = np.array([frame.position for frame in frames])
     slices = slice_index(positions, first.orientation)
     counts = np.bincount(slices)
-    te_given = te is not None and bool(np.all(counts == len(te)))
-    if te is not None and te_given:
-        frames = _with_echo_times(frames, slices, te)
+    is_given = given is not None and bool(np.all(counts == len(given)))
+    if given is not None and is_given:
+        frames = _with_values(frames, slices, given, axis)
     dy, dx = first.pixel_spacing
     rows, columns = first.shape
     return Stack(
         frames=tuple(frames),
         slices=slices,
-        te=tuple(sorted({frame.te for frame in frames if frame.te_error is None})),
-        te_error=next((frame.te_error for frame in frames if frame.te_error), None),
-        te_given=te_given,
+        axis=axis,
+        values=tuple(sorted({frame.value for frame in frames if frame.value_error is None})),
+        value_error=next((frame.value_error for frame in frames if frame.value_error), None),
+        is_given=is_given,
         series_number=first.series_number,
         description=_description(first),
         component=first.component,
@@ -221,20 +252,24 @@ def thickness(frame: Frame) -> float:
     return 1.0
 
 
-def _with_echo_times(frames: list[Frame], slices: np.ndarray, te: np.ndarray) -> list[Frame]:
-    """Gives each image of a slice its echo time, in the order the scanner numbered them."""
-    keys = ["series_number"] if len({frame.series_uid for frame in frames}) > 1 else ["echo_number", "instance_number"]
+def _with_values(frames: list[Frame], slices: np.ndarray, given: np.ndarray, axis: Axis) -> list[Frame]:
+    """Gives each image of a slice its value, in the order the scanner numbered them."""
+    keys = ["echo_number", "instance_number"] if axis is ECHO_TIME else ["instance_number"]
+    if len({frame.series_uid for frame in frames}) > 1:
+        keys = ["series_number"]
     for key in keys:
         numbers = [getattr(frame, key) for frame in frames]
         if None in numbers or len(set(zip(slices.tolist(), numbers, strict=True))) < len(frames):
             continue
         order = np.lexsort((numbers, slices))
         rank = np.empty(len(frames), int)
-        rank[order] = np.arange(len(frames)) % len(te)  # every slice holds len(te) images
-        return [replace(f, te=float(te[r]), te_error=None) for f, r in zip(frames, rank, strict=True)]
+        rank[order] = np.arange(len(frames)) % len(given)  # every slice holds len(given) images
+        return [replace(f, value=float(given[r]), value_error=None) for f, r in zip(frames, rank, strict=True)]
+    numbers_tried = "EchoNumbers (0018,0086) nor " if axis is ECHO_TIME else ""
     raise UsageError(
-        "the given echo times cannot be matched to the images: neither EchoNumbers (0018,0086) nor InstanceNumber "
-        "(0020,0013) tells the images of a slice apart. Put exactly one image per slice and echo in the folder."
+        f"the given {axis.quantities} cannot be matched to the images: "
+        f"{'neither ' if numbers_tried else 'no '}{numbers_tried}InstanceNumber (0020,0013) tells the images of a "
+        f"slice apart. Put exactly one image per slice and {axis.one} in the folder."
     )
 
 

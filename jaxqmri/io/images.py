@@ -1,41 +1,101 @@
 """DICOM or NIfTI: reads whichever of the two is there; and maps that go with the images."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import dicom, nifti
+from . import dicom, dicom_stack, nifti, nifti_scan
+from .axis import ECHO_TIME, Axis, axis_named
 from .dicom_scan import DicomScan, scan_dicom
-from .errors import CorruptInputError, MetadataError, NoInputError
-from .nifti_file import NIFTI_NAME, SAME_GRID, read_image, read_voxels, same_grid
+from .errors import CorruptInputError, MetadataError, NoInputError, UsageError
+from .nifti_file import NIFTI_NAME, check_grid, read_image, read_voxels
 from .nifti_scan import NiftiScan, scan_nifti
 from .series import ImageSeries
 from .sidecar import read_sidecar
 
+Scan = DicomScan | NiftiScan
+Stack = dicom_stack.Stack | nifti_scan.Stack
 
-def read_images(paths: Sequence[Path], te: Sequence[float] | None = None) -> ImageSeries:
-    """Reads the one multi-echo magnitude series among these files; see `read_dicom` and `read_nifti`.
+
+def read_images(
+    paths: Sequence[Path],
+    axes: Sequence[str] = ("te",),
+    given: Sequence[float] | None = None,
+    component: str | None = None,
+) -> ImageSeries:
+    """Reads the one series among these files in which one thing varies; see `read_dicom` and `read_nifti`.
 
     Args:
         paths: one folder, or files of one format.
-        te: (echo,) echo times [s] that replace those in the files.
+        axes: what varies: "te", "ti" or "flip_angle"; of several, the one that the files vary.
+        given: (n,) values of it [s] or [rad] that replace those in the files; `axes` has one entry then.
+        component: "magnitude", "real", ...; None: see `read_dicom`.
 
     Raises:
         NoInputError: a path does not exist or cannot be read.
         CorruptInputError: DICOM and NIfTI side by side.
+        UsageError: the files vary several of `axes`.
     """
-    if _are_nifti(paths):
-        return nifti.read_nifti(_one_or_all(paths), te)
-    return dicom.read_dicom(_one_or_all(paths), te=te)
+    scan = scan_images(paths, given, axis_named(axes[0]))
+    scan, stack = choose_stack(scan, component) if len(axes) == 1 else choose_axis(scan, axes, component)
+    reader: Any = dicom if isinstance(scan, DicomScan) else nifti
+    return reader.read_stack(scan, stack)
 
 
-def scan_images(paths: Sequence[Path], te: Sequence[float] | None = None) -> DicomScan | NiftiScan:
+def scan_images(paths: Sequence[Path], given: Sequence[float] | None = None, axis: Axis = ECHO_TIME) -> Scan:
     """Lists what is there without reading images; see `scan_dicom` and `scan_nifti`. Raises as `read_images`."""
-    if _are_nifti(paths):
-        return scan_nifti(_one_or_all(paths), te)
-    return scan_dicom(_one_or_all(paths), te)
+    scan = scan_nifti if _are_nifti(paths) else scan_dicom
+    return scan(_one_or_all(paths), given, axis)
+
+
+def choose_stack(scan: Scan, component: str | None = None) -> tuple[Scan, Stack]:
+    """The scan with the one stack of it that can be fitted; see `dicom.choose_stack` and `nifti_scan.choose_stack`."""
+    chooser: Any = dicom if isinstance(scan, DicomScan) else nifti_scan
+    return scan, chooser.choose_stack(scan, component)
+
+
+def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -> tuple[Scan, Stack]:
+    """The same along the one of several axes that the images vary.
+
+    Raises:
+        UsageError: series of both are there.
+        CorruptInputError, MetadataError: there is none; says why for each axis.
+    """
+    found: list[tuple[Scan, Stack, Sequence[warnings.WarningMessage]]] = []
+    refused: dict[str, ValueError] = {}
+    for axis in map(axis_named, axes):
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            try:
+                found.append((*choose_stack(scan.along(axis), component), remarks))
+            except ValueError as error:
+                refused[axis.quantity] = error
+    if len(found) > 1:
+        both = " and ".join(str(stack) for _, stack, _ in found)
+        raise UsageError(f"{scan.source}: {both} could both be meant; say which with --method ir or vfa.")
+    if found:
+        for remark in found[0][2]:
+            warnings.warn(remark.message, stacklevel=2)
+        return found[0][:2]
+    raise _none_varies(scan, axes, refused)
+
+
+def _none_varies(scan: Scan, axes: Sequence[str], refused: dict[str, ValueError]) -> ValueError:
+    """Why nothing can be read along any axis: the reason along the one that does vary, or all reasons."""
+    varying = [axis for axis in map(axis_named, axes) if _varies(scan, axis)]
+    if len(varying) == 1 or len({str(error) for error in refused.values()}) == 1:
+        return refused[varying[0].quantity] if varying else next(iter(refused.values()))
+    kind = next((type(e) for e in refused.values() if isinstance(e, MetadataError)), CorruptInputError)
+    reasons = " ".join(f"By {quantity}: {error}" for quantity, error in refused.items())
+    return kind(f"{scan.source}: images of no single series that differ in {' or '.join(refused)}. {reasons}")
+
+
+def _varies(scan: Scan, axis: Axis) -> bool:
+    return len({value for stack in scan.along(axis).stacks for value in stack.values}) > 1
 
 
 def check_paths(paths: Sequence[Path]) -> None:
@@ -63,16 +123,7 @@ def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
     if not path.is_file():
         raise NoInputError(f"{path}: no such B1 map file.")
     image = read_image(path)
-    name, shape = path.name, series.data.shape[:3]
-    if image.shape != shape:
-        raise CorruptInputError(
-            f"{name}: the B1 map has shape {image.shape}, the images {shape}; resample it onto the images."
-        )
-    if not same_grid(series.affine, image.affine):
-        raise CorruptInputError(
-            f"{name}: the B1 map has the shape of the images but lies elsewhere (its affine differs by more than "
-            f"{SAME_GRID:g} of a voxel); resample it onto the images."
-        )
+    check_grid(image, "B1 map", series.affine, series.data.shape[:3], "resample it onto")
     return read_voxels(image)[0][..., 0]
 
 

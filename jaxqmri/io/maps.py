@@ -35,6 +35,7 @@ MAP_KINDS = {
     "R1map": MapKind("1/s", "longitudinal relaxation rate R1 = 1 / T1"),
     "S0map": MapKind("arbitrary", "signal at echo time zero"),
     "M0map": MapKind("arbitrary", "equilibrium magnetisation times receiver gain"),
+    "InversionEfficiency": MapKind("1", "efficiency of the inversion: -Mz after / Mz before it, 1 where it is perfect"),
     "TB1map": MapKind("relative", "transmit field: true flip angle / nominal flip angle"),
     "residual": MapKind("1", "relative error of the fit, sum |q - x| / sum |x| over the measurements x, model q"),
     "status": MapKind("1", "how the fit of the voxel ended, as a code"),
@@ -108,7 +109,7 @@ def write_maps(
     Args:
         folder: created where there is none.
         maps: (x, y, z) arrays by name; a `Maps` tells the sidecars how they were estimated.
-        series: the images they were made of: grid, echo times, acquisition.
+        series: the images they were made of: grid, what varied, acquisition.
         overwrite: whether existing files of these names may be replaced.
 
     Returns:
@@ -171,10 +172,12 @@ def _codes(values: np.ndarray) -> np.ndarray:
 
 def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dict[str, Any]:
     kind = map_kind(name)
+    axis = series.axis
     facts = {
         "Description": kind.description,
         "Units": kind.units,
-        "EchoTime": [float(f"{t:.12g}") for t in series.te],  # 4.611 ms is 0.004611 s, not 0.0046110000000000005
+        # 4.611 ms is 0.004611 s, not 0.0046110000000000005
+        axis.keyword: [float(f"{axis.bids_per_si * value:.12g}") for value in series.axis_values],
     }
     estimated = {key: value for key, value in metadata.items() if key not in facts and key != "Levels"}
     levels = {"Levels": metadata["Levels"]} if name == "status" and "Levels" in metadata else {}

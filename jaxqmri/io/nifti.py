@@ -6,53 +6,83 @@ from pathlib import Path
 
 import numpy as np
 
+from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, requested_axis
 from .errors import CorruptInputError, InputWarning, NoInputError
-from .nifti_file import SAME_GRID, read_image, read_voxels, same_grid
+from .nifti_file import check_grid, read_image, read_voxels
 from .nifti_scan import NiftiScan, Stack, choose_stack, scan_nifti
 from .series import ImageSeries
 from .sidecar import physics
 
 
-def read_nifti(paths: str | Path | Sequence[str | Path], te: Sequence[float] | np.ndarray | None = None) -> ImageSeries:
-    """Reads a multi-echo magnitude series, ordered by echo time and never by file name.
+def read_nifti(
+    paths: str | Path | Sequence[str | Path],
+    te: Sequence[float] | np.ndarray | None = None,
+    *,
+    ti: Sequence[float] | np.ndarray | None = None,
+    flip_angles: Sequence[float] | np.ndarray | None = None,
+    axis: str | None = None,
+    component: str | None = None,
+) -> ImageSeries:
+    """Reads the one series of different echo times, inversion times or flip angles, ordered by them, never by name.
 
-    Phase, real and imaginary images (by name or ImageType) are set aside.
+    Which images are magnitude, phase, real or imaginary is known from their names or ImageType.
 
     Args:
         paths: a folder (its subfolders are not searched), one file or a list of files.
         te: echo times [s] in place of those of the sidecars: one per volume of a 4-D file, or one per file in the
             order of the list. In a folder, files are put in order by EchoTime, EchoNumber, or `_e1` or `echo-1` in
             their names.
+        ti: likewise inversion times [s]; InversionTime, or `inv-1` in the names.
+        flip_angles: likewise flip angles [rad]; FlipAngle, or `flip-1` in the names.
+        axis: what varies, "te", "ti" or "flip_angle"; None: what is given, or else "te".
+        component: "magnitude", "phase", "real" or "imaginary"; None: magnitude or, where inversion times vary in real
+            images only, real.
 
     Returns:
         The series, float32, rescaled, in the machine's byte order.
 
     Raises:
         NoInputError: nothing there.
-        UsageError: `te` does not fit the files.
-        CorruptInputError: a file cannot be read, the files do not fit together, fewer than 2 echoes.
-        MetadataError: echo times missing or implausible.
+        UsageError: the values given do not fit the files; values for two axes.
+        CorruptInputError: a file cannot be read, the files do not fit together, fewer than 2 images.
+        MetadataError: what varies is missing or implausible.
     """
-    scan = scan_nifti(paths, te)
-    stack = choose_stack(scan)
+    wanted, given = requested_axis(axis, te, ti, flip_angles)
+    scan = scan_nifti(paths, given, wanted)
+    return read_stack(scan, choose_stack(scan, component))
+
+
+def read_stack(scan: NiftiScan, stack: Stack) -> ImageSeries:
+    """Reads the images of a stack; what else the scan found is counted as skipped.
+
+    Raises:
+        CorruptInputError: a file is cut short or damaged.
+    """
     voxels = [read_voxels(image) for image in stack.images]
     volumes = [volume for values, _ in voxels for volume in np.moveaxis(values, -1, 0)]
     data = np.stack([volumes[index] for index in stack.order], axis=-1)
     negative = float(np.mean(data < 0))
-    if negative > 0:
+    if negative > 0 and stack.component == "magnitude":
         message = f"{negative:.2%} of the values are below 0, as in no magnitude image; they are kept as they are."
         warnings.warn(message, InputWarning, stacklevel=2)
     saturated = np.any([flags for _, flags in voxels], axis=0)
+    acquisition = physics((image.sidecar for image in stack.images), scan.axis)
+    values = np.array(stack.values, dtype=np.float64)
+    echo_time = acquisition.get("EchoTime")
+    te = np.full(len(values), echo_time if isinstance(echo_time, int | float) else np.nan)
     return ImageSeries(
         data=data,
-        te=np.array(stack.te, dtype=np.float64),
+        te=values if scan.axis is ECHO_TIME else te,
         affine=stack.images[0].affine,
+        component=stack.component,
         description=stack.description,
         source_format="NIfTI",
         n_files=len(stack.images),
-        acquisition=physics(image.sidecar for image in stack.images),
+        acquisition=acquisition,
         skipped=_skipped(scan, stack),
         saturated=saturated if saturated.any() else None,
+        ti=values if scan.axis is INVERSION_TIME else None,
+        flip_angles=values if scan.axis is FLIP_ANGLE else None,
     )
 
 
@@ -74,18 +104,11 @@ def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:
     if not path.is_file():
         raise NoInputError(f"{path}: no such mask file.")
     image = read_image(path)
-    name, shape = path.name, series.data.shape[:3]
-    if image.shape != shape:
-        raise CorruptInputError(f"{name}: the mask has shape {image.shape}, the images {shape}; draw it on the images.")
-    if not same_grid(series.affine, image.affine):
-        raise CorruptInputError(
-            f"{name}: the mask has the shape of the images but lies elsewhere (its affine differs by more than "
-            f"{SAME_GRID:g} of a voxel); resample it onto the images."
-        )
+    check_grid(image, "mask", series.affine, series.data.shape[:3], "draw it on")
     values = read_voxels(image)[0][..., 0]
     mask = values > 0
     if not mask.any():
-        raise CorruptInputError(f"{name}: the mask is empty, so no voxel would be mapped; mark voxels with 1.")
+        raise CorruptInputError(f"{path.name}: the mask is empty, so no voxel would be mapped; mark voxels with 1.")
     if not np.all((values == 0) | (values == values[mask][0])):
         warnings.warn("the mask is not binary; voxels above 0 are used.", InputWarning, stacklevel=2)
     return mask
@@ -95,6 +118,6 @@ def _skipped(scan: NiftiScan, chosen: Stack) -> dict[str, int]:
     counts = {reason: len(names) for reason, names in scan.skipped.items()}
     used = {image.path for image in chosen.images}
     for image in (image for stack in scan.stacks for image in stack.images if image.path not in used):
-        reason = "other series" if image.component == "magnitude" else f"{image.component} image"
+        reason = "other series" if image.component == chosen.component else f"{image.component} image"
         counts[reason] = counts.get(reason, 0) + 1
     return counts

@@ -4,7 +4,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
-from .errors import CorruptInputError
-from .sidecar import component, read_sidecar, sidecar_echo_times
+from .axis import Axis
+from .errors import CorruptInputError, MetadataError
+from .sidecar import component, read_sidecar, sidecar_values
 
 NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
 NIFTI2_SIZES = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # sizeof_hdr = 540 in either byte order
@@ -41,7 +42,8 @@ class NiftiImage:
         path: the file.
         shape: (x, y, z) or (x, y, z, volume).
         affine: (4, 4) float64, voxel index -> RAS+ [mm].
-        te: EchoTime of the sidecar [s]: one, one per volume, or () where unknown.
+        values: what varies, by its sidecar [s] or [rad]: one, one per volume, or () where unknown.
+        value_error: why the sidecar has no usable values, or None.
         component: "magnitude", "phase", "real", "imaginary" or "derived map".
         slope: signal per stored value.
         intercept: signal where the stored value is 0.
@@ -52,7 +54,8 @@ class NiftiImage:
     path: Path
     shape: tuple[int, ...]
     affine: np.ndarray
-    te: tuple[float, ...]
+    values: tuple[float, ...]
+    value_error: MetadataError | None
     component: str
     slope: float
     intercept: float
@@ -68,18 +71,19 @@ class NiftiImage:
         return (self.slope, self.intercept) != (1.0, 0.0)
 
 
-def read_image(path: Path) -> NiftiImage:
+def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
     """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not.
 
     Args:
         path: the file; gzip is recognised by content, not by name.
+        axis: what is to vary between images; None: nothing, it is a map.
 
     Returns:
         What they say.
 
     Raises:
         CorruptInputError: no NIfTI header, complex or colour values, not 2 to 4 axes, no usable affine.
-        MetadataError: the sidecar is no JSON object or holds implausible echo times.
+        MetadataError: the sidecar is no JSON object.
     """
     try:
         header = _header(_read_bytes(path, 540))
@@ -99,17 +103,60 @@ def read_image(path: Path) -> NiftiImage:
             "the images again."
         )
     content = read_sidecar(path)
+    values, value_error = _values(content, path, axis)
     return NiftiImage(
         path=path,
         shape=_image_shape(shape, path),
         affine=affine,
-        te=sidecar_echo_times(content, path),
+        values=values,
+        value_error=value_error,
         component=component(path, content),
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         sidecar=content,
         remark=remark,
     )
+
+
+def along(image: NiftiImage, axis: Axis) -> NiftiImage:
+    """The same image where something else is to vary."""
+    values, value_error = _values(image.sidecar, image.path, axis)
+    return replace(image, values=values, value_error=value_error)
+
+
+def _values(
+    content: Mapping[str, Any], path: Path, axis: Axis | None
+) -> tuple[tuple[float, ...], MetadataError | None]:
+    if axis is None:
+        return (), None
+    try:
+        return sidecar_values(content, path, axis), None
+    except MetadataError as error:
+        return (), error
+
+
+def check_grid(image: NiftiImage, what: str, affine: np.ndarray, shape: tuple[int, ...], mend: str) -> None:
+    """Refuses a map that does not lie on the grid of the images.
+
+    Args:
+        image: the map.
+        what: what it is, for the message.
+        affine: (4, 4) that of the images [mm].
+        shape: (x, y, z) of the images.
+        mend: what to do where the shapes differ.
+
+    Raises:
+        CorruptInputError: another shape, or another place.
+    """
+    if image.shape != shape:
+        raise CorruptInputError(
+            f"{image.path.name}: the {what} has shape {image.shape}, the images {shape}; {mend} the images."
+        )
+    if not same_grid(affine, image.affine):
+        raise CorruptInputError(
+            f"{image.path.name}: the {what} has the shape of the images but lies elsewhere (its affine differs by more "
+            f"than {SAME_GRID:g} of a voxel); resample it onto the images."
+        )
 
 
 def read_voxels(image: NiftiImage) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,11 @@
-"""Which NIfTI files of a folder make up the multi-echo series: headers and sidecars only.
+"""Which NIfTI files of a folder make up the series to be fitted: headers and sidecars only.
 
-dcm2niix writes one 3-D file and sidecar per echo; others one 4-D file. Files are grouped by scanner series and by
-component, echoes are ordered by echo time and never by name, and where two readings are possible none is guessed.
+dcm2niix writes one 3-D file and sidecar per echo or inversion time; others one 4-D file. Files are grouped by scanner
+series and by component, images are ordered by what varies and never by name, and where two readings are possible none
+is guessed.
 """
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .axis import ECHO_TIME, Axis, check_axis_values, given_values
 from .errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
-from .nifti_file import NIFTI_NAME, NiftiImage, read_image, same_grid
-from .series import check_echo_times
-from .sidecar import echo_number, series_key, stem
+from .nifti_file import NIFTI_NAME, NiftiImage, along, read_image, same_grid
+from .series import wanted_component
+from .sidecar import image_number, series_key, stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +26,14 @@ class Stack:
 
     Attributes:
         images: the files, as found.
-        te: echo times [s], ascending; () where unknown.
-        order: which volume, counted through `images`, belongs to each of `te`.
+        axis: what is to vary: echo time, inversion time or flip angle.
+        values: its values [s] or [rad], ascending; () where unknown.
+        order: which volume, counted through `images`, belongs to each of `values`.
     """
 
     images: tuple[NiftiImage, ...]
-    te: tuple[float, ...]
+    axis: Axis
+    values: tuple[float, ...]
     order: tuple[int, ...]
 
     @property
@@ -46,6 +51,17 @@ class Stack:
     @property
     def image_type(self) -> tuple[str, ...]:
         return tuple(map(str, self.images[0].sidecar.get("ImageType") or ()))
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """ScanningSequence: SE, GR, IR, EP."""
+        return tuple(re.split(r"[\\_ ]+", str(self.images[0].sidecar.get("ScanningSequence", "")).upper()))
+
+    @property
+    def repetition_times(self) -> tuple[float, ...]:
+        """Different repetition times, ascending [s]."""
+        found = [image.sidecar.get("RepetitionTime") for image in self.images]
+        return tuple(sorted({float(tr) for tr in found if isinstance(tr, int | float) and tr > 0}))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,8 +90,9 @@ class Stack:
 
     def __str__(self) -> str:
         number = "without number" if self.series_number is None else self.series_number
-        te_ms = " ".join(f"{1e3 * t:g}" for t in self.te) or "unknown"
-        return f"series {number} '{self.description}' ({self.component}, TE {te_ms} ms)"
+        axis = self.axis
+        values = axis.listed(self.values, " ") or "unknown"
+        return f"series {number} '{self.description}' ({self.component}, {axis.symbol} {values} {axis.unit})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,68 +103,89 @@ class NiftiScan:
         source: name of the folder or file asked for, for messages.
         stacks: images by series and component.
         skipped: names of what is no NIfTI image, by reason.
-        te: echo times given by the user [s], or None.
+        axis: what is to vary: echo time, inversion time or flip angle.
+        given: (n,) values of it given by the user [s] or [rad], or None.
         listed: whether the files were named one by one, so that their order means something.
     """
 
     source: str
     stacks: tuple[Stack, ...]
     skipped: Mapping[str, tuple[str, ...]]
-    te: tuple[float, ...] | None
+    axis: Axis
+    given: np.ndarray | None
     listed: bool
 
+    def along(self, axis: Axis) -> "NiftiScan":
+        """The same files where something else is to vary."""
+        if axis is self.axis:
+            return self
+        stacks = tuple(_stack([along(image, axis) for image in stack.images], axis) for stack in self.stacks)
+        return replace(self, stacks=stacks, axis=axis, given=None)
 
-def scan_nifti(paths: str | Path | Sequence[str | Path], te: Sequence[float] | np.ndarray | None = None) -> NiftiScan:
+
+def scan_nifti(
+    paths: str | Path | Sequence[str | Path],
+    given: Sequence[float] | np.ndarray | None = None,
+    axis: Axis = ECHO_TIME,
+) -> NiftiScan:
     """Lists the NIfTI images of a folder by series and component, without reading voxels.
 
     Args:
         paths: a folder (subfolders are not searched), one file or a list of files.
-        te: echo times given by the user [s], for `choose_stack`.
+        given: (n,) values of the axis given by the user [s] or [rad], for `choose_stack`.
+        axis: what is to vary: echo time, inversion time or flip angle.
 
     Returns:
         What was found, whether or not it can be fitted.
 
     Raises:
         NoInputError: no NIfTI image there.
-        UsageError: `te` is not a list of numbers.
+        UsageError: `given` is not a list of numbers, or names one twice.
         CorruptInputError: a file cannot be read.
-        MetadataError: a sidecar cannot be read, or echo times are implausible.
+        MetadataError: a sidecar cannot be read, or `given` cannot be such values.
     """
     listed = not isinstance(paths, str | Path)
-    given = [Path(path) for path in paths] if listed else [Path(paths)]
-    files, skipped = _find_files(given)
+    wanted = [Path(path) for path in paths] if listed else [Path(paths)]
+    given = given_values(axis, given)
+    files, skipped = _find_files(wanted)
     groups: dict[tuple[str, ...], list[NiftiImage]] = {}
-    for image in map(read_image, files):
+    for image in (read_image(file, axis) for file in files):
         groups.setdefault((image.component, *series_key(image.sidecar)), []).append(image)
-    source = (given[0].name or str(given[0])) if len(given) == 1 else f"{len(given)} files"
-    return NiftiScan(source, tuple(map(_stack, groups.values())), skipped, _explicit_te(te), listed)
+    source = (wanted[0].name or str(wanted[0])) if len(wanted) == 1 else f"{len(wanted)} files"
+    stacks = tuple(_stack(images, axis) for images in groups.values())
+    return NiftiScan(source, stacks, skipped, axis, given, listed)
 
 
-def choose_stack(scan: NiftiScan) -> Stack:
-    """Picks the one multi-echo magnitude series and orders it by echo time.
+def choose_stack(scan: NiftiScan, component: str | None = None) -> Stack:
+    """Picks the one series of several values of the axis and orders it by them.
 
     Args:
         scan: what `scan_nifti` found.
+        component: which images; None: see `read_nifti`.
 
     Returns:
-        The stack to be fitted, with its echo times; warns where something was passed over or mended.
+        The stack to be fitted, with its values; warns where something was passed over or mended.
 
     Raises:
-        UsageError: the echo times given do not fit the files.
-        CorruptInputError: no magnitude, no or several multi-echo series, echoes on different grids or twice.
-        MetadataError: echo times missing, or not those of the volumes.
+        UsageError: the values given do not fit the files.
+        CorruptInputError: no such component, no or several series, images on different grids or twice.
+        MetadataError: values missing, or not those of the volumes.
     """
-    magnitude = [stack for stack in scan.stacks if stack.component == "magnitude"]
-    if not magnitude:
-        found = " and ".join(sorted({stack.component for stack in scan.stacks}))
-        raise CorruptInputError(f"{scan.source}: only {found} images; a fit needs magnitude images, convert those too.")
-    if scan.te is None:
-        for image in (image for stack in magnitude for image in stack.images):
-            _check_volumes(image)
-    stack = _the_series(magnitude, scan.source)
-    if scan.te is not None:
-        stack = _with_te(stack, scan.te, scan)
-    _check_echoes(stack, scan.source)
+    found = [stack.component for stack in scan.stacks for _ in range(stack.n_volumes)]
+    component = wanted_component(scan.axis, component, found)
+    wanted = [stack for stack in scan.stacks if stack.component == component]
+    if not wanted:
+        there = " and ".join(sorted(set(found)))
+        raise CorruptInputError(
+            f"{scan.source}: only {there} images; a fit needs {component} images, convert those too."
+        )
+    if scan.given is None:
+        for image in (image for stack in wanted for image in stack.images):
+            _check_volumes(image, scan.axis)
+    stack = _the_series(wanted, scan)
+    if scan.given is not None:
+        stack = _with_values(stack, tuple(scan.given.tolist()), scan)
+    _check_values(stack, scan.source)
     _check_grid(stack.images)
     _pass_on_remarks(stack.images)
     return stack
@@ -188,128 +226,129 @@ def _why_not(entry: Path) -> str:
     return "sidecar" if entry.suffix.lower() == ".json" else "not NIfTI"
 
 
-def _stack(images: Sequence[NiftiImage]) -> Stack:
-    stack = Stack(tuple(images), (), ())
-    te = [t for image in images for t in image.te]
-    return _ordered(stack, te) if len(te) == stack.n_volumes else stack
+def _stack(images: Sequence[NiftiImage], axis: Axis) -> Stack:
+    stack = Stack(tuple(images), axis, (), ())
+    values = [value for image in images for value in image.values]
+    return _ordered(stack, values) if len(values) == stack.n_volumes else stack
 
 
-def _ordered(stack: Stack, te: Sequence[float]) -> Stack:
-    order = tuple(map(int, np.argsort(te, kind="stable")))
-    return replace(stack, te=tuple(te[i] for i in order), order=order)
+def _ordered(stack: Stack, values: Sequence[float]) -> Stack:
+    order = tuple(map(int, np.argsort(values, kind="stable")))
+    return replace(stack, values=tuple(values[i] for i in order), order=order)
 
 
-def _check_volumes(image: NiftiImage) -> None:
-    name, n_te = image.path.name, len(image.te)
-    if n_te == 0:
+def _check_volumes(image: NiftiImage, axis: Axis) -> None:
+    name, n_values = image.path.name, len(image.values)
+    if image.value_error:
+        raise image.value_error
+    if n_values == 0:
         raise MetadataError(
-            f"{name}: no EchoTime, as {stem(image.path)}.json is missing or lacks it; give the echo times with "
-            "--te-ms, or move the file away if it is not one of the echoes."
+            f"{name}: no {axis.keyword}, as {stem(image.path)}.json is missing or lacks it; give the {axis.quantities} "
+            f"with {axis.option}, or move the file away if it is not one of the {axis.many}."
         )
-    if n_te == 1 and image.n_volumes > 1:
+    if n_values == 1 and image.n_volumes > 1:
         raise MetadataError(
-            f"{name}: {image.n_volumes} volumes but one EchoTime ({1e3 * image.te[0]:g} ms), so its 4th axis is not "
-            "echoes (from GE often magnitude, real, imaginary); keep the magnitude volume, or give --te-ms if they are."
+            f"{name}: {image.n_volumes} volumes but one {axis.keyword} ({axis.listed(image.values)} {axis.unit}), so "
+            f"its 4th axis is not {axis.many} (from GE often magnitude, real, imaginary); keep the magnitude volume, "
+            f"or give {axis.option} if they are."
         )
-    if n_te != image.n_volumes:
+    if n_values != image.n_volumes:
         raise MetadataError(
-            f"{name}: {image.n_volumes} volume(s), but {n_te} echo times in {stem(image.path)}.json; mend it or give "
-            "--te-ms."
+            f"{name}: {image.n_volumes} volume(s), but {n_values} {axis.quantities} in {stem(image.path)}.json; mend "
+            f"it or give {axis.option}."
         )
 
 
-def _the_series(stacks: Sequence[Stack], where: str) -> Stack:
-    several = [stack for stack in stacks if stack.n_volumes > 1]
+def _the_series(stacks: Sequence[Stack], scan: NiftiScan) -> Stack:
+    axis, several = scan.axis, [stack for stack in stacks if stack.n_volumes > 1]
     if len(several) > 1:
         raise CorruptInputError(
-            f"{where}: {len(several)} multi-echo series ({'; '.join(map(str, several))}); put the one you want into "
-            "a folder of its own."
+            f"{scan.source}: {len(several)} multi-{axis.quantity.split()[0]} series ({'; '.join(map(str, several))}); "
+            "put the one you want into a folder of its own."
         )
     if len(stacks) == 1:
         return stacks[0]
     if several:
-        message = f"{several[0]} is used; {len(stacks) - 1} single-echo image(s) of other series are not."
+        message = f"{several[0]} is used; {len(stacks) - 1} single-{axis.one} image(s) of other series are not."
     else:
-        _check_one_sequence(stacks, where)
-        message = f"{len(stacks)} series of one echo each are taken for the echoes of one."
+        _check_one_sequence(stacks, scan)
+        message = f"{len(stacks)} series of one {axis.one} each are taken for one series."
     warnings.warn(message, InputWarning, stacklevel=2)
-    return several[0] if several else _stack([image for stack in stacks for image in stack.images])
+    return several[0] if several else _stack([image for stack in stacks for image in stack.images], axis)
 
 
-def _check_one_sequence(stacks: Sequence[Stack], where: str) -> None:
-    for key in ("RepetitionTime", "FlipAngle", "ScanningSequence"):
-        found = sorted({str(stack.images[0].sidecar.get(key)) for stack in stacks})
+_ALIKE = ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime", "InversionTime", "FlipAngle", "ScanningSequence")
+
+
+def _check_one_sequence(stacks: Sequence[Stack], scan: NiftiScan) -> None:
+    """Refuses to take images for those of one measurement where more differs than the axis."""
+    axis = scan.axis
+    for key in (key for key in _ALIKE if key != axis.keyword):
+        found = sorted({str(image.sidecar.get(key)) for stack in stacks for image in stack.images})
         if len(found) > 1:
+            single = "no multi-echo series, but single images" if axis is ECHO_TIME else "single images"
             raise CorruptInputError(
-                f"{where}: no multi-echo series, but single images that differ in {key} ({', '.join(found)}), so they "
-                "are not echoes of one sequence; need at least 2 echoes."
+                f"{scan.source}: {single} that differ in {key} ({', '.join(found)}), so they are not {axis.many} of "
+                f"one sequence; need at least 2 {axis.many}."
             )
 
 
-def _explicit_te(te: Sequence[float] | np.ndarray | None) -> tuple[float, ...] | None:
-    if te is None:
-        return None
-    try:
-        values = np.asarray(te, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"te: echo times must be numbers in seconds, got {te!r}.") from error
-    if values.ndim != 1 or values.size == 0:
-        raise UsageError(f"te: a list of echo times in seconds is needed, got shape {values.shape}.")
-    check_echo_times(values, "te")
-    return tuple(values.tolist())
-
-
-def _with_te(stack: Stack, te: tuple[float, ...], scan: NiftiScan) -> Stack:
-    images = stack.images
-    if len(te) != stack.n_volumes:
+def _with_values(stack: Stack, given: tuple[float, ...], scan: NiftiScan) -> Stack:
+    images, axis = stack.images, scan.axis
+    if len(given) != stack.n_volumes:
         raise UsageError(
-            f"{scan.source}: {len(te)} echo time(s) given for {stack.n_volumes} volume(s) in {len(images)} file(s), of "
-            f"shape {images[0].shape}; give one per volume."
+            f"{scan.source}: {len(given)} {axis.quantity}(s) given for {stack.n_volumes} volume(s) in {len(images)} "
+            f"file(s), of shape {images[0].shape}; give one per volume."
         )
     if len(images) > 1 and stack.n_volumes > len(images):
-        raise UsageError(f"{scan.source}: echo times given for several files with a 4th axis; name one of them.")
+        raise UsageError(f"{scan.source}: {axis.quantities} given for several files with a 4th axis; name one of them.")
     if len(images) > 1:
-        stack = replace(stack, images=_in_order_of(te, images, scan))
-    if list(te) != sorted(te):
-        warnings.warn("echo times given are not ascending; sorted, with their images.", InputWarning, stacklevel=2)
-    return _ordered(stack, te)
+        stack = replace(stack, images=_in_order_of(given, images, scan))
+    if list(given) != sorted(given):
+        message = f"{axis.quantities} given are not ascending; sorted, with their images."
+        warnings.warn(message, InputWarning, stacklevel=2)
+    return _ordered(stack, given)
 
 
-def _in_order_of(te: Sequence[float], images: tuple[NiftiImage, ...], scan: NiftiScan) -> tuple[NiftiImage, ...]:
-    """Files so that the k-th one belongs to the k-th echo time given: as listed, or in a folder by what they say."""
-    said = [image.te for image in images]
+def _in_order_of(given: Sequence[float], images: tuple[NiftiImage, ...], scan: NiftiScan) -> tuple[NiftiImage, ...]:
+    """Files so that the k-th one belongs to the k-th value given: as listed, or in a folder by what they say."""
+    axis, said = scan.axis, [image.values for image in images]
     if not all(said) or len(set(said)) < len(said):
-        said = [echo_number(image.path, image.sidecar) for image in images]
+        said = [image_number(image.path, image.sidecar, axis) for image in images]
     known = None not in said and len(set(said)) == len(said)
     if not scan.listed and not known:
+        tried = {"te": "no EchoNumber, no _e1", "ti": "no inv-1", "flip_angles": "no flip-1"}[axis.name]
         raise UsageError(
-            f"{scan.source}: nothing says which file belongs to which echo time given (no EchoNumber, no _e1 in the "
-            "names); list the files one by one, or stack them into one 4-D file."
+            f"{scan.source}: nothing says which file belongs to which {axis.quantity} given ({tried} in the names); "
+            "list the files one by one, or stack them into one 4-D file."
         )
     places = np.argsort(np.array(said, dtype=np.float64).ravel()) if known else np.arange(len(images))
     if not scan.listed:
         return tuple(images[i] for i in places)
     # A list sorted as text (e1, e10, e2) with ascending echo times would pass for good data.
-    if known and not np.array_equal(places, np.argsort(te, kind="stable")):
+    if known and not np.array_equal(places, np.argsort(given, kind="stable")):
         raise UsageError(
-            f"{scan.source}: the order of the echo times given contradicts EchoTime or echo number of the files; list "
-            "both in the same order."
+            f"{scan.source}: the order of the {axis.quantities} given contradicts {axis.keyword} or the numbers of the "
+            "files; list both in the same order."
         )
     return images
 
 
-def _check_echoes(stack: Stack, where: str) -> None:
-    if len(stack.te) == 1:
+def _check_values(stack: Stack, where: str) -> None:
+    axis = stack.axis
+    if len(stack.values) == 1:
+        nothing = "one image shows no decay" if axis is ECHO_TIME else "one image shows no T1"
         raise CorruptInputError(
-            f"{where}: only one echo ({1e3 * stack.te[0]:g} ms), and one image shows no decay; need at least 2 echoes."
+            f"{where}: only one {axis.one} ({axis.listed(stack.values)} {axis.unit}), and {nothing}; need at least 2 "
+            f"{axis.many}."
         )
-    check_echo_times(np.array(stack.te), where)
+    check_axis_values(axis, np.array(stack.values), where)
     names = [image.path.name for image in stack.images for _ in range(image.n_volumes)]
-    for k in np.flatnonzero(np.diff(stack.te) == 0):
+    for k in np.flatnonzero(np.diff(stack.values) == 0):
         pair = sorted({names[stack.order[k]], names[stack.order[k + 1]]})
         raise CorruptInputError(
-            f"{' and '.join(pair)}: echo time {1e3 * stack.te[k]:g} ms twice (two runs, coils or time points?); leave "
-            "one of them out."
+            f"{' and '.join(pair)}: {axis.quantity} {axis.listed(stack.values[k])} {axis.unit} twice (two runs, coils "
+            "or time points?); leave one of them out."
         )
 
 
@@ -319,8 +358,8 @@ def _check_grid(images: Sequence[NiftiImage]) -> None:
         names = f"{first.path.name} and {image.path.name}"
         if image.shape[:3] != first.shape[:3]:
             raise CorruptInputError(
-                f"{names}: shapes {first.shape[:3]} and {image.shape[:3]} differ, so they are not echoes of one image; "
-                "leave out what does not belong."
+                f"{names}: shapes {first.shape[:3]} and {image.shape[:3]} differ, so they are not images of one "
+                "measurement; leave out what does not belong."
             )
         if not same_grid(first.affine, image.affine):
             raise CorruptInputError(

@@ -1,25 +1,26 @@
-"""One acquired series as numbers: images in SI units, the echo times and where the voxels lie."""
+"""One acquired series as numbers: images in SI units, what varies from one to the next and where the voxels lie."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import MetadataError
+from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from .errors import MetadataError, UsageError
 
-SHORTEST_TE = 50e-6  # s; ultra-short echo sequences start near 8e-5 s for spoiled, fast-ramped readouts
-LONGEST_TE = 2.0  # s; the longest echoes in use (T2 of fluids) stay below one second
+COMPONENTS = ("magnitude", "phase", "real", "imaginary")
+EARLIEST_SPIN_ECHO = 4e-3  # s; two pulses and a readout of a clinical scanner hardly fit into less
 TE_ROUNDING = 100e-6  # s; scanners print 0.1 ms, some by cutting digits off
 
 
 @dataclass(frozen=True)
 class ImageSeries:
-    """A multi-echo image series with the echo axis last.
+    """Images of one object that differ in one thing, which is the last axis: echo, inversion time or flip angle.
 
     Attributes:
-        data: (x, y, z, echo) float32, rescaled as the file says [a.u.].
-        te: (echo,) float64 echo times, ascending [s].
+        data: (x, y, z, n) float32, rescaled as the file says [a.u.].
+        te: (n,) float64 echo times [s], ascending unless `ti` or `flip_angles` vary; then NaN where not known.
         affine: (4, 4) float64, voxel index -> RAS+ [mm], as in NIfTI.
         component: "magnitude", "phase", "real" or "imaginary".
         description: the series' own name for itself, for messages and reports.
@@ -28,7 +29,9 @@ class ImageSeries:
         acquisition: physics of the acquisition under BIDS key names and units (`RepetitionTime` s, `FlipAngle` deg,
             `MagneticFieldStrength` T, `Manufacturer`, ...); never a patient's identity.
         skipped: what was passed over and why, reason -> count.
-        saturated: (x, y, z) bool, True where a stored value is at the top of its range in any echo, or None.
+        saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or None.
+        ti: (n,) float64 inversion times, ascending [s], if they are what varies.
+        flip_angles: (n,) float64 nominal flip angles, ascending [rad], if they are what varies.
     """
 
     data: np.ndarray
@@ -41,16 +44,35 @@ class ImageSeries:
     acquisition: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     saturated: np.ndarray | None = None
+    ti: np.ndarray | None = None
+    flip_angles: np.ndarray | None = None
 
     def __post_init__(self):
         if self.data.ndim != 4:
             raise ValueError(f"data must have the axes (x, y, z, echo), got shape {self.data.shape}.")
-        if self.te.shape != self.data.shape[-1:]:
-            raise ValueError(
-                f"te has shape {self.te.shape}, but data {self.data.shape} has {self.data.shape[-1]} echoes."
-            )
+        if self.ti is not None and self.flip_angles is not None:
+            raise ValueError("ti and flip_angles are both given, but only one can be what varies; leave one out.")
+        for name in ("te", "ti", "flip_angles"):
+            values = getattr(self, name)
+            if values is not None and values.shape != self.data.shape[-1:]:
+                raise ValueError(
+                    f"{name} has shape {values.shape}, but data {self.data.shape} has {self.data.shape[-1]} "
+                    f"{self.axis.many}."
+                )
         if self.affine.shape != (4, 4):
             raise ValueError(f"affine must have shape (4, 4), got {self.affine.shape}.")
+
+    @property
+    def axis(self) -> Axis:
+        """What varies."""
+        if self.flip_angles is not None:
+            return FLIP_ANGLE
+        return ECHO_TIME if self.ti is None else INVERSION_TIME
+
+    @property
+    def axis_values(self) -> np.ndarray:
+        """(n,) what varies [s] or [rad]."""
+        return getattr(self, self.axis.name)
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -59,32 +81,23 @@ class ImageSeries:
         return float(x), float(y), float(z)
 
 
-def check_echo_times(te: np.ndarray, where: str) -> None:
-    """Refuses echo times that cannot be seconds, rather than guessing what was meant.
+def wanted_component(axis: Axis, component: str | None, found: Sequence[str]) -> str:
+    """Which images to read: those asked for, or magnitude; real ones where only they have several inversion times.
 
     Args:
-        te: (echo,) [s].
-        where: the file or argument they came from, for the message.
+        axis: what is to vary.
+        component: what was asked for, or None.
+        found: the component of every image that could be meant.
 
     Raises:
-        MetadataError: not finite, not positive, outside 50 us ... 2 s, or all equal.
+        UsageError: no such component.
     """
-    te_ms = ", ".join(f"{1e3 * t:g}" for t in te)
-    if not np.all(np.isfinite(te)) or np.any(te <= 0):
-        raise MetadataError(f"{where}: echo times must be finite and positive, got {te_ms} ms; give them with --te-ms.")
-    if np.any(te < SHORTEST_TE) or np.any(te > LONGEST_TE):
-        mix_up = (
-            "seconds in a field of milliseconds" if np.any(te < SHORTEST_TE) else "milliseconds in a field of seconds"
-        )
-        raise MetadataError(
-            f"{where}: echo times {te_ms} ms are outside {1e3 * SHORTEST_TE:g} ... {1e3 * LONGEST_TE:g} ms; "
-            f"they look like {mix_up}. Give the right ones with --te-ms."
-        )
-    if len(te) > 1 and np.all(te == te[0]):
-        raise MetadataError(
-            f"{where}: all {len(te)} echo times are {te_ms.split(',')[0]} ms. Some research sequences (GE EPI) store "
-            "the shortest echo time on every image; give the real ones with --te-ms."
-        )
+    if component is not None:
+        if component not in COMPONENTS:
+            raise UsageError(f"component {component!r} is not one of {', '.join(COMPONENTS)}.")
+        return component
+    real_only = found.count("real") > 1 >= found.count("magnitude")
+    return "real" if axis is INVERSION_TIME and real_only else "magnitude"
 
 
 class EchoTrain(NamedTuple):

@@ -1,4 +1,4 @@
-"""The JSON file beside a NIfTI image: what the header has no room for, above all the echo time [s].
+"""The JSON file beside a NIfTI image: what the header has no room for, above all echo time, inversion time, flip angle.
 
 Keys and units are those of BIDS, which dcm2niix writes too. Only physics is passed on, key by key: a sidecar may also
 hold names and dates.
@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values
 from .errors import MetadataError
-from .series import check_echo_times
 
 PHYSICS = (
     "RepetitionTime",  # s
+    "RepetitionTimeExcitation",  # s
+    "RepetitionTimePreparation",  # s
+    "EchoTime",  # s
+    "InversionTime",  # s
     "FlipAngle",  # deg
     "MagneticFieldStrength",  # T
     "ImagingFrequency",  # MHz
@@ -45,7 +49,11 @@ COMPONENTS = {
 BIDS_PART = re.compile(r"(?:^|_)part-(mag|phase|real|imag)(?=_|$)")
 # dcm2niix appends a letter to names already taken: scan_e1_ph.nii, scan_e1_pha.nii.
 DCM2NIIX_PART = re.compile(r"_(phase|ph|real|imag)(?:diff|inary)?\d?[a-d]?$")
-ECHO_IN_NAME = re.compile(r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)")
+NUMBER_IN_NAME = {
+    ECHO_TIME.name: re.compile(r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)"),
+    INVERSION_TIME.name: re.compile(r"(?:^|_)inv-(\d+)(?=_|$)"),
+    FLIP_ANGLE.name: re.compile(r"(?:^|_)flip-(\d+)(?=_|$)"),
+}
 
 
 def stem(image: Path) -> str:
@@ -73,36 +81,39 @@ def read_sidecar(image: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise MetadataError(
-            f"{path}: not valid JSON ({reason}), so the echo time is unknown; convert the images again, or mend or "
-            "remove the file and give --te-ms."
+            f"{path}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images again, "
+            "or mend or remove the file and give --te-ms, --ti-ms or --flip-deg."
         ) from error
     if not isinstance(content, dict):
-        raise MetadataError(f"{path}: holds a JSON {type(content).__name__}, not an object with EchoTime; mend it.")
+        raise MetadataError(f"{path}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
     return content
 
 
-def sidecar_echo_times(content: Mapping[str, Any], image: Path) -> tuple[float, ...]:
-    """Echo times of an image as its sidecar gives them.
+def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple[float, ...]:
+    """Echo times, inversion times or flip angles of an image as its sidecar gives them.
 
     Args:
         content: the sidecar.
         image: its image, for messages.
+        axis: which of them.
 
     Returns:
-        EchoTime [s]: one, several (one per volume) or none where the key is missing.
+        Values [s] or [rad]: one, several (one per volume) or none where the key is missing.
 
     Raises:
-        MetadataError: not numbers, or numbers that cannot be seconds.
+        MetadataError: not numbers, or numbers that cannot be what they should.
     """
-    value = content.get("EchoTime")
+    value = content.get(axis.keyword)
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
-    where = f"{stem(image)}.json: EchoTime"
+    where = f"{stem(image)}.json: {axis.keyword}"
     if not values or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in values):
-        raise MetadataError(f"{where} is {json.dumps(value)}, not a number of seconds; mend it or give --te-ms.")
-    check_echo_times(np.array(values, dtype=np.float64), where)
-    return tuple(float(t) for t in values)
+        unit = "seconds" if axis.unit == "ms" else "degrees"
+        raise MetadataError(f"{where} is {json.dumps(value)}, not a number of {unit}; mend it or give {axis.option}.")
+    in_si = tuple(t / axis.bids_per_si for t in values)
+    check_axis_values(axis, np.array(in_si, dtype=np.float64), where)
+    return in_si
 
 
 def component(image: Path, content: Mapping[str, Any]) -> str:
@@ -123,12 +134,12 @@ def component(image: Path, content: Mapping[str, Any]) -> str:
     return "derived map" if any(word.endswith(" MAP") for word in words) else "magnitude"
 
 
-def echo_number(image: Path, content: Mapping[str, Any]) -> int | None:
-    """Place of the echo in its train: EchoNumber of the sidecar, else `echo-2` or `_e2` in the file name."""
-    number = content.get("EchoNumber")
+def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> int | None:
+    """Place along an axis: EchoNumber of the sidecar, or `echo-2`, `_e2`, `inv-2` or `flip-2` in the file name."""
+    number = content.get("EchoNumber") if axis is ECHO_TIME else None
     if isinstance(number, int):
         return number
-    named = ECHO_IN_NAME.findall(stem(image).lower())
+    named = NUMBER_IN_NAME[axis.name].findall(stem(image).lower())
     return int(named[-1]) if named else None
 
 
@@ -137,11 +148,16 @@ def series_key(content: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(content.get(key, "")) for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
 
 
-def physics(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The acquisition under BIDS keys and units, as far as all sidecars agree on it; no identity, no dates."""
+def physics(contents: Iterable[Mapping[str, Any]], axis: Axis) -> dict[str, Any]:
+    """The acquisition under BIDS keys and units, as far as all sidecars agree on it; no identity, no dates.
+
+    What varies, `axis`, is left out.
+    """
     first, *others = contents
     return {
         key: first[key]
         for key in PHYSICS
-        if isinstance(first.get(key), int | float | str) and all(other.get(key) == first[key] for other in others)
+        if key != axis.keyword
+        and isinstance(first.get(key), int | float | str)
+        and all(other.get(key) == first[key] for other in others)
     }

@@ -8,6 +8,8 @@ import abc
 import functools
 import math
 import operator
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -15,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from .batches import in_batches
 
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
 
 
@@ -29,16 +32,29 @@ class SignalModel(eqx.Module):
     Class variables:
         parameters: the NamedTuple of tissue parameters the model takes.
         amplitude: the field the signal is proportional to (S0, M0).
-        signed: the fields that may be zero or negative; all others are positive and are fitted in log space.
-        ignored: the fields the signal does not depend on.
+        signed: the fields that may be zero or negative; all others are positive.
+        mirrored: the fields with an upper limit beyond which the signal repeats itself: to be there is an answer.
         recursive: whether each measurement is computed from the one before, as in a train of pulses.
     """
 
     parameters: eqx.AbstractClassVar[type]
     amplitude: eqx.AbstractClassVar[str]
     signed: ClassVar[tuple[str, ...]] = ()
-    ignored: ClassVar[tuple[str, ...]] = ()
+    mirrored: ClassVar[tuple[str, ...]] = ()
     recursive: ClassVar[bool] = False
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The fields the signal does not depend on."""
+        return ()
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The fields that these measurements do not determine beside the others.
+
+        A fit holds them at the default of `parameters` unless it is told what they are.
+        """
+        return ()
 
     @property
     @abc.abstractmethod
@@ -46,28 +62,42 @@ class SignalModel(eqx.Module):
         """Length of the measurement axis."""
 
     @abc.abstractmethod
-    def __call__(self, params: Params) -> Float[Array, " n"]:
+    def __call__(self, params: Params) -> Inexact[Array, " n"]:
         """The measurements of one voxel."""
 
     @abc.abstractmethod
-    def initial_guess(self, signal: Float[Array, " n"]) -> Params:
-        """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum."""
+    def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Float[Array, ""]] = NOTHING) -> Params:
+        """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum.
+
+        Args:
+            signal: measurements of one voxel.
+            known: what is known of its parameters, by field name.
+        """
 
     @abc.abstractmethod
     def limits(self) -> Params:
         """Per parameter the (lowest, highest) value this protocol can tell apart from the values beyond it."""
 
-    def batched(self, params: Params) -> Float[Array, "n voxel"]:
+    def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
+        """A parameter as the fit moves it, such that equal steps change the signal about equally."""
+        return value if name in self.signed else jnp.log(value)
+
+    def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Inverse of `to_coordinate`."""
+        return coordinate if name in self.signed else jnp.exp(coordinate)
+
+    def batched(self, params: Params) -> Inexact[Array, "n voxel"]:
         """The measurements of many voxels, from (voxel,) leaves; measurements FIRST, so that voxels are contiguous."""
         return jax.vmap(self, out_axes=-1)(params)
 
 
-def simulate(model: SignalModel, params: Params, batch_size: int | None = None) -> Float[Array, "*voxel n"]:
+def simulate(model: SignalModel, params: Params, batch_size: int | None = None) -> Inexact[Array, "*voxel n"]:
     """Signals of many voxels.
 
     Args:
         model: the signal model; holds the protocol.
-        params: the model's NamedTuple; its leaves (numbers or maps) broadcast against each other to `*voxel`.
+        params: the model's NamedTuple; its leaves (numbers or maps) broadcast against each other to `*voxel`. The
+            amplitude may be complex, as the signal is then.
         batch_size: voxels simulated at once; None: 32768, or all within `jax.jit`. Changes memory and speed, never the
             result.
 
@@ -75,7 +105,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
         Signals with the measurements on the last axis.
 
     Raises:
-        ValueError: the leaves do not broadcast, or `params` is not the model's type.
+        ValueError: the leaves do not broadcast, one but the amplitude is complex, or `params` is not the model's type.
     """
     if not isinstance(params, model.parameters):
         raise ValueError(
@@ -83,21 +113,28 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
             f"({', '.join(model.parameters._fields)})."  # pyright: ignore[reportAttributeAccessIssue]
         )
     leaves = [jnp.asarray(leaf) for leaf in params]
-    dtype = jnp.promote_types(jnp.result_type(*params), jnp.float32)
+    dtype = jnp.promote_types(jnp.result_type(*(jnp.real(leaf) for leaf in leaves)), jnp.float32)
+    for name, leaf in zip(params._fields, leaves, strict=True):
+        if jnp.iscomplexobj(leaf) and name != model.amplitude:
+            raise ValueError(f"{name} is complex; only the amplitude {model.amplitude} may be.")
     try:
         shape = jnp.broadcast_shapes(*(leaf.shape for leaf in leaves))
     except ValueError as error:
         shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
     model = with_dtype(model, dtype)
-    flat = type(params)(*(jnp.broadcast_to(leaf.astype(dtype), shape).ravel() for leaf in leaves))
+    flat = type(params)(*(jnp.broadcast_to(_in_precision(leaf, dtype), shape).ravel() for leaf in leaves))
     if batch_size is None and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, flat))):
         batch_size = max(math.prod(shape), 1)  # within a larger program: one piece of it
     return in_batches(_simulate, (model,), flat, batch_size).reshape(*shape, model.n_measurements)
 
 
+def _in_precision(leaf: Array, dtype: Any) -> Array:
+    return leaf.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(leaf) else dtype)
+
+
 @eqx.filter_jit
-def _simulate(model: SignalModel, flat: Params) -> Float[Array, "voxel n"]:
+def _simulate(model: SignalModel, flat: Params) -> Inexact[Array, "voxel n"]:
     return model.batched(flat).T
 
 
@@ -110,6 +147,13 @@ def as_float_array(value: ArrayLike) -> Float[Array, "..."]:
 def optional_float_array(value: ArrayLike | None) -> Float[Array, "..."] | None:
     """The same for what may be left out."""
     return None if value is None else as_float_array(value)
+
+
+def finite_or_none(value: ArrayLike | None) -> Float[Array, "..."] | None:
+    """A time in which everything recovers, None or infinite, is another program and not another number."""
+    if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
+        return None
+    return as_float_array(value)
 
 
 def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:

@@ -1,5 +1,6 @@
 """Exponential decay: gradient echoes (T2*) and ideal spin echoes (T2)."""
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .base import SignalModel, as_float_array, check_seconds, sum_of_measurements
+from .base import NOTHING, SignalModel, as_float_array, check_seconds, sum_of_measurements
 
 
 class Decay(NamedTuple):
@@ -55,7 +56,7 @@ class MonoExponential(SignalModel):
         # The formula broadcasts. vmap would put the voxels first and transpose: 3 times slower on a CPU.
         return _decay(self.te[:, None], params)
 
-    def initial_guess(self, signal: Float[Array, " echo"]) -> Decay:
+    def initial_guess(self, signal: Float[Array, " echo"], known: Mapping[str, Float[Array, ""]] = NOTHING) -> Decay:
         # In noise the sum of squares can have two minima, and the straight line may point to the higher one: a coarse
         # search over T2, with S0 eliminated, sees both.
         shortest, longest = self.limits().t2

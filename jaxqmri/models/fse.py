@@ -24,7 +24,7 @@ Source: Weigel, J Magn Reson Imaging 41:266 (2015), eq. 15; Hennig, J Magn Reson
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -32,17 +32,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float, Inexact
 
-from .base import SignalModel, as_float_array, check_seconds, optional_float_array
+from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none, optional_float_array
 from .context import on_cpu
-from .decay import MonoExponential
 from .tissue import Tissue
 
 Orders = tuple[Inexact[Array, ""], ...]  # one number per order: vmapped, one contiguous vector of voxels each
 
-
-_VOXELS_AT_ONCE = 4096
+_VOXELS_AT_ONCE = 4096  # of whose orders a processor's cache holds all
+_COARSE_T2, _COARSE_B1_STEPS = 96, 32  # trains that a first guess looks at, T2 times B1
+_COARSE_B1 = 0.4  # the lowest of them
 
 
 class Pulses(NamedTuple):
@@ -60,13 +60,6 @@ class Decays(NamedTuple):
 
     e1: Float[Array, ""]
     e2: Float[Array, ""]
-
-
-def _finite_or_none(value: ArrayLike | None) -> Array | None:
-    """Full recovery is another program, not another number: the even orders are then not simulated."""
-    if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
-        return None
-    return as_float_array(value)
 
 
 def _indices_or_none(value: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -103,7 +96,7 @@ class FSE(SignalModel):
     flip_angles: Float[Array, " echo"] = eqx.field(converter=as_float_array)
     echo_spacing: Float[Array, ""] = eqx.field(converter=as_float_array)
     phases: Float[Array, " echo"] | None = eqx.field(default=None, converter=optional_float_array)
-    tr: Float[Array, ""] | None = eqx.field(default=None, converter=_finite_or_none)
+    tr: Float[Array, ""] | None = eqx.field(default=None, converter=finite_or_none)  # None: even orders play no part
     n_states: int | None = eqx.field(default=None, static=True)
     slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
@@ -112,7 +105,7 @@ class FSE(SignalModel):
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
-    ignored: ClassVar[tuple[str, ...]] = ("t2star",)
+    mirrored: ClassVar[tuple[str, ...]] = ("b1",)
     recursive: ClassVar[bool] = True
 
     def __check_init__(self):
@@ -169,16 +162,78 @@ class FSE(SignalModel):
         signals = jnp.moveaxis(jax.lax.map(of_block, blocks), 0, 1)
         return signals.reshape(self.n_measurements, -1)[:, :n_voxels]
 
-    def initial_guess(self, signal: Float[Array, " n"]) -> Tissue:
-        # As if all refocusing were perfect: near enough for t2 and m0, if b1 and t1 are known or near 1 and 1 s.
-        decay = MonoExponential(self.echo_times).log_linear(jnp.abs(signal))
-        one = jnp.ones_like(decay.t2)
-        return Tissue(m0=decay.s0, t1=one, t2=decay.t2, b1=one)
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return ("t2star",)
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        return ("t1",)
+
+    def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
+        # The signal has no slope in b1 where refocusing is perfect. In cos^2 of half the angle it has one everywhere.
+        return jnp.cos(self._widest_angle() / 2 * value) ** 2 if name == "b1" else jnp.log(value)
+
+    def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
+        if name != "b1":
+            return jnp.exp(coordinate)
+        return 2 / self._widest_angle() * jnp.arccos(jnp.sqrt(coordinate))
+
+    def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Float[Array, ""]] = NOTHING) -> Tissue:
+        # The most similar of some trains, a b1 at a time. One train hardly depends on t1.
+        t2, b1 = self._coarse_grid()
+        at_t2 = jax.vmap(lambda t2, b1: self(Tissue(m0=1.0, t1=1.0, t2=t2, b1=b1)), (0, None))
+        trains = jax.vmap(at_t2, (None, 0))(t2, b1)
+        trains = trains if jnp.iscomplexobj(signal) else jnp.abs(trains)
+        norms = jnp.sqrt(jnp.sum(jnp.abs(trains) ** 2, axis=-1))
+        unit = trains.conj() / norms[..., None]
+        off = jnp.abs(b1 - known["b1"]) if "b1" in known else jnp.zeros_like(b1)
+        allowed = off <= jnp.min(off)
+        column = jnp.arange(t2.size)
+
+        def look(best: tuple[Array, ...], row: Array) -> tuple[tuple[Array, ...], None]:
+            product = jnp.dot(unit[row], signal, precision=jax.lax.Precision.HIGHEST)
+            likeness = jnp.abs(product) ** 2 if jnp.iscomplexobj(product) else jnp.maximum(product, 0) ** 2
+            middle = jnp.max(likeness)
+            at = jnp.max(jnp.where(likeness == middle, column, 0))  # argmax is slow on a CPU
+            below, above = (jnp.sum(jnp.where(column == at + side, likeness, 0)) for side in (-1, 1))
+            # Valleys that differ by less than the steps in t2 do can be told apart by the tops of parabolas.
+            bend = 2 * middle - below - above
+            at_edge = (at == 0) | (at == t2.size - 1) | ~(bend > 0)
+            slope = jnp.where(at_edge, 0.0, (above - below) / jnp.where(at_edge, 1.0, 2 * bend))
+            top = middle + slope * (above - below) / 4
+            better = allowed[row] & (top > best[0])
+            return jax.tree.map(lambda new, old: jnp.where(better, new, old), (top, row, at, slope), best), None
+
+        nothing = (jnp.full((), -1.0, t2.dtype), jnp.asarray(0), jnp.asarray(0), jnp.zeros((), t2.dtype))
+        (_, row, at, slope), _ = jax.lax.scan(look, nothing, jnp.arange(b1.size))
+        m0 = jnp.dot(unit[row, at], signal, precision=jax.lax.Precision.HIGHEST) / norms[row, at]
+        return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=t2[at] * (t2[1] / t2[0]) ** slope, b1=b1[row])
 
     def limits(self) -> Tissue:
         n = self.flip_angles.shape[0]
         t2 = (self.echo_spacing / 10, 100 * n * self.echo_spacing)
-        return Tissue(m0=(0.0, jnp.inf), t1=(1e-3, 100.0), t2=t2, t2star=(0.0, jnp.inf), b1=(0.1, 2.0))  # pyright: ignore[reportArgumentType]
+        # At perfect refocusing itself the signal does not tell b1; 0.2 % below it has changed by 1e-5.
+        b1 = (0.1, 0.998 * jnp.pi / self._widest_angle())
+        return Tissue(m0=(0.0, jnp.inf), t1=(1e-3, 100.0), t2=t2, t2star=(0.0, jnp.inf), b1=b1)  # pyright: ignore[reportArgumentType]
+
+    def _widest_angle(self) -> Float[Array, ""]:
+        """The nominal angle that must not come out above 180 degrees, where the mirror of smaller ones begins.
+
+        That of all pulses if they are alike. Else there is no mirror, and b1 goes up to 2.
+        """
+        first, right = jnp.abs(self.flip_angles[0]), jnp.asarray(jnp.pi / 2, self.flip_angles.dtype)
+        if self.slice_profile is not None:
+            return right
+        alike = jnp.max(jnp.abs(jnp.abs(self.flip_angles) - first)) < 1e-4
+        return jnp.where(alike, jnp.maximum(first, right), right)
+
+    def _coarse_grid(self) -> tuple[Float[Array, " t2"], Float[Array, " b1"]]:
+        """Such that the least-squares answer is downhill from the most similar train."""
+        first, last = self.echo_times[0], self.echo_times[-1]
+        t2 = jnp.exp(jnp.linspace(jnp.log(first / 4), jnp.log(20 * last), _COARSE_T2, dtype=first.dtype))
+        highest = 0.995 * self.limits().b1[1]  # pyright: ignore[reportIndexIssue]
+        return t2, jnp.linspace(_COARSE_B1, highest, _COARSE_B1_STEPS, dtype=first.dtype)
 
     def _train(self, t1: Float[Array, ""], t2: Float[Array, ""], b1: Float[Array, ""]) -> Inexact[Array, " echo"]:
         """The echoes for m0 = 1."""

@@ -1,0 +1,79 @@
+"""How far a fit may be off: covariance of the parameters, and how well the model describes the measurements."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..models.base import sum_of_measurements
+from . import linalg
+from .noise import squared_magnitude
+from .problem import Problem
+from .solvers import Solution
+
+
+class ErrorBars(NamedTuple):
+    """Uncertainty and quality of a batch of fits, in the units of the `Problem`.
+
+    Attributes:
+        covariance: of the unknowns, (unknown, unknown) vectors of voxels, or only its diagonal, (unknown,).
+        residual: (weighted) root mean square of the misfit.
+        reduced_chi2: sum of squares over its expectation; NaN where sigma is not known or nothing is left over.
+        identified: whether the measurements determine all unknowns.
+    """
+
+    covariance: tuple
+    residual: Float[Array, " voxel"]
+    reduced_chi2: Float[Array, " voxel"]
+    identified: Bool[Array, " voxel"]
+
+
+def error_bars(problem: Problem, solution: Solution, full: bool) -> ErrorBars:
+    """Error bars from the curvature at a solution.
+
+    Args:
+        problem: the batch.
+        solution: what was found.
+        full: the whole covariance matrix, or only its diagonal.
+    """
+    weighed, left_over = _counts(problem)
+    squares, expected = _squares(problem, solution)
+    sigma = problem.noise.sigma
+    variance = solution.cost / left_over if sigma is None else sigma**2
+    no_answer = jnp.full_like(solution.cost, jnp.nan)
+    chi2 = no_answer if sigma is None else expected / (sigma**2 * left_over)
+    residual = jnp.sqrt(squares / weighed)
+
+    factor = linalg.cholesky(solution.curvature)
+    slopes = problem.slopes(problem.coordinates(solution.values))
+    if full:
+        inverse = linalg.inverse(factor)
+        covariance = tuple(
+            tuple(inverse[i][j] * slopes[i] * slopes[j] * variance for j in range(len(slopes)))
+            for i in range(len(slopes))
+        )
+        diagonal = [inverse[i][i] for i in range(len(slopes))]
+    else:
+        diagonal = linalg.inverse_diagonal(factor)
+        covariance = tuple(d * slope**2 * variance for d, slope in zip(diagonal, slopes, strict=True))
+    identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
+    return ErrorBars(covariance, residual, chi2, identified)
+
+
+def _counts(problem: Problem) -> tuple[Array, Array]:
+    """Sum of the weights, and how many real numbers were measured beyond the unknowns; NaN where none."""
+    channels = 2 if problem.is_complex else 1
+    weights, one = problem.noise.weights, jnp.ones_like(problem.scale)
+    weighed = problem.signal.shape[0] * one if weights is None else sum_of_measurements(weights)
+    n = problem.signal.shape[0] if weights is None else jnp.sum(weights > 0, axis=0)
+    freedom = (channels * n - len(problem.unknowns)) * one
+    return weighed, jnp.where(freedom > 0, freedom, jnp.nan)
+
+
+def _squares(problem: Problem, solution: Solution) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
+    """Weighted sums of the squared misfits: as they are, and each over its expectation in units of sigma^2."""
+    if problem.noise.least_squares:
+        return solution.cost, solution.cost
+    mean, variance = problem.noise.moments(problem.predict(solution.values))
+    squares = squared_magnitude(mean - problem.signal)
+    return sum_of_measurements(squares), sum_of_measurements(squares / variance)

@@ -1,0 +1,225 @@
+"""Complex multi-echo gradient echoes: T2* and the off-resonance that turns their phase."""
+
+import functools
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Complex, Float, Inexact
+
+from .base import NOTHING, SignalModel, as_float_array
+from .decay import MonoExponential
+from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
+from .tissue import Value
+
+
+class OffResonantDecay(NamedTuple):
+    """Parameters of a decay that precesses."""
+
+    m0: Inexact[Array, "..."] | complex  # a.u., signal at TE = 0; complex: with the phase it has there
+    t2star: Value  # s
+    b0: Value = 0.0  # Hz, off-resonance
+
+
+class ComplexGradientEcho(SignalModel):
+    """S(TE) = M0 exp(-TE/T2* + 2 pi i b0 TE): gradient echoes with their phase.
+
+    M0 is complex, with the phase of coil and receiver; b0 is the off-resonance in Hz, positive where the phase grows
+    with TE. Some scanners store the conjugate, which turns the sign of b0. It leaves out fat, through-slice dephasing
+    and phase errors of alternating readouts.
+
+    Two echoes determine M0, T2* and b0. Phases repeat: echoes a spacing apart cannot tell b0 from b0 + 1 / spacing.
+    The guess searches -1 / (2 spacing) ... 1 / (2 spacing) with the smallest spacing of the train; uneven spacings have
+    a smallest one below their mean, and with it a wider range. A voxel near one end of that range may be found beyond
+    the other, which is the same signal. Magnitude images do not know b0: fit them with `known={"b0": 0.0}`.
+
+    Limits: T2* as `MonoExponential`; b0 twice the range of the guess, so that no answer near its end is cut off.
+    Source: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences (2004), §14.1; for the search, the periodogram as
+    maximum likelihood: Rife, Boorstyn, IEEE Trans Inf Theory 20:591 (1974).
+
+    Args:
+        te: (echo,) echo times, at least two, in any order [s].
+
+    Raises:
+        ValueError: fewer than two different echo times, or times that cannot be seconds.
+    """
+
+    te: Float[Array, " echo"] = eqx.field(converter=as_float_array)
+
+    parameters: ClassVar[type] = OffResonantDecay
+    amplitude: ClassVar[str] = "m0"
+    signed: ClassVar[tuple[str, ...]] = ("b0",)
+
+    def __check_init__(self):
+        if not isinstance(self.te, Tracer):
+            MonoExponential(self.te)  # the same echo times are possible
+
+    @property
+    def n_measurements(self) -> int:
+        return self.te.shape[0]
+
+    def __call__(self, params: OffResonantDecay) -> Complex[Array, " echo"]:
+        return _signal(self.te, params)
+
+    def batched(self, params: OffResonantDecay) -> Complex[Array, "echo voxel"]:
+        # The formula broadcasts.
+        return _signal(self.te[:, None], params)
+
+    def initial_guess(
+        self, signal: Inexact[Array, " echo"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
+    ) -> OffResonantDecay:
+        # The search has as many steps as the echo times ask for, which derivatives in reverse cannot follow.
+        fixed, signal, known = jax.lax.stop_gradient((self, signal, dict(known)))
+        return fixed._guess(signal, known)
+
+    def _guess(self, signal: Inexact[Array, " echo"], known: dict[str, Array]) -> OffResonantDecay:
+        measured, times = list(signal), list(self.te)
+        if not jnp.iscomplexobj(signal):
+            b0 = known.get("b0", jnp.zeros_like(signal[0]))
+            return self._decay(measured, known)[0]._replace(b0=b0)
+        if "b0" in known:
+            turned = [s * _turn(-te * known["b0"]) for s, te in zip(measured, times, strict=True)]
+            return self._decay(turned, known)[0]._replace(b0=known["b0"])
+        if "m0" in known:
+            known["m0"] = known["m0"].astype(signal.dtype)
+        magnitude_known = {name: jnp.abs(value) for name, value in known.items()}
+        decay = jnp.asarray(self._decay([jnp.abs(s) for s in measured], magnitude_known)[0].t2star)
+
+        def search(beside, _):
+            b0 = self._search_b0(measured, decay, known, beside)
+            return b0, b0
+
+        # Noise or nearly even echo times can put a second peak as high: both are followed to their top.
+        _, peaks = jax.lax.scan(search, jnp.full_like(decay, jnp.inf), length=2)
+        guesses, misfits = jax.lax.map(lambda b0: self._climb(measured, b0, decay, known), peaks)
+        best = jnp.argmin(misfits)
+        return OffResonantDecay(*(leaf[best] for leaf in guesses))
+
+    def limits(self) -> OffResonantDecay:
+        t2star = visible_times(self.te)
+        b0 = 1 / self._spacing()
+        return OffResonantDecay(m0=(0.0, jnp.inf), t2star=t2star, b0=(-b0, b0))  # pyright: ignore[reportArgumentType]
+
+    def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
+        # b0 as radians from the first echo to the last.
+        return value * (2 * jnp.pi * self._duration()) if name in self.signed else jnp.log(value)
+
+    def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
+        return coordinate / (2 * jnp.pi * self._duration()) if name in self.signed else jnp.exp(coordinate)
+
+    def _duration(self) -> Float[Array, ""]:
+        return jnp.max(self.te) - jnp.min(self.te)
+
+    def _spacing(self) -> Float[Array, ""]:
+        """The smallest one; two echoes at nearly the same time must not make the search endless."""
+        steps = jnp.diff(jnp.sort(self.te))
+        return jnp.maximum(jnp.min(steps, initial=jnp.inf, where=steps > 0), self._duration() / _MOST_SPACINGS)
+
+    def _decay(
+        self, on_resonance: Measurements, known: Mapping[str, Array]
+    ) -> tuple[OffResonantDecay, Float[Array, ""]]:
+        """The best M0 and T2* of a signal that does not precess, and the misfit."""
+        times = list(self.te)
+
+        def best(t2star):
+            shape = [jnp.exp(-te / t2star) for te in times]
+            return known["m0"] if "m0" in known else fitting_amplitude(shape, on_resonance), shape
+
+        def misfit(t2star):
+            return misfit_of(*best(t2star), on_resonance)
+
+        if "t2star" in known:
+            t2star, least = known["t2star"], misfit(known["t2star"])
+        else:
+            t2star, least = lowest(misfit, visible_times(self.te))
+        return OffResonantDecay(best(t2star)[0], t2star), least
+
+    def _search_b0(
+        self, signal: Measurements, t2star: Array, known: Mapping[str, Array], beside: Array
+    ) -> Float[Array, ""]:
+        """The best b0 of a fine grid with M0 eliminated, away from `beside` by a turn over the train or more."""
+        duration, spacing, times = self._duration(), self._spacing(), list(self.te)
+        # The T2* of the magnitudes, and shorter ones: noise makes the magnitudes of late echoes too high.
+        filters = []
+        for t2 in [t2star] if "t2star" in known else [t2star * shorter for shorter in _DECAYS]:
+            shape = [jnp.exp(-te / t2) for te in times]
+            weighted = [f * s for f, s in zip(shape, signal, strict=True)]
+            energy = jnp.maximum(squares(shape), jnp.finfo(t2star.dtype).tiny)
+            filters.append(([v.real for v in weighted], [v.imag for v in weighted], energy))
+        m0 = known.get("m0")
+        # How many steps there are depends on the echo times, which are numbers of the protocol and not of the program.
+        n_steps = jnp.ceil(_STEPS_PER_TURN * duration / spacing).astype(int)
+
+        def look(i, best):
+            b0 = (i / n_steps - 0.5) / spacing
+            phases = [2 * jnp.pi * b0 * te for te in times]
+            cosines, sines = [jnp.cos(p) for p in phases], [jnp.sin(p) for p in phases]
+            gains = []
+            for re, im, energy in filters:
+                x = total(r * c + i * s for r, i, c, s in zip(re, im, cosines, sines, strict=True))
+                y = total(i * c - r * s for r, i, c, s in zip(re, im, cosines, sines, strict=True))
+                if m0 is None:
+                    gains.append((x**2 + y**2) / energy)
+                else:
+                    gains.append(2 * (m0.real * x + m0.imag * y) - jnp.abs(m0) ** 2 * energy)
+            gain = functools.reduce(jnp.maximum, gains)
+            better = (gain > best[1]) & (jnp.abs(b0 - beside) * duration >= 1)
+            return jnp.where(better, b0, best[0]), jnp.where(better, gain, best[1])
+
+        return jax.lax.fori_loop(0, n_steps + 1, look, (beside, jnp.full_like(beside, -jnp.inf)))[0]
+
+    def _climb(
+        self, signal: Measurements, b0: Array, t2star: Array, known: Mapping[str, Array]
+    ) -> tuple[OffResonantDecay, Float[Array, ""]]:
+        """From near a peak to its top, and the misfit there.
+
+        Gauss-Newton steps in b0 by turns with the best T2* and M0; the two directions are at right angles.
+        """
+        times = list(self.te)
+
+        def turned_back(b0):
+            return [s * _turn(-te * b0) for s, te in zip(signal, times, strict=True)]
+
+        def step(_, state):
+            b0, t2star = state
+            turned, shape = turned_back(b0), [jnp.exp(-te / t2star) for te in times]
+            m0 = known["m0"] if "m0" in known else fitting_amplitude(shape, turned)
+            energy = jnp.maximum(squares(shape), jnp.finfo(t2star.dtype).tiny)
+            te_mean = 0.0 if "m0" in known else total(te * f**2 for te, f in zip(times, shape, strict=True)) / energy
+            slope = total(
+                (te - te_mean) * f * (m0.conj() * s).imag for te, f, s in zip(times, shape, turned, strict=True)
+            )
+            curvature = jnp.abs(m0) ** 2 * squares([(te - te_mean) * f for te, f in zip(times, shape, strict=True)])
+            radians_per_s = slope / jnp.maximum(curvature, jnp.finfo(t2star.dtype).tiny)
+            farthest = 1 / (_STEPS_PER_TURN * self._duration())
+            return b0 + jnp.clip(radians_per_s / (2 * jnp.pi), -farthest, farthest), t2star
+
+        def turn(_, state):
+            b0, t2star, _, _ = state
+            b0, t2star = jax.lax.fori_loop(0, 3, step, (b0, t2star))
+            guess, least = self._decay(turned_back(b0), known)
+            return b0, guess.t2star, guess.m0, least
+
+        start = (b0, t2star, signal[0], jnp.full_like(t2star, jnp.inf))
+        b0, t2star, m0, least = jax.lax.fori_loop(0, _TURNS, turn, start)
+        return OffResonantDecay(m0, t2star, b0), least
+
+
+_STEPS_PER_TURN = 6  # over the whole train: the peak of b0 is about one turn wide
+_DECAYS = (1.0, 0.3)  # relative to the T2* of the magnitudes
+_MOST_SPACINGS = 200  # in the train
+_TURNS = 3  # between b0 and T2*
+
+
+def _signal(te: Float[Array, "..."], params: OffResonantDecay) -> Complex[Array, "..."]:
+    decay = jnp.exp(-te / jnp.asarray(params.t2star))
+    return params.m0 * (decay * _turn(te * params.b0))
+
+
+def _turn(cycles: Float[Array, "..."]) -> Complex[Array, "..."]:
+    """exp(2 pi i cycles)."""
+    phase = 2 * jnp.pi * cycles
+    return jax.lax.complex(jnp.cos(phase), jnp.sin(phase))

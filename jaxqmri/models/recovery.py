@@ -1,0 +1,211 @@
+"""Recovery of the longitudinal magnetisation: inversion and saturation recovery (T1)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Inexact, Int
+
+from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none
+from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
+from .tissue import Value
+
+
+class Recovery(NamedTuple):
+    """Parameters of an inversion or saturation recovery."""
+
+    m0: Value  # a.u., equilibrium magnetisation times receiver gain
+    t1: Value  # s
+    efficiency: Value = 1.0  # -Mz after / Mz before the pulse: 1 inverts perfectly, 0 saturates
+
+
+class InversionRecovery(SignalModel):
+    """S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]: a pulse, recovery for TI, and a 90 degree readout.
+
+    f is the efficiency, -Mz after / Mz before the pulse: 1 for a perfect inversion, 0 for a saturation, -cos(angle) in
+    general. The pulse is repeated every TR, and the readout leaves neither longitudinal nor transverse magnetisation.
+    The signal is that of a phase-corrected real image, negative before the null; complex images have a complex M0; with
+    `magnitude` it is |S|, and the guess finds which of the measurements were negative.
+
+    M0, T1 and f can be told apart from 3 different TI, at least one near or beyond T1; with 2, or to gain precision,
+    hold `known={"efficiency": 1.0}`. Magnitude images need at least one TI more, or several polarities fit equally
+    well. It leaves out relaxation during the pulse and readouts other than 90 degrees, whose effect f takes up in part.
+
+    Limits: T1 from a tenth of the shortest TI (or the smallest step between TIs, if that is longer) to 100 times the
+    longest; f from -0.95 to 10, wider than the physical [-1, 1], because noise carries estimates beyond it.
+    Source: Barral et al., Magn Reson Med 64:1057 (2010); Bernstein, King, Zhou, Handbook of MRI Pulse Sequences (2004),
+    §14.2.
+
+    Args:
+        ti: (inversion,) times from the pulse to the readout, at least two different ones, in any order [s].
+        tr: repetition time, from pulse to pulse [s]; inf: full recovery.
+        magnitude: whether the signal is what a magnitude image shows.
+
+    Raises:
+        ValueError: fewer than two different inversion times, times that cannot be seconds, `tr` not beyond every `ti`.
+    """
+
+    ti: Float[Array, " inversion"] = eqx.field(converter=as_float_array)
+    tr: Float[Array, ""] | None = eqx.field(default=jnp.inf, converter=finite_or_none)
+    magnitude: bool = eqx.field(default=False, static=True)
+
+    parameters: ClassVar[type] = Recovery
+    amplitude: ClassVar[str] = "m0"
+    signed: ClassVar[tuple[str, ...]] = ("efficiency",)
+
+    def __check_init__(self):
+        if self.ti.ndim != 1 or self.ti.shape[0] < 2:
+            raise ValueError(f"ti needs at least 2 inversion times in one dimension, got shape {self.ti.shape}.")
+        check_seconds("ti", self.ti, longest=30.0)
+        if not isinstance(self.ti, Tracer) and np.ptp(np.asarray(self.ti)) == 0:
+            raise ValueError(f"ti needs at least 2 different inversion times, got only {float(self.ti[0]):g} s.")
+        if self.tr is not None:
+            if self.tr.ndim != 0:
+                raise ValueError(f"tr is one number [s], got shape {self.tr.shape}.")
+            check_seconds("tr", self.tr, longest=100.0)
+            _check_within(self.ti, self.tr)
+
+    @property
+    def n_measurements(self) -> int:
+        return self.ti.shape[0]
+
+    def __call__(self, params: Recovery) -> Inexact[Array, " inversion"]:
+        return self._signal(self.ti, params)
+
+    def batched(self, params: Recovery) -> Inexact[Array, "inversion voxel"]:
+        # The formula broadcasts.
+        return self._signal(self.ti[:, None], params)
+
+    def initial_guess(
+        self, signal: Inexact[Array, " inversion"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
+    ) -> Recovery:
+        measured = list(signal)
+        if self.magnitude:
+            return self._magnitude_guess([jnp.abs(s) for s in measured], known)
+        if not jnp.iscomplexobj(signal):
+            return self._signed_guess(measured, known)[0]
+        # The line through 0 on which the signal lies; which of its directions is positive, the better fit tells.
+        m0 = known.get("m0")
+        along = jnp.exp(0.5j * jnp.angle(total(s**2 for s in measured) if m0 is None else m0**2))
+        known = dict(known) if m0 is None else dict(known) | {"m0": jnp.abs(m0)}
+        turned = [(s * along.conj()).real for s in measured]
+        sign, guess = self._best_of(jnp.array([1, -1]), lambda sign: [sign * s for s in turned], known)
+        return guess._replace(m0=guess.m0 * sign * along if m0 is None else m0)
+
+    def limits(self) -> Recovery:
+        t1 = visible_times(self.ti)
+        return Recovery(m0=(0.0, jnp.inf), t1=t1, efficiency=_EFFICIENCIES)  # pyright: ignore[reportArgumentType]
+
+    def _signal(self, ti: Float[Array, "..."], params: Recovery) -> Inexact[Array, "..."]:
+        rate = 1 / jnp.asarray(params.t1)
+        # The same formula in what has recovered, 1 - exp(): exact to rounding however slow the recovery is.
+        recovered, efficiency = -jnp.expm1(-ti * rate), params.efficiency
+        shape = (1 + efficiency) * recovered - efficiency * self._full(rate)
+        return params.m0 * (jnp.abs(shape) if self.magnitude else shape)
+
+    def _full(self, rate: Float[Array, "..."]) -> Float[Array, "..."] | float:
+        """What recovers within TR."""
+        return 1.0 if self.tr is None else -jnp.expm1(-self.tr * rate)
+
+    def _magnitude_guess(self, signal: Measurements, known: Mapping[str, Array]) -> Recovery:
+        """The best over all polarities: the recovery rises, so it is the first measurements in time that are negative.
+
+        For given parameters the misfit of magnitudes is that of the signed signal with the polarity of the model, so
+        the best signed fit over all polarities is the best magnitude fit.
+        """
+        rank = list(jnp.argsort(jnp.argsort(self.ti)))
+        n_negative = jnp.arange(self.ti.shape[0] + 1)
+
+        def restored(n):
+            return [jnp.where(r < n, -s, s) for r, s in zip(rank, signal, strict=True)]
+
+        return self._best_of(n_negative, restored, known)[1]
+
+    def _best_of(
+        self, choices: Int[Array, " choice"], signal_for: Callable[[Array], Measurements], known: Mapping[str, Array]
+    ) -> tuple[Array, Recovery]:
+        """Which choice of signal is fitted best, and its guess."""
+        guesses, misfits = jax.lax.map(lambda choice: self._signed_guess(signal_for(choice), known), choices)
+        best = jnp.argmin(misfits)
+        return choices[best], Recovery(*(leaf[best] for leaf in guesses))
+
+    def _signed_guess(self, signal: Measurements, known: Mapping[str, Array]) -> tuple[Recovery, Float[Array, ""]]:
+        """The least-squares fit, nearly, and its misfit."""
+        times = list(self.ti)
+
+        def recoveries(t1):
+            # For a guess 1 - exp() will do; expm1 takes several times as long, and to compile.
+            return [1 - jnp.exp(-ti / t1) for ti in times], self._full(1 / t1)
+
+        def misfit(t1):
+            recovered, full = recoveries(t1)
+            m0, efficiency = _linear_fit(recovered, full, signal, known)
+            return misfit_of(m0, [(1 + efficiency) * x - efficiency * full for x in recovered], signal)
+
+        if "t1" in known:
+            t1, least = known["t1"], misfit(known["t1"])
+        else:
+            t1, least = lowest(misfit, visible_times(self.ti))
+        m0, efficiency = _linear_fit(*recoveries(t1), signal, known)
+        return Recovery(m0, t1, efficiency), least
+
+
+def _linear_fit(
+    recovered: Measurements, full: Any, signal: Measurements, known: Mapping[str, Array]
+) -> tuple[Array, Array]:
+    """M0 and efficiency by linear least squares, within their limits.
+
+    Args:
+        recovered: 1 - exp(-TI/T1).
+        full: 1 - exp(-TR/T1).
+        signal: with its polarity.
+        known: what is held fixed.
+    """
+    tiny = jnp.finfo(recovered[0].dtype).tiny
+    lowest_f, highest_f = _EFFICIENCIES
+
+    def shape(f):
+        return [(1 + f) * x - f * full for x in recovered]
+
+    if "efficiency" in known:
+        efficiency = known["efficiency"]
+        return known["m0"] if "m0" in known else fitting_amplitude(shape(efficiency), signal), efficiency
+    if "m0" in known:
+        # S - M0 (1 - E_TI) = f M0 (E_TR - E_TI)
+        m0 = known["m0"]
+        rest, slope = [s - m0 * x for x, s in zip(recovered, signal, strict=True)], [m0 * (x - full) for x in recovered]
+        efficiency = total(a * b for a, b in zip(slope, rest, strict=True)) / jnp.maximum(squares(slope), tiny)
+        return m0, jnp.clip(efficiency, lowest_f, highest_f)
+    # A straight line S = a + b (1 - E_TI), with a = -f M0 (1 - E_TR) and b = (1 + f) M0.
+    mean, signal_mean = total(recovered) / len(recovered), total(signal) / len(signal)
+    offset = [x - mean for x in recovered]
+    covariance = total(o * (s - signal_mean) for o, s in zip(offset, signal, strict=True))
+    b = covariance / jnp.maximum(squares(offset), tiny)
+    at_zero = (signal_mean - b * mean) / full
+    m0 = b + at_zero
+    possible = (m0 > 0) & (-at_zero >= lowest_f * m0) & (-at_zero <= highest_f * m0)
+    # If the best one is not possible, one of the limits is the best of those that are.
+    low_m0, high_m0 = (fitting_amplitude(shape(f), signal) for f in _EFFICIENCIES)
+    low_energy, high_energy = (squares(shape(f)) for f in _EFFICIENCIES)
+    low_is_better = low_m0**2 * low_energy > high_m0**2 * high_energy
+    efficiency = jnp.where(possible, -at_zero / jnp.where(possible, m0, 1.0), jnp.where(low_is_better, *_EFFICIENCIES))
+    return jnp.where(possible, m0, jnp.where(low_is_better, low_m0, high_m0)), efficiency
+
+
+# Below -0.95 the pulse does next to nothing and T1 cannot be seen; above 10 less than a tenth of the whole change is
+# above 0, and M0 cannot be seen.
+_EFFICIENCIES = (-0.95, 10.0)
+
+
+def _check_within(ti: Array, tr: Array) -> None:
+    if isinstance(ti, Tracer) or isinstance(tr, Tracer):
+        return
+    longest = float(np.max(np.asarray(ti)))
+    if longest >= float(tr):
+        raise ValueError(
+            f"tr is {float(tr):g} s, not longer than the longest ti of {longest:g} s; both are in seconds."
+        )
