@@ -213,7 +213,9 @@ def _fit_batch(
     problem = _problem(model, kind_of_noise, free, voxels)
     solution = implicit.solve(solver, problem)
     bars = error_bars(problem, solution, full=covariance)
-    found = functools.reduce(operator.and_, map(jnp.isfinite, solution.values))
+    # In scanner units an amplitude may overflow.
+    in_units = [v * problem.scale if n == model.amplitude else v for n, v in zip(free, solution.values, strict=True)]
+    found = functools.reduce(operator.and_, map(jnp.isfinite, in_units))
     status = jnp.select(
         [~finite, ~has_signal, _at_bound(problem, solution), ~(solution.converged & found), ~bars.identified],
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.AT_BOUND, Status.NOT_CONVERGED, Status.UNIDENTIFIABLE],

@@ -41,8 +41,7 @@ from .tissue import Tissue
 Orders = tuple[Inexact[Array, ""], ...]  # one number per order: vmapped, one contiguous vector of voxels each
 
 _VOXELS_AT_ONCE = 4096  # of whose orders a processor's cache holds all
-_COARSE_T2, _COARSE_B1_STEPS = 96, 32  # trains that a first guess looks at, T2 times B1
-_COARSE_B1 = 0.4  # the lowest of them
+_COARSE_T2, _COARSE_B1_STEPS = 96, 40  # trains that a first guess looks at, T2 times B1
 
 
 class Pulses(NamedTuple):
@@ -71,7 +70,8 @@ class FSE(SignalModel):
 
     Echo n is at n * echo_spacing, in units where a perfect excitation of the equilibrium gives m0. The true angles are
     the nominal ones, excitation included, times `b1` of the tissue. Uses m0, t1, t2 and b1. One train hardly depends on
-    t1, and near 180 degrees a b1 above 1 looks like one below: fit with `known={"t1": ...}` and a b1 map.
+    t1, so a fit holds it at 1 s unless told otherwise. Refocusing by 180 + x degrees acts as by 180 - x: if all pulses
+    are alike, a fit gives the lower b1, with the m0 that belongs to its excitation.
 
     Args:
         flip_angles: (echo,) nominal refocusing angles [rad].
@@ -184,7 +184,8 @@ class FSE(SignalModel):
         t2, b1 = self._coarse_grid()
         at_t2 = jax.vmap(lambda t2, b1: self(Tissue(m0=1.0, t1=1.0, t2=t2, b1=b1)), (0, None))
         trains = jax.vmap(at_t2, (None, 0))(t2, b1)
-        trains = trains if jnp.iscomplexobj(signal) else jnp.abs(trains)
+        # As they are compared: signed ones stay so.
+        trains = jnp.abs(trains) if jnp.iscomplexobj(trains) and not jnp.iscomplexobj(signal) else trains
         norms = jnp.sqrt(jnp.sum(jnp.abs(trains) ** 2, axis=-1))
         unit = trains.conj() / norms[..., None]
         off = jnp.abs(b1 - known["b1"]) if "b1" in known else jnp.zeros_like(b1)
@@ -213,8 +214,8 @@ class FSE(SignalModel):
     def limits(self) -> Tissue:
         n = self.flip_angles.shape[0]
         t2 = (self.echo_spacing / 10, 100 * n * self.echo_spacing)
-        # At perfect refocusing itself the signal does not tell b1; 0.2 % below it has changed by 1e-5.
-        b1 = (0.1, 0.998 * jnp.pi / self._widest_angle())
+        # At perfect refocusing itself no step in b1 changes the signal; this near, it has changed by 1e-6.
+        b1 = (0.1, 0.9995 * jnp.pi / self._widest_angle())
         return Tissue(m0=(0.0, jnp.inf), t1=(1e-3, 100.0), t2=t2, t2star=(0.0, jnp.inf), b1=b1)  # pyright: ignore[reportArgumentType]
 
     def _widest_angle(self) -> Float[Array, ""]:
@@ -232,8 +233,8 @@ class FSE(SignalModel):
         """Such that the least-squares answer is downhill from the most similar train."""
         first, last = self.echo_times[0], self.echo_times[-1]
         t2 = jnp.exp(jnp.linspace(jnp.log(first / 4), jnp.log(20 * last), _COARSE_T2, dtype=first.dtype))
-        highest = 0.995 * self.limits().b1[1]  # pyright: ignore[reportIndexIssue]
-        return t2, jnp.linspace(_COARSE_B1, highest, _COARSE_B1_STEPS, dtype=first.dtype)
+        lowest, highest = self.limits().b1  # pyright: ignore[reportGeneralTypeIssues]
+        return t2, jnp.linspace(lowest, highest, _COARSE_B1_STEPS, dtype=first.dtype)
 
     def _train(self, t1: Float[Array, ""], t2: Float[Array, ""], b1: Float[Array, ""]) -> Inexact[Array, " echo"]:
         """The echoes for m0 = 1."""

@@ -95,7 +95,9 @@ class ComplexGradientEcho(SignalModel):
         # Noise or nearly even echo times can put a second peak as high: both are followed to their top.
         _, peaks = jax.lax.scan(search, jnp.full_like(decay, jnp.inf), length=2)
         guesses, misfits = jax.lax.map(lambda b0: self._climb(measured, b0, decay, known), peaks)
-        best = jnp.argmin(misfits)
+        # The second peak may be an alias of the first one, with the same misfit but for its rounding.
+        rounding = 64 * jnp.finfo(decay.dtype).eps * squares(measured)
+        best = jnp.where(misfits[1] < misfits[0] - rounding, 1, 0)
         return OffResonantDecay(*(leaf[best] for leaf in guesses))
 
     def limits(self) -> OffResonantDecay:

@@ -45,10 +45,10 @@ def t2_map(
     Args:
         series: magnitude images of evenly spaced echoes of one train; the first ones may be missing.
         method: "lm", extended phase graphs of the whole train with its stimulated echoes (`FSE`), by exact least
-            squares or the most likely answer under `noise`, searched from the most similar of 3072 trains; "dictionary",
-            the same model matched in a dictionary and refined off its grid, see `match_spin_echo`; or "mono",
-            S(TE) = M0 exp(-TE / T2) by exact least squares, for comparison: stimulated echoes, which come with every
-            refocusing that is not perfect, make its T2 too long.
+            squares or the most likely answer under `noise`, searched from the most similar of 3840 trains;
+            "dictionary", the same model matched in a dictionary and refined off its grid, see `match_spin_echo`; or
+            "mono", S(TE) = M0 exp(-TE / T2) by exact least squares, for comparison: stimulated echoes, which come with
+            every refocusing that is not perfect, make its T2 too long.
         b1: true / nominal flip angle, a number or a map (x, y, z); voxels where it is not within 0.1 ... 2 are not
             fitted. None: it is estimated in each voxel.
         t1: T1, a number or a map (x, y, z) [s]; None: 1 s.
