@@ -4,10 +4,12 @@ Provenance of the scans and golden maps: the README beside them. Tolerances are 
 measured is in `references/t2star.md`.
 """
 
+import csv
+
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import ndimage, optimize
 
 import jaxqmri as jq
 from jaxqmri.predictions import compare_with_mono
@@ -193,3 +195,90 @@ def test_extended_phase_graphs_with_b1_leave_less_of_the_signal_than_one_exponen
     assert phase_graphs["share_better"] > 0.9
     assert phase_graphs["relative_error"] < 0.75 * exponential["relative_error"]
     assert phase_graphs["median_T2_s"] < 0.95 * exponential["median_T2_s"]
+
+
+# T1 -------------------------------------------------------------------------------------------------------------------
+
+BRAIN_TI = np.array([0.05, 0.1, 0.2, 0.5, 2.0, 4.0])  # s
+BRAIN_TE = np.array([0.01, 0.025, 0.05, 0.09, 0.15, 0.25])  # s
+BRAIN_TR = 15.0  # s, of the inversion recovery
+
+
+@pytest.fixture(scope="module")
+def brain(shared_data):
+    """Inversion-recovery (signed) and spin-echo images of the voxels within the skull, (voxel, n) float32."""
+    inversions, echoes = (np.load(shared_data / "brain_ir6_se6" / f"{name}dataset.npy") for name in ("t1", "t2"))
+    bright = inversions[..., -1] > 0.5 * np.percentile(inversions[..., -1], 98)
+    parts, _ = ndimage.label(ndimage.binary_erosion(bright, iterations=3))
+    sizes = np.bincount(parts.ravel())
+    centre = np.array(bright.shape) / 2  # the scalp is a ring around it
+    nearest = min(
+        np.flatnonzero(sizes > 1000)[1:], key=lambda i: np.linalg.norm(np.argwhere(parts == i).mean(axis=0) - centre)
+    )
+    mask = ndimage.binary_fill_holes(ndimage.binary_dilation(parts == nearest, iterations=3) & bright)
+    assert 15_000 < mask.sum() < 17_000
+    return inversions[mask].astype(np.float32), echoes[mask].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def signed_t1(brain):
+    return jq.fit(jq.InversionRecovery(BRAIN_TI, BRAIN_TR), brain[0])
+
+
+def test_variable_flip_angle_r1_is_that_of_the_reference(shared_data):
+    with (shared_data / "osipi_vfa" / "t1_brain_data.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 76
+    assert {(row["FA"].split()[-1], row["TR"].split()[0]) for row in rows} == {("12", "0.0054")}
+    signal = np.array([row["s"].split() for row in rows], float)
+    result = jq.fit(jq.SpoiledGradientEcho(np.deg2rad([2.0, 5.0, 12.0]), 5.4e-3), signal)
+    np.testing.assert_allclose(1 / result.params.t1, [float(row["R1"]) for row in rows], rtol=1e-4)
+    np.testing.assert_allclose(result.params.m0, [float(row["s0"]) for row in rows], rtol=1e-4)
+
+
+def test_signed_inversion_recovery_is_scipys_least_squares(brain, signed_t1, rng):
+    voxels = rng.choice(len(brain[0]), 300, replace=False)
+    assert np.all(np.asarray(signed_t1.status) == jq.Status.OK)
+
+    def scipy_t1(signal):
+        unit = signal / np.abs(signal).max()
+
+        def misfit(p):  # M0, ln T1, M0 times the efficiency
+            rate = np.exp(-p[1])
+            return p[0] - (p[0] + p[2]) * np.exp(-BRAIN_TI * rate) + p[2] * np.exp(-BRAIN_TR * rate) - unit
+
+        tight = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
+        fits = [optimize.least_squares(misfit, [1, np.log(t1), 0.9], **tight) for t1 in (0.8, 3.0)]
+        return np.exp(min(fits, key=lambda fit: fit.cost).x[1])
+
+    expected = [scipy_t1(signal) for signal in brain[0][voxels].astype(float)]
+    np.testing.assert_allclose(np.asarray(signed_t1.params.t1)[voxels], expected, rtol=1e-4)
+
+
+def test_magnitudes_give_the_same_t1_but_where_a_measurement_hits_the_null(brain, signed_t1):
+    """At TI 0.5 s white matter is near its null, where noise and model alike leave the sign open."""
+    t1 = np.asarray(signed_t1.params.t1)
+    magnitude = jq.fit(jq.InversionRecovery(BRAIN_TI, BRAIN_TR, magnitude=True), np.abs(brain[0]))
+    same = np.abs(np.asarray(magnitude.params.t1) / t1 - 1) < 0.01
+    assert same.mean() > 0.975
+    least = np.abs(brain[0]).min(axis=-1)
+    away_from_null = least > 0.02 * np.abs(brain[0]).max(axis=-1)
+    assert away_from_null.mean() > 0.95
+    assert same[away_from_null].mean() > 0.985
+    # Another polarity is chosen because it fits better, and nearly always within the error bars.
+    worse = np.asarray(magnitude.residual) > np.asarray(signed_t1.residual) * (1 + 1e-4)
+    assert not np.any(worse)
+    off = np.abs(np.asarray(magnitude.params.t1) - t1) / np.asarray(signed_t1.stderr.t1)
+    assert np.mean(off < 2) > 0.99
+
+
+def test_t2_of_single_echoes_is_scipys_least_squares(brain, rng):
+    voxels = rng.choice(len(brain[1]), 300, replace=False)
+    result = jq.fit(jq.MonoExponential(BRAIN_TE), brain[1])
+    ok = np.asarray(result.status) == jq.Status.OK
+    assert ok.mean() > 0.99  # the others are fluid: it hardly decays within 250 ms
+    voxels = voxels[ok[voxels]]
+    ours = np.asarray(result.params.t2)[voxels]
+    signals = brain[1][voxels].astype(float)
+    theirs = [scipy_t2star(s, BRAIN_TE, (s[0], t2))[0] for s, t2 in zip(signals, ours, strict=True)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)

@@ -1,5 +1,6 @@
 """How far a fit may be off: covariance of the parameters, and how well the model describes the measurements."""
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -26,6 +27,9 @@ class ErrorBars(NamedTuple):
     residual: Float[Array, " voxel"]
     reduced_chi2: Float[Array, " voxel"]
     identified: Bool[Array, " voxel"]
+
+
+_OPEN = 10.0
 
 
 def error_bars(problem: Problem, solution: Solution, full: bool) -> ErrorBars:
@@ -56,7 +60,9 @@ def error_bars(problem: Problem, solution: Solution, full: bool) -> ErrorBars:
     else:
         diagonal = linalg.inverse_diagonal(factor)
         covariance = tuple(d * slope**2 * variance for d, slope in zip(diagonal, slopes, strict=True))
-    identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
+    largest = functools.reduce(jnp.maximum, diagonal)
+    # In their coordinates, mostly logarithms, an error of 10 leaves a parameter open altogether.
+    identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0) & ~(largest * variance > _OPEN**2)
     return ErrorBars(covariance, residual, chi2, identified)
 
 

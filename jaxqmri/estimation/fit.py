@@ -212,16 +212,27 @@ def _fit_batch(
     voxels, finite, has_signal = _without_the_impossible(model, voxels)
     problem = _problem(model, kind_of_noise, free, voxels)
     solution = implicit.solve(solver, problem)
-    bars = error_bars(problem, solution, full=covariance)
+    at_bound = _at_bound(problem, solution)
     # In scanner units an amplitude may overflow.
     in_units = [v * problem.scale if n == model.amplitude else v for n, v in zip(free, solution.values, strict=True)]
     found = functools.reduce(operator.and_, map(jnp.isfinite, in_units))
+    sound = finite & has_signal & ~at_bound & solution.converged & found
+    bars = error_bars(problem, _harmless(problem, solution, sound), full=covariance)
     status = jnp.select(
-        [~finite, ~has_signal, _at_bound(problem, solution), ~(solution.converged & found), ~bars.identified],
+        [~finite, ~has_signal, at_bound, ~(solution.converged & found), ~bars.identified],
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.AT_BOUND, Status.NOT_CONVERGED, Status.UNIDENTIFIABLE],
         Status.OK,
     )
     return _maps(problem, solution, bars, status, covariance)
+
+
+def _harmless(problem: Problem, solution: Solution, sound: Array) -> Solution:
+    """The solution with ordinary numbers where it is none: NaN times a derivative of zero would be NaN."""
+    values = tuple(jnp.where(sound, v, s) for v, s in zip(solution.values, problem.start, strict=True))
+    curvature = tuple(
+        tuple(jnp.where(sound, e, float(i == j)) for j, e in enumerate(row)) for i, row in enumerate(solution.curvature)
+    )
+    return Solution(values, solution.converged, jnp.where(sound, solution.cost, 1.0), curvature)
 
 
 def _without_the_impossible(model: SignalModel, voxels: _Voxels) -> tuple[_Voxels, Array, Array]:
@@ -265,6 +276,10 @@ def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ..
         name: _AMPLITUDE_RANGE if _is_positive_amplitude(model, name, unit) else getattr(limits, name) for name in free
     }
     lower, upper = (tuple(jnp.full_like(scale, ends[name][side]) for name in free) for side in (0, 1))
+    if not kind_of_noise.least_squares and model.amplitude in free:
+        # Magnitudes hardly tell an amplitude this far below the noise from none at all.
+        place = free.index(model.amplitude)
+        lower = (*lower[:place], jnp.maximum(lower[place], _LEAST_OF_SIGMA * given["sigma"]), *lower[place + 1 :])
     problem = Problem(model, kind_of_noise(**given), unit, scale, known, (), lower, upper, free)
     return dataclasses.replace(problem, start=_start(problem, voxels.init))
 
@@ -276,13 +291,15 @@ def _is_positive_amplitude(model: SignalModel, name: str, signal: Array) -> bool
 # Of a positive amplitude, relative to the largest measurement. The lower end is reached by signals that are negative
 # throughout; the upper one would need a decay by exp(-14) before the first echo.
 _AMPLITUDE_RANGE = (1e-6, 1e6)
+_LEAST_OF_SIGMA = 0.1
 
 
 def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...]:
     """Where the search begins, within the limits."""
     model, amplitude = problem.model, problem.model.amplitude
     if init is None:
-        guess = jax.vmap(model.initial_guess, in_axes=-1)(problem.signal, problem.known)
+        seen = _filled_in(problem.signal, problem.noise.weights)
+        guess = jax.vmap(model.initial_guess, in_axes=-1)(seen, problem.known)
         start = {name: getattr(guess, name) for name in problem.free}
     else:
         start = dict(zip(problem.free, init, strict=True))
@@ -294,6 +311,22 @@ def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...
     if init is None and amplitude in start and not problem.eliminates:
         start[amplitude] = problem.best_amplitude(start)
     return tuple(start.values())
+
+
+def _filled_in(signal: Array, weights: Array | None) -> Array:
+    """The signal with the mean of the neighbours wherever a weight of zero leaves a measurement out."""
+    if weights is None:
+        return signal
+
+    def last_seen(carry: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept = jnp.where(at[1] > 0, at[0], carry)
+        return kept, kept
+
+    nothing = jnp.full_like(signal[0], jnp.nan)
+    before = jax.lax.scan(last_seen, nothing, (signal, weights))[1]
+    after = jax.lax.scan(last_seen, nothing, (signal, weights), reverse=True)[1]
+    before, after = jnp.where(jnp.isnan(before), after, before), jnp.where(jnp.isnan(after), before, after)
+    return jnp.where(weights > 0, signal, (before + after) / 2)
 
 
 def _at_bound(problem: Problem, solution: Solution) -> Array:

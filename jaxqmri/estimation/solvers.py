@@ -141,6 +141,9 @@ class LevenbergMarquardt(Solver):
             ]
             # Below the rounding of the model, or far below the error bar, a step is none.
             little = (10 * eps) ** 2 * cost + (_ROUNDING * eps) ** 2 * energy
+            if not problem.noise.least_squares:
+                # Likelihoods of faint signals are flat; a step that is small because it is damped ends no search there.
+                little = jnp.maximum(little, jnp.where(damping <= 1, eps * cost, 0.0))
             settled = functools.reduce(operator.and_, still)
             # A step cut off at a bound may promise nothing, which is no sign of a minimum.
             settled |= (promised >= 0) & (promised <= little)
