@@ -127,7 +127,7 @@ def test_affine_of_the_results_is_that_of_the_images(tmp_path, capsys):
 T2_MAPS = ("M0map", "R2map", "T2map", "T2map_stderr", "residual", "status")
 
 
-def test_t2_by_dictionary_from_files_to_report(tmp_path, capsys):
+def test_t2_from_files_to_report(tmp_path, capsys):
     out = tmp_path / "out"
     done = run(capsys, "t2", spin_echo_folder(tmp_path / "scan"), "-o", out)
     assert (done.code, done.err) == (0, "")
@@ -139,7 +139,7 @@ def test_t2_by_dictionary_from_files_to_report(tmp_path, capsys):
     every = {f"{name}{suffix}" for name in (*T2_MAPS, "TB1map") for suffix in (".nii.gz", ".json")}
     assert names(out) == every | {"T2map.png", "report.html", "provenance.json"}
     record = strict((out / "provenance.json").read_text())
-    assert record["command"] == "jaxqmri t2 INPUT -o OUT --method dictionary --mask none"
+    assert record["command"] == "jaxqmri t2 INPUT -o OUT --method lm --mask none"
     assert record["method"]["RefocusingFlipAngle"] == 180
     assert record["method"]["EchoSpacing"] == 0.01
     better, mono = record["models"]
@@ -294,7 +294,7 @@ def test_results_inside_the_input_folder_are_not_taken_for_images(tmp_path, caps
         (("t2star",), "required: -o/--out, INPUT|required: INPUT, -o/--out"),
         (("t2start", "x"), "invalid choice: 't2start'"),
         (("t2star", "x", "-o", "y", "--method", "magic"), "invalid choice: 'magic'"),
-        (("t2", "x", "-o", "y", "--method", "lm"), "invalid choice: 'lm'"),
+        (("t2", "x", "-o", "y", "--method", "epg"), "invalid choice: 'epg'"),
         (("t2", "x", "-o", "y", "--t1-ms", "long"), "--t1-ms: invalid float value: 'long'"),
         (("t2", "x", "-o", "y", "--method", "mono", "--b1", "z"), "--method mono knows no B1"),
         (("t2", "x", "-o", "y", "--method", "mono", "--refocusing-deg", "150"), "leave out --b1"),

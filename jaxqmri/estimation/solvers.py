@@ -83,9 +83,11 @@ class LevenbergMarquardt(Solver):
             equations=_nothing_known(problem, len(start)),
             bending=tuple((zero,) * (i + 1) for i in range(len(start))),
         )
-        state = self._iterate(problem, state, _STEPS_TOGETHER)
+        # Trains take seconds to compile, formulas none: these get a program of their own for all voxels together.
+        if not problem.model.recursive:
+            state = self._iterate(problem, state, _STEPS_TOGETHER)
 
-        # Few voxels need many steps; they are gathered, so that the others are not paid for again.
+        # Those that go on are gathered, so that the others are not paid for again.
         n_voxels = problem.scale.shape[0]
         n_together = max(n_voxels // 1024 * 32, min(n_voxels, 128))
 
