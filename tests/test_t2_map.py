@@ -34,6 +34,14 @@ def test_t2_b1_and_m0_of_a_noise_free_train_are_found(maps):
     assert maps["residual"].max() < 1e-5
 
 
+@pytest.mark.parametrize("b1", [None, B1[..., None]], ids=["b1 free", "b1 known"])
+def test_a_dictionary_refined_off_its_grid_finds_the_same(scan, b1):
+    found = jq.t2_map(scan, method="dictionary", b1=b1)
+    assert np.all(found["status"] == OK)
+    np.testing.assert_allclose(found["T2map"][..., 0], T2, rtol=1e-5)
+    np.testing.assert_allclose(found["M0map"][..., 0], M0, rtol=1e-5)
+
+
 def test_the_mono_exponential_model_takes_stimulated_echoes_for_a_longer_t2(scan, maps):
     mono = jq.t2_map(scan, method="mono")
     low = B1[..., None] < 0.85
