@@ -60,9 +60,10 @@ def error_bars(problem: Problem, solution: Solution, full: bool) -> ErrorBars:
     else:
         diagonal = linalg.inverse_diagonal(factor)
         covariance = tuple(d * slope**2 * variance for d, slope in zip(diagonal, slopes, strict=True))
-    largest = functools.reduce(jnp.maximum, diagonal)
-    # In their coordinates, mostly logarithms, an error of 10 leaves a parameter open altogether.
-    identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0) & ~(largest * variance > _OPEN**2)
+    identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
+    if not problem.noise.least_squares:
+        # Where the likelihood wants hardly any signal, an error of 10 in a logarithm leaves the parameter open.
+        identified &= ~(functools.reduce(jnp.maximum, diagonal) * variance > _OPEN**2)
     return ErrorBars(covariance, residual, chi2, identified)
 
 
