@@ -276,11 +276,11 @@ def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ..
         name: _AMPLITUDE_RANGE if _is_positive_amplitude(model, name, unit) else getattr(limits, name) for name in free
     }
     lower, upper = (tuple(jnp.full_like(scale, ends[name][side]) for name in free) for side in (0, 1))
-    if not kind_of_noise.least_squares and model.amplitude in free:
-        # Magnitudes hardly tell an amplitude this far below the noise from none at all.
+    noise = kind_of_noise(**given)
+    if noise.least_amplitude is not None and model.amplitude in free:
         place = free.index(model.amplitude)
-        lower = (*lower[:place], jnp.maximum(lower[place], _LEAST_OF_SIGMA * given["sigma"]), *lower[place + 1 :])
-    problem = Problem(model, kind_of_noise(**given), unit, scale, known, (), lower, upper, free)
+        lower = (*lower[:place], jnp.maximum(lower[place], noise.least_amplitude), *lower[place + 1 :])
+    problem = Problem(model, noise, unit, scale, known, (), lower, upper, free)
     return dataclasses.replace(problem, start=_start(problem, voxels.init))
 
 
@@ -291,7 +291,6 @@ def _is_positive_amplitude(model: SignalModel, name: str, signal: Array) -> bool
 # Of a positive amplitude, relative to the largest measurement. The lower end is reached by signals that are negative
 # throughout; the upper one would need a decay by exp(-14) before the first echo.
 _AMPLITUDE_RANGE = (1e-6, 1e6)
-_LEAST_OF_SIGMA = 0.1
 
 
 def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...]:

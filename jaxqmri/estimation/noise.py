@@ -35,6 +35,11 @@ class Noise(eqx.Module):
     weights: eqx.AbstractVar[Float[Array, "..."] | None]
     least_squares: eqx.AbstractClassVar[bool]
 
+    @property
+    def least_amplitude(self) -> Float[Array, "..."] | None:
+        """The smallest amplitude that magnitudes tell from none at all; None: there is no such thing."""
+        return None
+
     @abc.abstractmethod
     def terms(self, predicted: Inexact[Array, "n voxel"], signal: Inexact[Array, "n voxel"]) -> Terms:
         """Cost per measurement, half its first and half its (expected) second derivative; None: 1."""
@@ -103,6 +108,10 @@ class Rician(Noise):
 
     def __check_init__(self):
         _check_sigma(self.sigma)
+
+    @property
+    def least_amplitude(self) -> Float[Array, "..."]:
+        return 0.1 * self.sigma
 
     def terms(self, predicted: Float[Array, "n voxel"], signal: Float[Array, "n voxel"]) -> Terms:
         cost, score, _ = rician.terms(predicted, signal, self.sigma)

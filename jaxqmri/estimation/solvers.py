@@ -86,6 +86,8 @@ class LevenbergMarquardt(Solver):
         # Trains take seconds to compile, formulas none: these get a program of their own for all voxels together.
         if not problem.model.recursive:
             state = self._iterate(problem, state, _STEPS_TOGETHER)
+        # Gathering costs less than a step of a train, and about as much as one of a formula.
+        steps = 1 if problem.model.recursive else _STEPS_TOGETHER
 
         # Those that go on are gathered, so that the others are not paid for again.
         n_voxels = problem.scale.shape[0]
@@ -95,7 +97,7 @@ class LevenbergMarquardt(Solver):
             # Places left over point beyond the last voxel: they read that one, and what they write is dropped.
             chosen = jnp.nonzero(self._goes_on(state), size=n_together, fill_value=n_voxels)[0]
             some = jax.tree.map(lambda leaf: leaf[chosen], state)
-            some = self._iterate(problem.select(chosen), some, _STEPS_TOGETHER)
+            some = self._iterate(problem.select(chosen), some, steps)
             return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part, mode="drop"), state, some)
 
         state = jax.lax.while_loop(lambda state: jnp.any(self._goes_on(state)), finish_some, state)

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .base import NOTHING, SignalModel, as_float_array, check_seconds, sum_of_measurements
+from .guess import visible_times
 
 
 class Decay(NamedTuple):
@@ -72,11 +73,7 @@ class MonoExponential(SignalModel):
         return Decay(*(jnp.where(line_is_better, a, b) for a, b in zip(line, coarse, strict=True)))
 
     def limits(self) -> Decay:
-        # Beyond 100 TE_max the whole train decays by less than 1 %; below a tenth of the first echo or of the
-        # echo spacing less than exp(-10) is left of the signal. No image tells T2 apart out there.
-        te = jnp.sort(self.te)
-        resolution = jnp.maximum(te[0], jnp.min(jnp.diff(te), initial=jnp.inf, where=jnp.diff(te) > 0))
-        return Decay(s0=(0.0, jnp.inf), t2=(resolution / 10, 100 * te[-1]))  # pyright: ignore[reportArgumentType]
+        return Decay(s0=(0.0, jnp.inf), t2=visible_times(self.te))  # pyright: ignore[reportArgumentType]
 
     def log_linear(self, signal: Float[Array, " echo"], weighted: bool = True) -> Decay:
         """Straight line through ln S(TE) by linear least squares.

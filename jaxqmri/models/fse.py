@@ -36,12 +36,14 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none, optional_float_array
 from .context import on_cpu
+from .guess import summit
 from .tissue import Tissue
 
 Orders = tuple[Inexact[Array, ""], ...]  # one number per order: vmapped, one contiguous vector of voxels each
 
 _VOXELS_AT_ONCE = 4096  # of whose orders a processor's cache holds all
-_COARSE_T2, _COARSE_B1_STEPS = 96, 40  # trains that a first guess looks at, T2 times B1
+_COARSE_T2, _COARSE_B1 = 32, 80  # trains that a first guess looks at
+_FINE_T2 = 256  # to space them
 
 
 class Pulses(NamedTuple):
@@ -190,26 +192,18 @@ class FSE(SignalModel):
         unit = trains.conj() / norms[..., None]
         off = jnp.abs(b1 - known["b1"]) if "b1" in known else jnp.zeros_like(b1)
         allowed = off <= jnp.min(off)
-        column = jnp.arange(t2.size)
 
-        def look(best: tuple[Array, ...], row: Array) -> tuple[tuple[Array, ...], None]:
+        def look(_: None, row: Array) -> tuple[None, tuple[Array, Array, Array]]:
             product = jnp.dot(unit[row], signal, precision=jax.lax.Precision.HIGHEST)
-            likeness = jnp.abs(product) ** 2 if jnp.iscomplexobj(product) else jnp.maximum(product, 0) ** 2
-            middle = jnp.max(likeness)
-            at = jnp.max(jnp.where(likeness == middle, column, 0))  # argmax is slow on a CPU
-            below, above = (jnp.sum(jnp.where(column == at + side, likeness, 0)) for side in (-1, 1))
             # Valleys that differ by less than the steps in t2 do can be told apart by the tops of parabolas.
-            bend = 2 * middle - below - above
-            at_edge = (at == 0) | (at == t2.size - 1) | ~(bend > 0)
-            slope = jnp.where(at_edge, 0.0, (above - below) / jnp.where(at_edge, 1.0, 2 * bend))
-            top = middle + slope * (above - below) / 4
-            better = allowed[row] & (top > best[0])
-            return jax.tree.map(lambda new, old: jnp.where(better, new, old), (top, row, at, slope), best), None
+            return None, summit(jnp.abs(product) ** 2 if jnp.iscomplexobj(product) else product)
 
-        nothing = (jnp.full((), -1.0, t2.dtype), jnp.asarray(0), jnp.asarray(0), jnp.zeros((), t2.dtype))
-        (_, row, at, slope), _ = jax.lax.scan(look, nothing, jnp.arange(b1.size))
+        _, (tops, columns, besides) = jax.lax.scan(look, None, jnp.arange(b1.size))
+        _, row, beside_row = summit(jnp.where(allowed, tops, -jnp.inf))
+        at, beside = columns[row], besides[row]
         m0 = jnp.dot(unit[row, at], signal, precision=jax.lax.Precision.HIGHEST) / norms[row, at]
-        return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=t2[at] * (t2[1] / t2[0]) ** slope, b1=b1[row])
+        log_t2 = jnp.interp(at + beside, jnp.arange(t2.size), jnp.log(t2))
+        return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=jnp.exp(log_t2), b1=b1[row] + beside_row * (b1[1] - b1[0]))
 
     def limits(self) -> Tissue:
         n = self.flip_angles.shape[0]
@@ -230,11 +224,21 @@ class FSE(SignalModel):
         return jnp.where(alike, jnp.maximum(first, right), right)
 
     def _coarse_grid(self) -> tuple[Float[Array, " t2"], Float[Array, " b1"]]:
-        """Such that the least-squares answer is downhill from the most similar train."""
-        first, last = self.echo_times[0], self.echo_times[-1]
-        t2 = jnp.exp(jnp.linspace(jnp.log(first / 4), jnp.log(20 * last), _COARSE_T2, dtype=first.dtype))
+        """Such that the least-squares answer is downhill from the most similar train.
+
+        Steps in t2 turn a plain decay by equal angles, as a vector of echoes; parabolas between them are as good.
+        """
+        times = self.echo_times
+        log_t2 = jnp.linspace(jnp.log(times[0] / 4), jnp.log(20 * times[-1]), _FINE_T2, dtype=times.dtype)
+        fine = jnp.exp(log_t2)[:, None]
+        energy = jnp.exp(-2 * (times - times[0]) / fine)
+        energy = energy / jnp.sum(energy, axis=1, keepdims=True)
+        mean = jnp.sum(energy * times, axis=1, keepdims=True)
+        turns = jnp.sqrt(jnp.sum(energy * (times - mean) ** 2, axis=1)) / fine[:, 0]  # d(angle) / d(log t2)
+        angle = jnp.cumsum(turns)
+        t2 = jnp.exp(jnp.interp(jnp.linspace(angle[0], angle[-1], _COARSE_T2, dtype=angle.dtype), angle, log_t2))
         lowest, highest = self.limits().b1  # pyright: ignore[reportGeneralTypeIssues]
-        return t2, jnp.linspace(lowest, highest, _COARSE_B1_STEPS, dtype=first.dtype)
+        return t2, jnp.linspace(lowest, highest, _COARSE_B1, dtype=t2.dtype)
 
     def _train(self, t1: Float[Array, ""], t2: Float[Array, ""], b1: Float[Array, ""]) -> Inexact[Array, " echo"]:
         """The echoes for m0 = 1."""

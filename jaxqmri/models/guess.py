@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Measurements = Sequence[Any]  # real or complex numbers of one voxel
 
@@ -55,6 +55,22 @@ def visible_times(times: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Ar
     steps = jnp.diff(times)
     resolution = jnp.maximum(times[0], jnp.min(steps, initial=jnp.inf, where=steps > 0))
     return resolution / 10, 100 * times[-1]
+
+
+def summit(values: Float[Array, " n"]) -> tuple[Float[Array, ""], Int[Array, ""], Float[Array, ""]]:
+    """The top of the parabola through the largest of equally spaced values and its neighbours.
+
+    Returns:
+        How high it is, the index of the largest value, and by how many steps the top is beside that. Where there is no
+        such parabola, at the ends for instance, the largest value itself.
+    """
+    largest, last = jnp.max(values), values.size - 1
+    at = jnp.max(jnp.where(values == largest, jnp.arange(values.size), 0))  # argmax is slow on a CPU
+    below, above = values[jnp.maximum(at - 1, 0)], values[jnp.minimum(at + 1, last)]
+    bend = 2 * largest - below - above
+    inner = (at > 0) & (at < last) & (bend > 0) & (bend < jnp.inf)
+    beside = jnp.where(inner, (above - below) / jnp.where(inner, 2 * bend, 1.0), 0.0)
+    return largest + jnp.where(inner, beside * (above - below) / 4, 0.0), at, beside
 
 
 def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:

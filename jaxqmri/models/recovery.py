@@ -85,7 +85,8 @@ class InversionRecovery(SignalModel):
     ) -> Recovery:
         measured = list(signal)
         if self.magnitude:
-            return self._magnitude_guess([jnp.abs(s) for s in measured], known)
+            # Interpolated images may be a little negative next to the null.
+            return self._magnitude_guess([jnp.maximum(s, 0) for s in measured], known)
         if not jnp.iscomplexobj(signal):
             return self._signed_guess(measured, known)[0]
         # The line through 0 on which the signal lies; which of its directions is positive, the better fit tells.

@@ -15,10 +15,9 @@ from ..io.errors import CorruptInputError, InputWarning, UsageError
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..models.base import SignalModel
-from ..predictions import misfit
 from ..protocols import inversion_recovery, spoiled_gradient_echoes
 from .metadata import how, settings
-from .voxels import check_magnitude, checked_b1, maps_of, noise_of_voxels, signal_of_voxels
+from .voxels import check_magnitude, checked_b1, maps_of, noise_of_voxels, signal_of_voxels, values_of
 
 T1_METHODS = ("auto", "ir", "vfa")
 
@@ -115,7 +114,7 @@ def _by_inversion_recovery(
     if model.tr is not None:
         metadata["RepetitionTime"] = float(f"{float(model.tr):.6g}")
     metadata["Assumptions"] = [why, *assumed]
-    values = _values(model, result, signal)
+    values = values_of(result, model, signal, time="T1", field="t1", amplitude="M0map")
     if not known:
         values["InversionEfficiency"] = result.params.efficiency
     return maps_of(values, result.status, fitted, metadata)
@@ -175,7 +174,9 @@ def _by_flip_angles(
     metadata["EstimatedParameters"] = ["T1", "M0"]
     metadata["RepetitionTime"] = float(f"{float(model.tr):.6g}")
     metadata["Assumptions"] = [why, *assumed]
-    return maps_of(_values(model, result, signal), result.status, fitted, metadata)
+    return maps_of(
+        values_of(result, model, signal, time="T1", field="t1", amplitude="M0map"), result.status, fitted, metadata
+    )
 
 
 def _fitted(
@@ -191,14 +192,3 @@ def _fitted(
     of_voxels = noise_of_voxels(noise, fitted)
     result = fit(model, signal, known=known, solver=solver, noise=of_voxels, progress=progress)
     return result, how(model, equation, type(solver).__name__, settings(solver), noise)
-
-
-def _values(model: SignalModel, result: FitResult, signal: Array) -> dict[str, ArrayLike]:
-    """(voxel,) maps by the names of BIDS."""
-    return {
-        "T1map": result.params.t1,
-        "R1map": 1 / np.asarray(result.params.t1),
-        "M0map": result.params.m0,
-        "T1map_stderr": result.stderr.t1,
-        "residual": misfit(model, result.params, signal)[0],
-    }

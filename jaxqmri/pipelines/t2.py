@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import cast
 
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import ArrayLike
 
-from ..estimation.fit import FitResult, fit
+from ..estimation.fit import fit
 from ..estimation.noise import Gaussian, Noise
 from ..estimation.solvers import LevenbergMarquardt
 from ..estimation.spin_echo import N_B1, N_T2, match_spin_echo, within_range
@@ -14,12 +14,10 @@ from ..io.axis import ECHO_TIME
 from ..io.errors import CorruptInputError, MetadataError, UsageError
 from ..io.maps import Maps
 from ..io.series import ImageSeries
-from ..models.base import SignalModel
 from ..models.decay import MonoExponential
-from ..predictions import misfit
 from ..protocols import repetition, spin_echo_train, warn_if_gradient_echo
 from .metadata import how, settings
-from .voxels import check_magnitude, checked_b1, maps_of, noise_of_voxels, number_or_voxels, signal_of_voxels
+from .voxels import check_magnitude, checked_b1, maps_of, noise_of_voxels, number_or_voxels, signal_of_voxels, values_of
 
 T2_METHODS = ("lm", "dictionary", "mono")
 DEFAULT_T1 = 1.0  # s; between muscle and grey matter at 1.5 and 3 T
@@ -84,7 +82,9 @@ def t2_map(
         result = fit(model, signal, solver=solver, noise=noise_of_voxels(noise, fitted), progress=progress)
         metadata = how(model, "S(TE) = M0 exp(-TE / T2)", type(solver).__name__, settings(solver), noise)
         metadata["Assumptions"] = ["perfect refocusing: no stimulated echoes", *assumed]
-        return maps_of(_values(model, result, signal), result.status, fitted, metadata)
+        return maps_of(
+            values_of(result, model, signal, time="T2", field="t2", amplitude="M0map"), result.status, fitted, metadata
+        )
 
     parameters = ["T2", "M0", *(["B1"] if b1 is None else [])]
     _check_number_of_echoes(series, parameters)
@@ -106,24 +106,13 @@ def t2_map(
     metadata["EchoSpacing"] = float(f"{model.echo_spacing:.6g}")  # s
     metadata["RefocusingFlipAngle"] = float(f"{np.rad2deg(model.flip_angles[0]):.6g}")  # degrees, as BIDS has FlipAngle
     metadata["Assumptions"] = [why, f"{t1_words}: one echo train hardly depends on it", *assumed]
-    values = _values(model, result, signal)
+    values = values_of(result, model, signal, time="T2", field="t2", amplitude="M0map")
     if b1 is None:
         values["TB1map"] = result.params.b1
         metadata["Assumptions"].append(
             "B1 not above that of perfect refocusing, from which on it acts as its mirror image (only M0 would change)"
         )
     return maps_of(values, result.status, fitted, metadata)
-
-
-def _values(model: SignalModel, result: FitResult, signal: Array) -> dict[str, ArrayLike]:
-    """(voxel,) maps by the names of BIDS."""
-    return {
-        "T2map": result.params.t2,
-        "R2map": 1 / np.asarray(result.params.t2),
-        "M0map": getattr(result.params, model.amplitude),
-        "T2map_stderr": result.stderr.t2,
-        "residual": misfit(model, result.params, signal)[0],
-    }
 
 
 def _check_number_of_echoes(series: ImageSeries, parameters: list[str]) -> None:

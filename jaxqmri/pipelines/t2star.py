@@ -14,9 +14,8 @@ from ..io.axis import ECHO_TIME
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..models.decay import Decay, MonoExponential
-from ..predictions import misfit
 from .metadata import how, settings
-from .voxels import check_magnitude, maps_of, noise_of_voxels, signal_of_voxels
+from .voxels import check_magnitude, maps_of, noise_of_voxels, signal_of_voxels, values_of
 
 METHODS = ("lm", "loglinear", "adam")
 
@@ -60,13 +59,7 @@ def t2star_map(
         model, signal, init=init, solver=solver, noise=noise_of_voxels(noise, fitted), batch_size=batch_size,
         progress=progress,
     )  # fmt: skip
-    values = {
-        "T2starmap": result.params.t2,
-        "R2starmap": 1 / np.asarray(result.params.t2),
-        "S0map": result.params.s0,
-        "T2starmap_stderr": result.stderr.t2,
-        "residual": misfit(model, result.params, signal)[0],
-    }
+    values = values_of(result, model, signal, time="T2star", field="t2", amplitude="S0map")
     equation = "S(TE) = S0 exp(-TE / T2star)"
     return maps_of(values, result.status, fitted, how(model, equation, type(solver).__name__, settings(solver), noise))
 

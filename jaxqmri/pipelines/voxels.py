@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool
 
-from ..estimation.fit import Status
+from ..estimation.fit import FitResult, Status
 from ..estimation.noise import Noise
 from ..estimation.spin_echo import B1_RANGE
 from ..io.axis import Axis
 from ..io.errors import CorruptInputError, InputWarning, MetadataError, UsageError
 from ..io.maps import Maps
 from ..io.series import ImageSeries
+from ..models.base import SignalModel
+from ..predictions import misfit
 
 
 def signal_of_voxels(
@@ -47,6 +49,29 @@ def check_magnitude(what: str, series: ImageSeries) -> None:
     """Raises ValueError unless the images are magnitudes."""
     if series.component != "magnitude":
         raise ValueError(f"{what} is fitted to magnitude images, this series is {series.component}.")
+
+
+def values_of(
+    result: FitResult, model: SignalModel, signal: Array, *, time: str, field: str, amplitude: str
+) -> dict[str, ArrayLike]:
+    """(voxel,) values by the names of BIDS: relaxation time and rate, amplitude, standard error, relative misfit.
+
+    Args:
+        result: what was found.
+        model: which model was fitted.
+        signal: (voxel, n) measurements.
+        time: "T1", "T2" or "T2star".
+        field: what the model calls it.
+        amplitude: name of the map of the amplitude.
+    """
+    found = np.asarray(getattr(result.params, field))
+    return {
+        f"{time}map": found,
+        f"R{time[1:]}map": 1 / found,
+        amplitude: getattr(result.params, model.amplitude),
+        f"{time}map_stderr": getattr(result.stderr, field),
+        "residual": misfit(model, result.params, signal)[0],
+    }
 
 
 def maps_of(
