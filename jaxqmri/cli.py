@@ -1,8 +1,9 @@
 """The command `jaxqmri`: words in, exit codes out, no science. The words and what they start are in `commands`.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 a bug, 2 usage, 3 no usable input, 4 corrupt or
-inconsistent input, 5 missing or implausible metadata, 6 output not writable, 8 data set unavailable, 9 no such device
-or out of memory, 130 interrupted. Nothing heavy is imported before it is known to be needed.
+inconsistent input, 5 missing or implausible metadata, 6 output not writable, 7 partial (some subjects failed), 8 data
+set unavailable, 9 no such device or out of memory, 130 interrupted. Nothing heavy is imported before it is known to be
+needed.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def _report_error(error: Exception, debug: bool) -> int:
     code = getattr(error, "exit_code", None)
     text = " ".join(str(error).split())
     if code is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text):
-        code, text = 9, "out of memory; map fewer slices at once, or choose another --device"
+        code, text = 9, "out of memory; fit fewer voxels at once with --chunk, give fewer slices or another --device"
     if code is None and "Unable to initialize backend" in text:
         code, text = 9, f"no device to compute on ({text}); choose another --device, see jaxqmri doctor"
     if code is None:

@@ -4,54 +4,60 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .io.errors import DeviceError, UsageError
+from .options import (
+    Parser,
+    add_b1,
+    add_echo_times,
+    add_flip_angles,
+    add_input,
+    add_inversion_times,
+    add_job_options,
+    add_json,
+    add_loudness,
+    add_series,
+    command,
+    map_command,
+    seconds,
+    values_given,
+)
 
 if TYPE_CHECKING:
-    from .job import Job, JobResult
+    from .job import DicomOut, Job, JobResult
 
 DEMO_FOLDER = "jaxqmri-demo"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line, as everything else here does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser; what it returns has `run`, a function of the arguments and of the time at which the program began."""
-    parser = _Parser(prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False)
+    parser = Parser(prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"jaxqmri {__version__}")
     parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    t2star = _map_command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
-    _add_echo_times(t2star)
+    t2star = map_command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
+    add_echo_times(t2star)
     t2star.add_argument(
         "--method", choices=("lm", "loglinear", "adam"), default="lm",
         help="lm: exact least squares (default); loglinear: weighted straight line through the logarithm; "
         "adam: 20 000 Adam steps, as in the ISMRM 2024 example, about 1000 times slower",
     )  # fmt: skip
 
-    t2 = _map_command(commands, "t2", _t2, "T2 maps from multi-echo spin echoes")
-    _add_echo_times(t2)
+    t2 = map_command(commands, "t2", _t2, "T2 maps from multi-echo spin echoes")
+    add_echo_times(t2)
     t2.add_argument(
         "--method", choices=("lm", "dictionary", "mono"), default="lm",
         help="lm: extended phase graphs of the echo train, T2 and B1, by exact least squares (default); "
         "dictionary: the same model, matched in a dictionary and refined; "
         "mono: mono-exponential decay, for comparison; stimulated echoes make its T2 too long",
     )  # fmt: skip
-    t2.add_argument(
-        "--b1", metavar="FILE", type=Path,
-        help="NIfTI map on the grid of the images, true / nominal flip angle; default: B1 is estimated",
-    )  # fmt: skip
+    add_b1(t2, "", "B1 is estimated")
     t2.add_argument(
         "--refocusing-deg", metavar="DEG", type=float,
         help="nominal refocusing angle; default: FlipAngle of the images if above 90, else 180",
@@ -62,51 +68,49 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     _add_t1(commands)
+    _add_bids(commands)
 
-    demo = _command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
+    demo = command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
     demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER), help="default: %(default)s")
-    _add_job_options(demo)
-    _add_loudness(demo)
+    add_job_options(demo)
+    add_loudness(demo)
 
-    inspect = _command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
-    _add_input(inspect)
+    inspect = command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
+    add_input(inspect)
+    add_series(inspect)
     given = inspect.add_mutually_exclusive_group()
-    for add in (_add_echo_times, _add_inversion_times, _add_flip_angles):
+    for add in (add_echo_times, add_inversion_times, add_flip_angles):
         add(given)
-    _add_json(inspect)
-    _add_loudness(inspect)
+    add_json(inspect)
+    add_loudness(inspect)
 
-    doctor = _command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation")
-    _add_json(doctor)
+    doctor = command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation")
+    add_json(doctor)
 
     data = commands.add_parser("data", help="public data sets", description="Public data sets.", allow_abbrev=False)
     actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="list or fetch", required=True)
-    listing = _command(actions, "list", _data_list, "what there is")
-    _add_json(listing)
-    fetch = _command(actions, "fetch", _data_fetch, "download, verify and unpack one")
+    listing = command(actions, "list", _data_list, "what there is")
+    add_json(listing)
+    fetch = command(actions, "fetch", _data_fetch, "download, verify and unpack one")
     fetch.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
     return parser
 
 
 def _add_t1(commands: Any) -> None:
-    t1 = _map_command(commands, "t1", _t1, "T1 maps from inversion recovery or variable flip angles")
+    t1 = map_command(commands, "t1", _t1, "T1 maps from inversion recovery or variable flip angles")
     t1.add_argument(
         "--method", choices=("auto", "ir", "vfa"), default="auto",
         help="ir: inversion recovery; vfa: spoiled gradient echoes of variable flip angles; "
         "auto: what varies between the images (default)",
     )  # fmt: skip
     given = t1.add_mutually_exclusive_group()
-    _add_inversion_times(given)
-    _add_flip_angles(given)
+    add_inversion_times(given)
+    add_flip_angles(given)
     t1.add_argument(
         "--tr-ms", metavar="MS", type=float,
         help="repetition time, instead of that in the files; inf: full recovery between inversions",
     )  # fmt: skip
-    t1.add_argument(
-        "--b1", metavar="FILE", type=Path,
-        help="vfa: NIfTI map on the grid of the images, true / nominal flip angle; default: 1 everywhere, "
-        "which makes T1 wrong by about twice the error of the flip angle",
-    )  # fmt: skip
+    add_b1(t1, "vfa: ", "1 everywhere, which makes T1 wrong by about twice the error of the flip angle")
     t1.add_argument(
         "--efficiency", metavar="F", type=float,
         help="ir: efficiency of the inversion, 1: perfect, 0: a saturation; default: estimated in each voxel",
@@ -117,107 +121,19 @@ def _add_t1(commands: Any) -> None:
     )  # fmt: skip
 
 
-def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
-    description = summary[0].upper() + summary[1:] + "."
-    parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
-    parser.set_defaults(run=run)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
-def _map_command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
-    """A command that makes maps of images; what is its own comes on top."""
-    parser = _command(commands, name, run, summary)
-    _add_input(parser)
-    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
-    parser.add_argument(
-        "--mask", metavar="FILE|auto|none", default="none",
-        help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--noise", choices=("gaussian", "rician"), default="gaussian",
-        help="rician: magnitudes drowning in noise, which least squares (gaussian, default) fits with a bias",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sigma", metavar="X", type=float,
-        help="standard deviation of the noise, in units of the images; default: from the residuals of each voxel, "
-        "with rician from the air around the patient",
-    )  # fmt: skip
-    _add_job_options(parser)
-    _add_loudness(parser)
-    return parser
-
-
-def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "inputs", metavar="INPUT", type=Path, nargs="+", help="folder of DICOM or NIfTI files, or the files themselves"
-    )
-
-
-def _add_echo_times(parser: Any) -> None:
-    _add_values(parser, "--te-ms", "MS", "echo times in milliseconds")
-
-
-def _add_inversion_times(parser: Any) -> None:
-    _add_values(parser, "--ti-ms", "MS", "inversion times in milliseconds")
-
-
-def _add_flip_angles(parser: Any) -> None:
-    _add_values(parser, "--flip-deg", "DEG", "nominal flip angles in degrees")
-
-
-def _add_values(parser: Any, option: str, metavar: str, what: str) -> None:
-    parser.add_argument(
-        option, metavar=metavar, type=_numbers_for(option), nargs="+", action="extend",
-        help=f"{what}, instead of those in the files, in the order of acquisition",
-    )  # fmt: skip
-
-
-def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help="cpu, gpu, tpu or e.g. gpu:1; default: the fastest there is")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
-    parser.add_argument("--no-report", action="store_true", help="maps only, no picture and no report")
-    _add_json(parser)
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the facts as JSON, numbers in SI units")
-
-
-def _add_loudness(parser: argparse.ArgumentParser) -> None:
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-v", "--verbose", action="store_true", help="say more: files passed over, other libraries' warnings"
-    )
-    loudness.add_argument("-q", "--quiet", action="store_true", help="errors only, and what --json prints")
-
-
-def _numbers_for(option: str) -> Callable[[str], list[float]]:
-    """'2 4', '2,4' and '2, 4' all mean two numbers."""
-    unit = "degrees" if option.endswith("-deg") else "milliseconds"
-
-    def numbers(text: str) -> list[float]:
-        try:
-            return [float(word) for word in text.split(",") if word.strip()]
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number of {unit} (folders and files go before {option})"
-            ) from error
-
-    return numbers
-
-
-def _given(arguments: argparse.Namespace, axis: str) -> list[float] | None:
-    """--te-ms, --ti-ms or --flip-deg in SI units; nargs gives a list of lists."""
-    from .io.axis import AXES
-
-    option = AXES[axis].option
-    groups = getattr(arguments, option.removeprefix("--").replace("-", "_"), None)
-    return None if groups is None else [AXES[axis].from_shown(number) for group in groups for number in group]
-
-
-def _seconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1e3
+def _add_bids(commands: Any) -> None:
+    bids = command(commands, "bids", _bids, "T2*, T2 and T1 maps of every series of a BIDS dataset, as a derivative")
+    bids.add_argument("root", metavar="BIDS_ROOT", type=Path, help="raw dataset: the folder that holds sub-*")
+    bids.add_argument("out", metavar="OUT", type=Path, help="the derivative, e.g. BIDS_ROOT/derivatives/jaxqmri")
+    bids.add_argument("level", choices=("participant",), help="each participant by itself; there is no group level")
+    for option, prefix in (("participant", "sub-"), ("session", "ses-")):
+        bids.add_argument(
+            f"--{option}-label", f"--{option}_label", metavar="LABEL", nargs="+", action="extend",
+            help=f"only these {option}s, with or without {prefix}; default: all",
+        )  # fmt: skip
+    bids.add_argument("--mask", choices=("auto", "none"), default="none", help="auto leaves out air; default: none")
+    add_job_options(bids)
+    add_loudness(bids)
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -227,7 +143,7 @@ def _t2star(arguments: argparse.Namespace, started: float) -> None:
     from .jobs import NoiseChoice, t2star_job
 
     noise = NoiseChoice(arguments.noise, arguments.sigma)
-    _run_job(t2star_job(arguments.method, te=_given(arguments, "te"), noise=noise), arguments, started)
+    _run_job(t2star_job(arguments.method, te=values_given(arguments, "te"), noise=noise), arguments, started)
 
 
 def _t2(arguments: argparse.Namespace, started: float) -> None:
@@ -239,9 +155,9 @@ def _t2(arguments: argparse.Namespace, started: float) -> None:
     job = t2_job(
         arguments.method,
         b1=arguments.b1,
-        t1=_seconds(arguments.t1_ms),
+        t1=seconds(arguments.t1_ms),
         flip_angle=None if angle is None else radians(angle),
-        te=_given(arguments, "te"),
+        te=values_given(arguments, "te"),
         noise=NoiseChoice(arguments.noise, arguments.sigma),
     )
     _run_job(job, arguments, started)
@@ -252,34 +168,44 @@ def _t1(arguments: argparse.Namespace, started: float) -> None:
 
     job = t1_job(
         arguments.method,
-        tr=_seconds(arguments.tr_ms),
+        tr=seconds(arguments.tr_ms),
         efficiency=arguments.efficiency,
         b1=arguments.b1,
         component=arguments.component,
-        ti=_given(arguments, "ti"),
-        flip_angles=_given(arguments, "flip_angle"),
+        ti=values_given(arguments, "ti"),
+        flip_angles=values_given(arguments, "flip_angle"),
         noise=NoiseChoice(arguments.noise, arguments.sigma),
     )
     _run_job(job, arguments, started)
 
 
 def _run_job(job: "Job", arguments: argparse.Namespace, started: float) -> None:
+    from dataclasses import replace
+
     from .job import run_job
 
     if arguments.verbose:
         _name_files_passed_over(arguments)
-    with _device(arguments.device):
+    with _device(arguments.device), _chunk(arguments.chunk):
         result = run_job(
-            job,
+            replace(job, series=tuple(arguments.series)),
             arguments.inputs,
             arguments.out,
             mask=arguments.mask,
             overwrite=arguments.overwrite,
             report=not arguments.no_report,
+            dicom=_dicom_out(arguments),
             quiet=arguments.quiet,
             timings={"starting": time.perf_counter() - started},
         )
     _print_result(result, arguments)
+
+
+def _dicom_out(arguments: argparse.Namespace) -> "DicomOut":
+    keep = arguments.dicom_identity == "keep"
+    if keep and not arguments.dicom:
+        raise UsageError("--dicom-identity keep is about the maps that --dicom writes; give --dicom too.")
+    return "keep" if keep else "anonymous" if arguments.dicom else "no"
 
 
 def _name_files_passed_over(arguments: argparse.Namespace) -> None:
@@ -292,10 +218,36 @@ def _name_files_passed_over(arguments: argparse.Namespace) -> None:
         print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
 
 
+def _bids(arguments: argparse.Namespace, started: float) -> None:
+    from .bids import run_bids
+
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    with _device(arguments.device), _chunk(arguments.chunk):
+        result = run_bids(
+            arguments.root,
+            arguments.out,
+            participants=arguments.participant_label,
+            sessions=arguments.session_label,
+            mask=arguments.mask,
+            overwrite=arguments.overwrite,
+            report=not arguments.no_report,
+            quiet=arguments.quiet,
+            say=say,
+        )
+    if arguments.json:
+        _print_json(result.facts())
+    elif not arguments.quiet:
+        print("\n".join(result.lines()))
+    result.raise_failures()
+
+
 def _demo(arguments: argparse.Namespace, started: float) -> None:
     from .demo import IMAGES, run_demo
 
-    with _device(arguments.device):
+    with _device(arguments.device), _chunk(arguments.chunk):
         result = run_demo(
             arguments.out,
             overwrite=arguments.overwrite,
@@ -311,8 +263,10 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
 def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from .inspection import inspect_images
 
-    given = {axis: values for axis in ("te", "ti", "flip_angle") if (values := _given(arguments, axis)) is not None}
-    found = inspect_images(arguments.inputs, given)
+    given = {
+        axis: values for axis in ("te", "ti", "flip_angle") if (values := values_given(arguments, axis)) is not None
+    }
+    found = inspect_images(arguments.inputs, given, arguments.series)
     if arguments.json:
         _print_json(found.facts())
     else:
@@ -369,6 +323,20 @@ def _device(name: str | None) -> Iterator[None]:
             f"--device {name}: not on this machine, which has {_devices()}; see jaxqmri doctor"
         ) from error
     with jax.default_device(device):
+        yield
+
+
+@contextmanager
+def _chunk(n_voxels: int | None) -> Iterator[None]:
+    """Fits at most so many voxels at once."""
+    if n_voxels is None:
+        yield
+        return
+    from .models.batches import at_most
+
+    if n_voxels < 1:
+        raise UsageError(f"--chunk must be at least 1 voxel, got {n_voxels}.")
+    with at_most(n_voxels):
         yield
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from .io import dicom_header, dicom_stack
 from .io.axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, axis_named
 from .io.datasets import cache_dir
+from .io.dicom import check_complete
 from .io.errors import InputWarning
-from .io.images import Stack, choose_axis, choose_stack, scan_images
+from .io.images import Scan, Stack, choose_axis, choose_stack, scan_images
 from .io.nifti_file import along
 from .io.series import EARLIEST_SPIN_ECHO
 
@@ -54,21 +55,32 @@ class Inspection:
 
     def _lines(self, verbose: bool) -> Iterator[str]:
         for facts in self.series:
-            yield f"series {_number(facts)}: {facts['description'] or '(no description)'}"
+            kind = " (Enhanced MR)" if facts["enhanced"] else ""
+            yield f"series {_number(facts)}: {facts['description'] or '(no description)'}{kind}"
             yield f"  {facts['component']}, {_echoes(facts)}{_timing(facts)}"
             size = " x ".join(map(str, facts["shape"]))
             voxel = " x ".join(f"{edge:.4g}" for edge in facts["voxel_size_mm"])
             yield f"  matrix {size}, voxel {voxel} mm, pixel values: {facts['scaling']}"
-            n_slices, n_echoes, n_images = facts["shape"][2], len(facts["echo_times_s"]), facts["n_images"]
-            n_varied = max(len(facts[axis.key]) for axis in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE))
-            if n_echoes and n_images != n_slices * n_varied:
-                yield f"  {n_images} images, where {n_slices} slices of {n_echoes} echoes are {n_slices * n_echoes}"
+            yield from self._remarks(facts)
         yield from self._fits()
         yield from (f"{job} would fit nothing: {refusal}" for job, refusal in self.refusals.items())
         for reason, names in self.skipped.items():
             yield f"passed over: {len(names)} {reason}" + (f": {', '.join(names)}" if verbose else "")
         if self.skipped and not verbose:
             yield "(-v names the files passed over)"
+
+    def _remarks(self, facts: Mapping[str, Any]) -> Iterator[str]:
+        n_slices, n_echoes, n_images = facts["shape"][2], len(facts["echo_times_s"]), facts["n_images"]
+        n_varied = max(len(facts[axis.key]) for axis in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE))
+        if facts["lacking"]:
+            yield f"  incomplete: {facts['lacking']}"
+        elif n_echoes and n_images != n_slices * n_varied:
+            yield f"  {n_images} images, where {n_slices} slices of {n_echoes} echoes are {n_slices * n_echoes}"
+        if facts["derived"]:
+            yield "  derived by the scanner from other images: used only if there is nothing else"
+        numbers = [other["number"] for other in self.series if other["uids"] != facts["uids"]]
+        if facts["uids"] and facts["number"] in numbers:
+            yield f"  UID {' and '.join(facts['uids'])}, as another series has the same number"
 
     def _fits(self) -> Iterator[str]:
         for job, chosen in self.would_fit.items():
@@ -114,7 +126,9 @@ def _timing(facts: Mapping[str, Any]) -> str:
     return "".join(words) + "".join(f"; TR {1e3 * tr:g} ms" for tr in facts["repetition_times_s"][:1])
 
 
-def inspect_images(paths: Sequence[Path], given: Mapping[str, Sequence[float]] | None = None) -> Inspection:
+def inspect_images(
+    paths: Sequence[Path], given: Mapping[str, Sequence[float]] | None = None, series: Sequence[str] = ()
+) -> Inspection:
     """Looks at the headers of a folder of DICOM or NIfTI files, and at what each job would do with them.
 
     Warns of what the job would mend, not of files passed over: those are listed.
@@ -122,6 +136,7 @@ def inspect_images(paths: Sequence[Path], given: Mapping[str, Sequence[float]] |
     Args:
         paths: a folder, or files.
         given: "te", "ti" or "flip_angle" -> (n,) values that replace those in the files [s] or [rad]; one of them.
+        series: numbers of the series to look at, or how their UIDs begin; empty: all.
 
     Raises:
         NoInputError, CorruptInputError, MetadataError, UsageError: nothing can be listed; see `scan_images`.
@@ -129,23 +144,30 @@ def inspect_images(paths: Sequence[Path], given: Mapping[str, Sequence[float]] |
     name, values = next(iter((given or {}).items()), ("te", None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
-        scan = scan_images(paths, values, axis_named(name))
+        scan = scan_images(paths, values, axis_named(name), series)
     would_fit: dict[str, Mapping[str, Any]] = {}
     refusals: dict[str, str] = {}
     if name == "te":
         try:
-            stack = choose_stack(scan)[1]
+            stack = _complete(*choose_stack(scan))
             would_fit |= dict.fromkeys(_jobs_for_echoes(stack), _facts(stack, "te"))
         except (ValueError, OSError) as error:
             refusals["t2star"] = str(error)
     if name != "te" or values is None:
         try:
-            stack = (choose_stack(scan) if name != "te" else choose_axis(scan, T1_AXES))[1]
+            stack = _complete(*(choose_stack(scan) if name != "te" else choose_axis(scan, T1_AXES)))
             would_fit["t1"] = _facts(stack, next(axis for axis in T1_AXES if axis_named(axis) is stack.axis))
         except (ValueError, OSError) as error:
             refusals["t1"] = str(error)
-    series = [_facts(stack) for stack in scan.stacks]
-    return Inspection(series, would_fit, {} if would_fit else refusals, scan.skipped)
+    facts = [_facts(stack) for stack in scan.stacks]
+    return Inspection(facts, would_fit, {} if would_fit else refusals, scan.skipped)
+
+
+def _complete(scan: Scan, stack: Stack) -> Stack:
+    """The stack, once it is known that no image is missing."""
+    if isinstance(stack, dicom_stack.Stack):
+        check_complete(stack, scan.skipped)
+    return stack
 
 
 def _jobs_for_echoes(stack: Stack) -> Sequence[str]:
@@ -158,17 +180,22 @@ def _jobs_for_echoes(stack: Stack) -> Sequence[str]:
 
 
 def _facts(stack: Stack, axis: str | None = None) -> dict[str, Any]:
+    of_dicom = isinstance(stack, dicom_stack.Stack)
     facts = {
         "number": stack.series_number,
+        "uids": sorted(stack.series_uids) if of_dicom else [],
         "description": stack.description,
         "component": stack.component,
         **{found.key: _values(stack, found) for found in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)},
         "repetition_times_s": [float(f"{tr:.12g}") for tr in stack.repetition_times],
         "shape": [*stack.shape, stack.n_slices],
-        "n_images": len(stack.frames) if isinstance(stack, dicom_stack.Stack) else stack.n_volumes * stack.n_slices,
+        "n_images": len(stack.frames) if of_dicom else stack.n_volumes * stack.n_slices,
         "voxel_size_mm": [float(f"{edge:.9g}") for edge in stack.voxel_size],
         "scaling": stack.scaling,
         "image_type": list(stack.image_type),
+        "enhanced": of_dicom and stack.is_enhanced,
+        "derived": of_dicom and stack.derived,
+        "lacking": stack.lacking() if of_dicom else "",
     }
     if axis is None:
         return facts

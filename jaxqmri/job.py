@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -27,6 +27,7 @@ from .pipelines import auto_mask
 from .record import Clock, input_facts, recorded_warnings, surroundings, versions
 
 Rows = Sequence[Mapping[str, object]]
+DicomOut = Literal["no", "anonymous", "keep"]
 Voxels = tuple[np.ndarray, ...]  # indices along x, y and z
 Curves = Callable[
     [Voxels], tuple[np.ndarray, np.ndarray]
@@ -62,6 +63,7 @@ class Job:
         axes: what has to vary between the images, "te", "ti" or "flip_angle"; of several, what the images vary.
         component: which images, "magnitude" or "real"; None: as `read_images` chooses.
         given: (n,) values of the one axis that replace those in the files [s] or [rad].
+        series: numbers of the series to read, or how their UIDs begin; empty: those that fit together.
     """
 
     word: str
@@ -74,6 +76,7 @@ class Job:
     axes: Sequence[str] = ("te",)
     component: str | None = None
     given: Sequence[float] | None = None
+    series: Sequence[str] = ()
 
 
 @dataclass
@@ -137,6 +140,7 @@ def run_job(
     mask: str | Path = "none",
     overwrite: bool = False,
     report: bool = True,
+    dicom: DicomOut = "no",
     quiet: bool = True,
     timings: Mapping[str, float] | None = None,
 ) -> JobResult:
@@ -149,6 +153,7 @@ def run_job(
         mask: "none", "auto", or a NIfTI file on the grid of the images.
         overwrite: replace the results of an earlier run.
         report: also draw a picture of the main map and `report.html`.
+        dicom: also write the maps as DICOM, "anonymous" or under the patient and study of the images, "keep".
         quiet: no progress bar, even on a terminal.
         timings: what was spent before, to be recorded.
 
@@ -164,7 +169,7 @@ def run_job(
         _check_file("--mask", Path(mask), ", or auto or none")
         sources.append(Path(mask))
     with result_folder(out, inputs=sources, overwrite=overwrite) as folder:
-        result = fill_folder(folder, job, inputs, mask=mask, report=report, quiet=quiet, timings=timings)
+        result = fill_folder(folder, job, inputs, mask=mask, report=report, dicom=dicom, quiet=quiet, timings=timings)
     result.out = out
     return result
 
@@ -176,6 +181,7 @@ def fill_folder(
     *,
     mask: str | Path = "none",
     report: bool = True,
+    dicom: DicomOut = "no",
     quiet: bool = True,
     timings: Mapping[str, float] | None = None,
     compare: Callable[[Maps], Rows] | None = None,
@@ -184,7 +190,7 @@ def fill_folder(
 
     Args:
         folder: an existing folder.
-        job, inputs, mask, report, quiet, timings: see `run_job`.
+        job, inputs, mask, report, dicom, quiet, timings: see `run_job`.
         compare: maps -> the rows of `JobResult.regions`.
     """
     if report:
@@ -192,8 +198,10 @@ def fill_folder(
     clock = Clock(dict(timings or {}))
     with recorded_warnings() as remarks:
         with _progress("reading", quiet), clock("reading"):
-            series = read_images(inputs, job.axes, job.given, job.component)
+            series = read_images(inputs, job.axes, job.given, job.component, job.series)
             where = _where_to_fit(mask, series)
+            _warn_of_saturation(series, where)
+            _check_dicom(dicom, series)
         n_voxels = int(np.prod(series.data.shape[:3]) if where is None else where.sum())
         with _progress("fitting", quiet, n_voxels) as advance, clock("fitting", compiling="compiling"):
             estimate = job.estimate(series, where, advance)
@@ -204,17 +212,38 @@ def fill_folder(
         if report and estimate.compare is not None:
             with _progress("comparing", quiet), clock("comparing", compiling="compiling"):
                 result.models = estimate.compare()
-        command = _command(job, series, mask, report)
+        command = _command(job, series, mask, report, dicom)
         with _progress("writing", quiet), clock("writing"):
             write_maps(folder, estimate.maps, series)
+            if dicom != "no":
+                _write_dicom(folder, estimate.maps, series, dicom)
             if report:
                 write_files(_pictures(result, estimate.curves, command))
         written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         result.files = [*written, RECORD]
         given = {f"{series.axis.name}_{series.axis.si_unit}": job.given}
-        arguments = {**job.arguments, "mask": _mask_kind(mask), **given, "report": report}
+        chosen = {"series": [_series_name(name) for name in job.series]} if job.series else {}
+        arguments = {**job.arguments, "mask": _mask_kind(mask), **given, **chosen, "report": report, "dicom": dicom}
         write_bytes(folder / RECORD, strict_json(_provenance(result, command, arguments)).encode())
     return result
+
+
+def _check_dicom(dicom: DicomOut, series: ImageSeries) -> None:
+    if dicom == "no":
+        return
+    from .io.dicom_maps import check_dicom_place  # pydicom takes a while, and NIfTI files do not need it
+
+    check_dicom_place(series)
+    if dicom == "keep" and series.identity is None:
+        raise UsageError(
+            "--dicom-identity keep: the images are no DICOM files, which say whose they are; leave it out."
+        )
+
+
+def _write_dicom(folder: Path, maps: Maps, series: ImageSeries, dicom: DicomOut) -> None:
+    from .io.dicom_maps import write_dicom_maps
+
+    write_dicom_maps(folder, maps, series, identity=series.identity if dicom == "keep" else None)
 
 
 def _check_file(option: str, file: Path, otherwise: str = "") -> None:
@@ -243,6 +272,21 @@ def _where_to_fit(mask: str | Path, series: ImageSeries) -> np.ndarray | None:
     return found
 
 
+def _warn_of_saturation(series: ImageSeries, where: np.ndarray | None) -> None:
+    if series.saturated is None:
+        return
+    looked_at = series.saturated if where is None else series.saturated[where]
+    n_saturated = int(looked_at.sum())
+    if n_saturated > 1:  # a scanner that scales to the full range leaves one voxel there
+        warnings.warn(
+            f"{100 * n_saturated / looked_at.size:.3g} % of the voxels ({n_saturated} of {looked_at.size}) hold the "
+            "largest value that can be stored: their signal may be clipped and their maps wrong; look at them, and "
+            "export the series at another scale if they matter.",
+            InputWarning,
+            stacklevel=2,
+        )
+
+
 def _warn_if_nothing_fitted(result: JobResult) -> None:
     counts = result.status_counts()
     if Status.OK.name not in counts:
@@ -255,16 +299,25 @@ def _warn_if_nothing_fitted(result: JobResult) -> None:
         )
 
 
-def _command(job: Job, series: ImageSeries, mask: str | Path, report: bool) -> str:
+def _command(job: Job, series: ImageSeries, mask: str | Path, report: bool, dicom: DicomOut) -> str:
     """How to run it again, without the paths."""
     words = [f"jaxqmri {job.word} INPUT -o OUT", *job.options, f"--mask {_mask_kind(mask)}"]
     if job.component is not None:
         words.append(f"--component {job.component}")
     if job.given is not None:
         words.append(f"{series.axis.option} {series.axis.listed(np.asarray(job.given), ' ')}")
+    if job.series:
+        words.append(f"--series {' '.join(map(_series_name, job.series))}")
     if not report:
         words.append("--no-report")
+    if dicom != "no":
+        words.append("--dicom" if dicom == "anonymous" else "--dicom --dicom-identity keep")
     return " ".join(words)
+
+
+def _series_name(name: str) -> str:
+    """A series number, but no UID: it leads to the patient."""
+    return "UID" if "." in name else name
 
 
 def in_words(rows: Rows) -> Rows:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
     MRImageStorage,
     generate_uid,
@@ -58,6 +59,63 @@ def series(te_ms: tuple = TE_MS, n_slices: int = N_SLICES, **tags: Any) -> list[
         for e, te in enumerate(te_ms)
         for k in range(n_slices)
     ]
+
+
+def enhanced(images: Sequence[Dataset], shared: Sequence[str] = ()) -> Dataset:
+    """Classic images of one series as the one Enhanced MR file that a scanner would write in their place.
+
+    Args:
+        images: they must agree in everything that is no functional group.
+        shared: functional groups to be stated once for all frames, as the first frame has them.
+    """
+    first = images[0]
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = first.file_meta.TransferSyntaxUID
+    for element in first:
+        if element.keyword in _OF_THE_FILE:
+            ds[element.keyword] = element
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.NumberOfFrames = EnhancedMRImageStorage, generate_uid(), len(images)
+    ds.InstanceNumber, ds.PixelData = 1, b"".join(image.PixelData for image in images)
+    groups = [functional_groups(image) for image in images]
+    ds.SharedFunctionalGroupsSequence = [Dataset()]
+    for name in shared:
+        setattr(ds.SharedFunctionalGroupsSequence[0], name, groups[0][name].value)
+        for group in groups:
+            delattr(group, name)
+    ds.PerFrameFunctionalGroupsSequence = groups
+    return ds
+
+
+_OF_THE_FILE = (
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "Manufacturer", "MagneticFieldStrength",
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PatientName",
+)  # fmt: skip
+_FUNCTIONAL_GROUPS = {  # group -> classic keyword -> keyword there
+    "MREchoSequence": {"EchoTime": "EffectiveEchoTime"},
+    "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
+    "MRModifierSequence": {"InversionTime": "InversionTimes"},
+    "MRImageFrameTypeSequence": {"ImageType": "FrameType", "ComplexImageComponent": "ComplexImageComponent"},
+    "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
+    "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
+    "PixelMeasuresSequence": {"PixelSpacing": "PixelSpacing", "SliceThickness": "SliceThickness"},
+    "PixelValueTransformationSequence": {
+        "RescaleSlope": "RescaleSlope", "RescaleIntercept": "RescaleIntercept", "RescaleType": "RescaleType",
+    },
+}  # fmt: skip
+
+
+def functional_groups(image: Dataset) -> Dataset:
+    """What a classic image says, as an item of the Per-frame Functional Groups Sequence."""
+    groups = Dataset()
+    for name, keywords in _FUNCTIONAL_GROUPS.items():
+        item = Dataset()
+        for classic, keyword in keywords.items():
+            if classic in image:
+                setattr(item, keyword, image[classic].value)
+        setattr(groups, name, [item])
+    return groups
 
 
 def save(folder: Path, datasets: Sequence[Dataset], prefix: str = "IM") -> Path:

@@ -74,6 +74,7 @@ def flip_angle_nifti(folder: Path, **sidecar) -> Path:
     signal = spoiled().astype(np.float32)
     for k, angle in enumerate(FLIP_DEG):
         facts = {"FlipAngle": angle, "EchoTime": 0.002, "RepetitionTimeExcitation": VFA_TR}
+        facts["ImageType"] = ["ORIGINAL", "PRIMARY", "M"]
         name = f"sub-1_flip-{k + 1}_VFA.nii.gz"
         nifti_files.save(folder / name, signal[:, :, None, k], sidecar=facts | sidecar)
     return folder

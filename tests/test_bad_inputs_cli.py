@@ -1,6 +1,7 @@
 """Bad input on the command line: its exit code, one line that says what is wrong, and no trace of results.
 
-What the readers refuse is listed, case by case, in their own tests; here each of those cases goes through the command.
+The table of bad inputs is in `test_bad_inputs.py`. Here every case of the readers' own tests goes through the command,
+and there are variants that the table does not name.
 """
 
 import os
@@ -10,18 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import run
-from dicom_series import image, save, series
+from dicom_series import save, series
 from nifti_files import OBLIQUE, SHIFTED, TE, echo_values, save_series
 from nifti_files import save as save_nifti
-from pydicom.uid import (
-    GrayscaleSoftcopyPresentationStateStorage,
-    KeyObjectSelectionDocumentStorage,
-    MediaStorageDirectoryStorage,
-    RTStructureSetStorage,
-    SecondaryCaptureImageStorage,
-)
 from small_scans import dicom_folder, nifti_folder
-from spin_echoes import TE as TE_SPIN_ECHO
 from spin_echoes import nifti_folder as spin_echo_folder
 from test_dicom_bad_inputs import BAD_INPUTS as BAD_DICOM
 from test_nifti_scan import BAD as BAD_NIFTI
@@ -68,7 +61,7 @@ def test_nifti(tmp_path, capsys, case):
     refused(capsys, tmp_path, error.exit_code, words, tmp_path / "scan")
 
 
-# paths (rows 1-3) -----------------------------------------------------------------------------------------------------
+# paths ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere/deep", "x" * 300, "scan/IM000.dcm/below"])
@@ -80,13 +73,6 @@ def test_a_path_that_is_not_there(tmp_path, capsys, name):
 def test_one_of_several_paths_that_is_not_there(tmp_path, capsys):
     save(tmp_path / "scan", series())
     refused(capsys, tmp_path, 3, "nowhere: no such file", tmp_path / "scan", tmp_path / "nowhere")
-
-
-def test_a_folder_of_other_things(tmp_path, capsys):
-    (tmp_path / "scan").mkdir()
-    for name in ("README.txt", ".DS_Store", "Thumbs.db", "notes.json", "report.pdf"):
-        (tmp_path / "scan" / name).write_bytes(b"%PDF-1.7 or whatever")
-    refused(capsys, tmp_path, 3, r"no DICOM or NIfTI .*\(passed over: 5 not DICOM\)", tmp_path / "scan")
 
 
 def test_dicom_and_nifti_side_by_side(tmp_path, capsys):
@@ -105,45 +91,7 @@ def test_maps_given_as_images(tmp_path, capsys):
     refused(capsys, tmp_path, 3, "maps made by jaxqmri", *(tmp_path / "maps").glob("*.nii.gz"))
 
 
-# objects that are no images (rows 4, 5) -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("sop_class", "kind"),
-    [
-        (MediaStorageDirectoryStorage, "6 DICOMDIR index"),
-        (SecondaryCaptureImageStorage, r"6 not an MR image \(Secondary Capture Image Storage\)"),
-        (GrayscaleSoftcopyPresentationStateStorage, "Presentation State"),
-        (KeyObjectSelectionDocumentStorage, "Key Object Selection"),
-        (RTStructureSetStorage, "RT Structure Set"),
-    ],
-)
-def test_objects_that_are_no_images_are_listed_by_kind(tmp_path, capsys, sop_class, kind):
-    save(tmp_path / "scan", series(SOPClassUID=sop_class))
-    refused(capsys, tmp_path, 3, f"no MR image.*{kind}", tmp_path / "scan")
-
-
-# echo times (rows 14-20, 26) ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("te", "words"),
-    [
-        (None, r"IM00\d.dcm, EchoTime \(0018,0081\): missing or empty.*--te-ms"),
-        (["5", "6"], r"EchoTime \(0018,0081\): 2 values.*--te-ms"),
-        (0, "finite and positive.*--te-ms"),
-        (-5, "finite and positive.*--te-ms"),
-        (0.005, "seconds in a field of milliseconds.*--te-ms"),
-    ],
-)
-def test_an_unusable_echo_time_in_the_files(tmp_path, capsys, te, words):
-    save(tmp_path / "scan", series(EchoTime=te))
-    refused(capsys, tmp_path, 5, words, tmp_path / "scan")
-
-
-def test_echo_times_all_equal(tmp_path, capsys):
-    save(tmp_path / "scan", series(EchoTime=4.6))
-    refused(capsys, tmp_path, 5, "all 3 echo times are 4.6 ms.*GE.*--te-ms", tmp_path / "scan")
+# echo times -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +120,7 @@ def test_echo_times_that_do_not_fit_nifti_files(tmp_path, capsys, words):
     refused(capsys, tmp_path, code, complaint, save_series(tmp_path), "--te-ms", *words, "-o", tmp_path / "out")
 
 
-# images that do not make a series (rows 6, 22-25, 31, 32) are among the readers' cases; here a lone file -------------
+# images that do not make a series are among the readers' cases; here a lone file -------------------------------------
 
 
 def test_a_single_file(tmp_path, capsys):
@@ -180,27 +128,7 @@ def test_a_single_file(tmp_path, capsys):
     refused(capsys, tmp_path, 4, "only one echo.*need >= 2 echoes", scan / "IM000.dcm")
 
 
-def test_text_called_dicom(tmp_path, capsys):
-    (tmp_path / "scan.dcm").write_text("Impression: normal. " * 20)
-    refused(capsys, tmp_path, 3, "1 not DICOM in spite of its name", tmp_path / "scan.dcm")
-
-
-def test_a_missing_image_is_named_with_what_was_passed_over(tmp_path, capsys):
-    scan = save(tmp_path / "scan", series())
-    (scan / "IM003.dcm").write_bytes(b"")
-    refused(capsys, tmp_path, 4, r"slice 2 at TE 10 ms \(passed over: 1 empty file\)", scan)
-
-
-def test_different_images_of_one_slice_and_echo_time(tmp_path, capsys):
-    scan = save(tmp_path / "scan", [*series(), image(5.0, 0, np.full((3, 4), 7, "<u2"))])
-    refused(capsys, tmp_path, 4, "different images of slice 1 at TE 5 ms", scan)
-
-
-# masks (row 41) -------------------------------------------------------------------------------------------------------
-
-
-def mask_file(path, values, affine=OBLIQUE):
-    return save_nifti(path / "mask.nii.gz", values, affine=affine)
+# masks ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -209,9 +137,6 @@ def mask_file(path, values, affine=OBLIQUE):
         (lambda folder: folder / "nowhere.nii", 3, "--mask .*nowhere.nii: no such file.*auto or none"),
         (lambda _: "Auto", 3, "--mask Auto: no such file"),
         (lambda folder: folder / "scan", 2, "--mask .*scan: is a folder"),
-        (lambda folder: mask_file(folder, np.ones((5, 4, 2), np.uint8)), 4, r"shape \(5, 4, 2\).*\(5, 4, 3\)"),
-        (lambda folder: mask_file(folder, np.ones((5, 4, 3), np.uint8), SHIFTED), 4, "lies elsewhere"),
-        (lambda folder: mask_file(folder, np.zeros((5, 4, 3), np.uint8)), 4, "mask is empty"),
         (lambda folder: folder / "notes.txt", 4, "notes.txt: not a readable NIfTI"),
     ],
 )  # fmt: skip
@@ -266,13 +191,7 @@ def test_trains_that_cannot_be(tmp_path, capsys, spin_echoes, argv, code, words)
     refused(capsys, tmp_path, code, words, spin_echoes, *argv, command="t2")
 
 
-def test_too_few_echoes_for_three_parameters(tmp_path, capsys):
-    scan = spin_echo_folder(tmp_path / "scan", np.ones((16, 16, 2)), TE_SPIN_ECHO[:2])
-    words = r"2 echoes cannot determine 3 parameters \(T2, M0, B1\).*--b1.*--method mono"
-    refused(capsys, tmp_path, 4, words, scan, command="t2")
-
-
-# the output (rows 50, 51) ---------------------------------------------------------------------------------------------
+# the output -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from command import run
-from dicom_series import save, series
+from dicom_series import enhanced, save, series
 from nifti_files import echo_values, save_series
 from nifti_files import save as save_nifti
 from t1_scans import flip_angle_nifti, inversion_dicom
@@ -27,6 +27,7 @@ def test_dicom_files_are_described_in_si_units(tmp_path, capsys):
     assert facts["would_fit"]["t2star"] == {"axis": "te", "numbers": [7], **facts["series"][0]}
     assert facts["series"][0] == {
         "number": 7,
+        "uids": ["1.2.3"],
         "description": "multi-echo GRE",
         "component": "magnitude",
         "echo_times_s": [0.005, 0.01, 0.02],
@@ -38,6 +39,9 @@ def test_dicom_files_are_described_in_si_units(tmp_path, capsys):
         "voxel_size_mm": [3, 2, 5],
         "scaling": "slope 2, intercept 0",
         "image_type": ["ORIGINAL", "PRIMARY", "M", "ND"],
+        "enhanced": False,
+        "derived": False,
+        "lacking": "",
     }
     assert facts["refusals"] == {}
 
@@ -67,6 +71,44 @@ def test_text_says_the_same_for_people(tmp_path, capsys):
         "(-v names the files passed over)",
     ]
     assert run(capsys, "inspect", scan, "-v").out.splitlines()[-1] == "passed over: 1 not DICOM: notes.txt"
+
+
+def test_missing_images_are_named_cell_by_cell_before_any_fit(tmp_path, capsys):
+    datasets = series(n_slices=3)
+    scan = save(tmp_path / "scan", [ds for i, ds in enumerate(datasets) if i not in (1, 4, 8)])
+    lines = run(capsys, "inspect", scan).out.splitlines()
+    assert lines[3] == "  incomplete: slice 2 of 3 lacks TE 5, 10 ms, slice 3 of 3 lacks TE 20 ms"
+    assert lines[4].startswith(
+        "t2star would fit nothing: series 7 'multi-echo GRE' (magnitude, 3 echoes, 4x3x3): 3 of 9"
+    )
+    refusal = inspect(capsys, scan)["refusals"]["t2star"]
+    assert run(capsys, "t2star", scan, "-o", tmp_path / "out").error == f"jaxqmri: error: {refusal}"
+
+
+def test_what_is_derived_enhanced_or_of_the_same_number_is_marked(tmp_path, capsys):
+    derived = series(SeriesInstanceUID="1.2.5", ImageType=["DERIVED", "SECONDARY", "M", "FILTERED"])
+    lines = run(capsys, "inspect", save(tmp_path, [enhanced(series()), *derived])).out.splitlines()
+    marks = {
+        "series 7: multi-echo GRE (Enhanced MR)": "  UID 1.2.3, as another series has the same number",
+        "series 7: multi-echo GRE": "  UID 1.2.5, as another series has the same number",
+    }
+    for title, uid in marks.items():
+        assert lines.index(title) < lines.index(uid)
+    assert lines.index("  derived by the scanner from other images: used only if there is nothing else") == (
+        lines.index(marks["series 7: multi-echo GRE"]) - 1
+    )
+
+
+def test_a_series_can_be_looked_at_alone(tmp_path, capsys):
+    scan = save(tmp_path / "scan", series() + series(SeriesInstanceUID="1.2.4", SeriesNumber=8))
+    facts = inspect(capsys, scan, "--series", 8)
+    assert [found["number"] for found in facts["series"]] == facts["would_fit"]["t2star"]["numbers"] == [8]
+    assert facts["skipped"] == {"images of other series": 6}
+    (tmp_path / "nifti").mkdir()
+    save_nifti(tmp_path / "nifti" / "a.nii", echo_values(0.01), sidecar={"EchoTime": 0.01, "SeriesNumber": 3})
+    save_nifti(tmp_path / "nifti" / "b.nii", echo_values(0.02), sidecar={"EchoTime": 0.02, "SeriesNumber": 4})
+    assert [found["number"] for found in inspect(capsys, tmp_path / "nifti", "--series", 4)["series"]] == [4]
+    assert "no series 5 (--series)" in run(capsys, "inspect", tmp_path / "nifti", "--series", 5).error
 
 
 def test_images_without_number_description_or_echo_time(tmp_path, capsys):

@@ -7,6 +7,7 @@ import re
 import warnings
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from dicom_series import save
@@ -43,6 +44,27 @@ def test_the_record_says_how_the_maps_were_made(scan, tmp_path):
     assert found["timings_s"]["starting"] == 1.5
     assert {"reading", "compiling", "fitting", "writing"} < set(found["timings_s"])
     assert found["warnings"] == []
+
+
+def test_the_share_of_saturated_voxels_is_warned_of(tmp_path):
+    images = signal()
+    images[:2, :8, 0] = 2.0**16 - 1
+    with pytest.warns(InputWarning, match=r"6\.25 % of the voxels \(16 of 256\) hold the largest value .*clipped"):
+        run_job(t2star_job("loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
+    assert "16 of 256" in recorded(tmp_path / "out")["warnings"][0]
+    inside = np.zeros((16, 16, 1), np.uint8)
+    inside[1:3] = 1
+    affine = nib.load(tmp_path / "out" / "S0map.nii.gz").affine
+    mask = save_nifti(tmp_path / "mask.nii.gz", inside, affine=affine)
+    with pytest.warns(InputWarning, match=r"25 % of the voxels \(8 of 32\)"):
+        run_job(t2star_job("loglinear"), [tmp_path / "a"], tmp_path / "masked", mask=mask, report=False)
+
+
+def test_one_voxel_at_the_top_of_the_range_is_no_saturation(tmp_path):
+    images = signal()
+    images[3, 3, 0] = 2.0**16 - 1
+    run_job(t2star_job("loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
+    assert recorded(tmp_path / "out")["warnings"] == []
 
 
 def test_the_hash_is_that_of_the_images_and_nothing_else(scan, tmp_path):

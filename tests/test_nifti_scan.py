@@ -49,7 +49,7 @@ def test_what_is_no_magnitude_is_never_fitted_as_one(folder, name, image_type, c
 @pytest.mark.parametrize(
     ("name", "image_type"),
     [
-        ("sub-1_echo-5_part-mag_MEGRE", None),
+        ("sub-1_echo-5_part-mag_gre", None),
         ("R2_Mapping_BH_+_phase_16_e5", ["ORIGINAL", "PRIMARY", "OTHER"]),
         ("brain_image", ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"]),
         ("brain", ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]),

@@ -2,13 +2,19 @@
 
 import base64
 import dataclasses
+import io
+import math
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from jaxqmri import figures
 from jaxqmri.report import ReportInput, Varied, VoxelFits, report_html, shares, summarise
+from jaxqmri.report_markup import FIGURE_DPI
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 
@@ -69,6 +75,13 @@ def make_report(rng, n_slices=1, **changes):
     return dataclasses.replace(report, **changes)
 
 
+@pytest.fixture(scope="module")
+def usual():
+    """A report, and its text."""
+    report = make_report(np.random.default_rng(1))
+    return report, Page(report_html(report)).text
+
+
 def test_nothing_is_fetched(rng):
     report = make_report(rng, 3, images=rng.random((12, 10, 3, 3)))
     page = Page(report_html(report))
@@ -103,22 +116,28 @@ def test_text_from_outside_is_never_markup(rng):
     page = Page(html)
     assert "<script" not in html
     assert all(a.get("src", "data:").startswith("data:") for _, a in page.elements)
-    # heading, title; fact, region, version with key and value; three statuses with meaning; warning, command, step
-    assert page.text.count(attack) == 2 + 3 * 2 + 3 * 2 + 3
+    # heading, title; fact, region, version with key and value; three statuses with meaning; warning, command, step, fit
+    assert page.text.count(attack) == 2 + 3 * 2 + 3 * 2 + 4
 
 
 def test_every_picture_is_a_png_with_words_for_those_who_cannot_see_it(rng):
-    report = make_report(rng, 3, images=rng.random((12, 10, 3, 3)))
+    report = make_report(rng, 4, images=rng.random((12, 10, 4, 3)))
     images = [a for tag, a in Page(report_html(report)).elements if tag == "img"]
     assert [a["alt"] for a in images] == [
-        "Map of S0 [a.u.], slice 1 of 3",
-        "Map of T2* [ms], slice 1 of 3",
-        "Map of relative error [%], slice 1 of 3",
+        "Map of S0 [a.u.], slice 1 of 4",
+        "Map of T2* [ms], slice 1 of 4",
+        "Map of relative error [%], slice 1 of 4",
         "All slices of the map of T2* [ms]",
         "Histogram of T2* [ms]",
         "Histogram of relative error [%]",
+        "Histogram of T2* standard error [ms]",
         "Status of the voxels of slice 1",
-        "Measured signal (points) and fitted curves of grey & white",
+        "Measured signal (points) and fitted curve of grey & white",
+        *[
+            f"{plane} cuts through the map of {title}"
+            for title in ("S0 [a.u.]", "T2* [ms]", "T2* standard error [ms]", "relative error [%]")
+            for plane in ("Axial", "Coronal", "Sagittal")
+        ],
         "The measured images of slice 1: 3 echoes",
     ]
     for attributes in images:
@@ -127,8 +146,9 @@ def test_every_picture_is_a_png_with_words_for_those_who_cannot_see_it(rng):
         assert data.endswith(b"IEND\xaeB`\x82")
 
 
-def test_one_slice_needs_no_mosaic(rng):
-    assert "All slices" not in Page(report_html(make_report(rng, 1))).text
+def test_one_slice_needs_no_mosaic(usual):
+    assert "All slices" not in usual[1]
+    assert "Mosaics" not in usual[1]
 
 
 def test_headline_is_the_median_and_quartiles_of_voxels_that_are_ok():
@@ -139,14 +159,34 @@ def test_headline_is_the_median_and_quartiles_of_voxels_that_are_ok():
     np.testing.assert_allclose([s.lower, s.median, s.upper], [20.0, 30.0, 40.0], rtol=1e-6)
 
 
-def test_headline_numbers_are_on_the_page(rng):
-    report = make_report(rng)
+def test_headline_numbers_are_on_the_page(usual):
+    report, text = usual
     valid = 1e3 * report.maps["T2starmap"][report.maps["status"] == 0]
     lower, median, upper = np.percentile(valid, [25, 50, 75])
-    text = Page(report_html(report)).text
     assert f"T2* {median:.1f} ms {lower:.1f} to {upper:.1f}" in text
     assert "S0 900 a.u. 900 to 900" in text
     assert "relative error 1.30 %" in text
+
+
+def rounded(value):
+    """To three significant digits, of large numbers to a whole one: as far as the report goes."""
+    return round(value, max(2 - math.floor(math.log10(value)), 0))
+
+
+def test_the_table_holds_median_quartiles_and_iqr_of_every_map_within_the_mask(rng):
+    report = make_report(rng, maps={**make_report(rng).maps, "S0map": rng.uniform(500, 4000, (12, 10, 1))})
+    table = re.search(r'aria-label="Values of the maps".*?</table>', report_html(report), re.S)
+    assert table
+    rows = [[unescape(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", r)] for r in table[0].split("<tr>")[2:]]
+    factors = {"S0map": 1, "T2starmap": 1e3, "T2starmap_stderr": 1e3, "residual": 100}
+    titles = ["S0 [a.u.]", "T2* [ms]", "T2* standard error [ms]", "relative error [%]"]
+    assert [row[0] for row in rows] == titles
+    for row, (name, factor) in zip(rows, factors.items(), strict=True):
+        values = factor * np.asarray(report.maps[name], np.float64)[report.maps["status"] == 0]
+        lower, median, upper = np.percentile(values, [25, 50, 75])
+        shown = [float(text.replace("\u2009", "")) for text in row[1:]]
+        wanted = [rounded(x) if x > 1e-9 else 0.0 for x in (median, lower, upper, upper - lower)]
+        assert shown == [*wanted, 89]
 
 
 def test_shares_add_up_to_exactly_100_and_round_each_to_its_nearest_tenth_or_its_neighbour(rng):
@@ -161,9 +201,10 @@ def test_shares_add_up_to_exactly_100_and_round_each_to_its_nearest_tenth_or_its
     assert shares([0, 0]) == [0.0, 0.0]
 
 
-def test_status_table_counts_every_voxel_and_says_what_each_code_means(rng):
-    text = Page(report_html(make_report(rng))).text
-    rows = re.findall(r"(OK|NOT_CONVERGED|MASKED) (\d+) ([\d.]+) % (\w[^%]*?)(?= NOT_| MASKED| Fits|$)", text)
+def test_status_table_counts_every_voxel_and_says_what_each_code_means(usual):
+    _, text = usual
+    rows = re.findall(r"(OK|NOT_CONVERGED|MASKED) (\D+) (\d+) ([\d.]+) %", text)
+    rows = [(name, count, share, meaning) for name, meaning, count, share in rows]
     assert [(name, int(count)) for name, count, _, _ in rows] == [("OK", 89), ("NOT_CONVERGED", 1), ("MASKED", 30)]
     assert sum(round(10 * float(share)) for _, _, share, _ in rows) == 1000
     assert [meaning.strip() for *_, meaning in rows] == [
@@ -173,9 +214,8 @@ def test_status_table_counts_every_voxel_and_says_what_each_code_means(rng):
     ]
 
 
-def test_the_page_repeats_what_it_was_told(rng):
-    report = make_report(rng)
-    text = Page(report_html(report)).text
+def test_the_page_repeats_what_it_was_told(usual):
+    report, text = usual
     for warning in report.warnings:
         assert warning in text
     assert report.command in text
@@ -186,12 +226,12 @@ def test_the_page_repeats_what_it_was_told(rng):
     assert "grey matter 0.1234" in text
 
 
-def test_models_are_compared_row_by_row_with_a_word_on_each_number(rng):
+def test_models_are_compared_side_by_side_with_a_word_on_each_number(rng, usual):
     rows = [{"model": "EPG <1>", "voxels": 7, "share better [%]": 99.3}, {"model": "mono", "voxels": 7}]
     text = Page(report_html(make_report(rng, models=rows))).text
-    assert "model voxels share better [%] EPG <1> 7 99.3 mono 7" in text
+    assert "model EPG <1> mono voxels 7 7 share better [%] 99.3 Medians" in text
     assert "share better: voxels that the model fits better." in text
-    assert "Models compared" not in Page(report_html(make_report(rng))).text
+    assert "Models compared" not in usual[1]
 
 
 def test_b1_is_shown_beside_the_relaxation_time(rng):
@@ -209,8 +249,12 @@ def test_b1_is_shown_beside_the_relaxation_time(rng):
 
 def test_empty_parts_leave_no_empty_headings(rng):
     report = make_report(rng, facts={}, regions=(), timings={}, warnings=(), command="", versions={}, voxel_fits=None)
-    headings = re.findall(r"<h2>(.*?)</h2>", report_html(report))
-    assert headings == ["Maps", "Distribution", "Voxels", "Acquisition"]
+    html = report_html(report)
+    headings = re.findall(r"<h2 [^>]*>(.*?)</h2>", html)
+    assert headings == ["Maps", "Values", "Distribution", "Voxels", "Acquisition"]
+    contents = re.findall(r'<li><a href="#(.*?)">(.*?)</a></li>', html)
+    assert [heading for _, heading in contents] == headings
+    assert all(f'<section id="{name}"' in html for name, _ in contents)
 
 
 def test_a_map_without_any_value_still_gets_its_report(rng):
@@ -219,7 +263,7 @@ def test_a_map_without_any_value_still_gets_its_report(rng):
     report = dataclasses.replace(report, maps={**empty, "status": np.ones((12, 10, 1), dtype=np.int16)})
     text = Page(report_html(report)).text
     assert text.count("no valid voxel") == 3
-    assert "NO_SIGNAL 120 100.0 %" in text
+    assert "NO_SIGNAL every measurement is zero, nothing to fit 120 100.0 %" in text
 
 
 def test_equal_input_gives_the_equal_page(rng):
@@ -231,3 +275,28 @@ def test_a_report_needs_a_map(rng):
     report = make_report(rng)
     with pytest.raises(ValueError, match="at least one map"):
         report_html(dataclasses.replace(report, maps={"status": report.maps["status"]}))
+
+
+def test_a_report_of_a_whole_head_can_be_mailed_and_its_colours_are_those_of_the_maps(rng):
+    """256 x 192 x 36 voxels with noise everywhere, the worst there is to compress: below 3 MB."""
+    shape = (256, 192, 36)
+    t2 = rng.uniform(0.02, 0.15, shape).astype(np.float32)
+    te_ms = [10.0, 40.0]
+    report = make_report(
+        rng,
+        maps={"T2map": t2, "R2map": 1 / t2, "status": np.zeros(shape, np.uint8)},
+        images=rng.random((*shape, 2), dtype=np.float32),
+        varied=Varied("echo time", "echoes", "TE", "ms", te_ms),
+        affine=np.diag([-1.0, 1.0, 4.0, 1.0]),
+        voxel_fits=None,
+    )
+    html = report_html(report)
+    assert len(html.encode()) < 3e6
+    png = re.search(r'base64,([^"]+)" alt="All slices', html)
+    assert png
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(png[1]))).convert("RGB"), int)
+    exact = figures.mosaic_figure(t2, "T2map", report.affine)
+    wanted = np.asarray(Image.open(io.BytesIO(figures.png_bytes(exact, FIGURE_DPI))).convert("RGB"), int)
+    off = np.abs(shown - wanted)
+    assert off.max() <= 8, "of 255, where letters are smoothed"
+    assert off.mean() < 2, "neighbours in the table of colours differ by as much"

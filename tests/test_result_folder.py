@@ -180,3 +180,20 @@ def test_a_full_disk_is_reported_under_the_name_the_user_gave(tmp_path):
     with pytest.raises(OutputError) as caught, result_folder(tmp_path / "out") as folder:
         raise OutputError(f"cannot write {folder}/S0map.json: No space left on device")
     assert str(caught.value) == f"cannot write {tmp_path}/out/S0map.json: No space left on device"
+
+
+def test_an_interrupt_while_the_files_move_does_not_mix_two_runs(tmp_path, monkeypatch):
+    run(tmp_path, {"a": "1", "b": "1", "old": "1"})
+    replace, moved = Path.replace, []
+
+    def interrupted(self, target):
+        moved.append(target)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, {"a": "2", "b": "2"}, overwrite=True)
+    assert content(tmp_path) == {"a": "2", "b": "2"}
+    assert recorded_files(tmp_path) == {Path("a"), Path("b"), Path(RECORD)}

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,8 +15,10 @@ import numpy as np
 
 from .errors import OutputError
 
+TEMPORARY = re.compile(r"\.jaxqmri-[0-9a-f]{16}\.tmp")  # what a killed run may leave of a single file
 REMEDIES = {
     errno.ENOSPC: "Free some space or choose another folder.",
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f) or choose another folder.",
     errno.EDQUOT: "Free some of your quota or choose another folder.",
     errno.EROFS: "Choose a folder on a disk that can be written.",
     errno.EACCES: "Choose a folder you may write to.",

@@ -6,11 +6,6 @@ Storage follows dcm2niix: x along a row, y along a column from the bottom row up
 import warnings
 
 import numpy as np
-from highdicom.spatial import (
-    convert_affine_to_convention,
-    create_affine_matrix_from_attributes,
-    get_normal_vector,
-)
 
 from .errors import CorruptInputError, InputWarning
 
@@ -65,6 +60,9 @@ def stack_affine(
     Raises:
         CorruptInputError: gaps between slices differ by more than 1 %, or slices are shifted sideways.
     """
+    # Here and below, as loading it takes a while and NIfTI files do not need it.
+    from highdicom.spatial import convert_affine_to_convention, create_affine_matrix_from_attributes
+
     _check_regular(positions, orientation)
     distance = slice_distance(positions, orientation, single=thickness)
     affine = create_affine_matrix_from_attributes(
@@ -81,6 +79,8 @@ def stack_affine(
 
 def _normal(orientation: np.ndarray) -> np.ndarray:
     """(3,) unit vector of row x column direction."""
+    from highdicom.spatial import get_normal_vector
+
     return get_normal_vector(orientation.tolist(), index_convention="RD")
 
 

@@ -1,4 +1,7 @@
-"""What the header of one DICOM file says: what kind of image it is, its echo time or the like, and where it lies."""
+"""What the header of one DICOM image says: what kind it is, its echo time or the like, and where it lies.
+
+Enhanced MR comes here frame by frame, under the keywords of classic files; see `dicom_enhanced`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import UID, MRImageStorage
 
 from .axis import ECHO_TIME, Axis, check_axis_values
+from .dicom_enhanced import ENHANCED_MR, is_enhanced, where_in_enhanced
 from .errors import CorruptInputError, MetadataError
 
 DICOMDIR = "DICOMDIR index"
-ENHANCED = "Enhanced MR (not read yet)"
 MOSAIC = "mosaic of slices"
 MULTIFRAME = "several frames in one classic MR file"
 LOCALIZER = "localizer"
@@ -52,17 +55,21 @@ _COMPONENT_NAMES = {
     "real": re.compile(r"R|R_.+|REAL"),
     "imaginary": re.compile(r"I|I_.+|IMAGINARY"),
 }
-_QUANTITY = re.compile(r"([TR][12]([ _]?(\*|STAR|RHO))?|B[01]|ADC|FA|PD|RHO)([ _]?MAP)?|.+[ _]MAP")
+# A weighting as well as a map; Enhanced MR has the weighting in value 3 of its frame type.
+_QUANTITY = re.compile(r"([TR][12]([ _]?(\*|STAR|RHO))?|FA|PD|RHO)(MAP)?")
+_MAP = re.compile(r"(?!PHASE|VELOCITY).+[ _]MAP|[TR][12]([ _]?(STAR|RHO))?MAP|B[01](MAP)?|ADC(MAP)?|FIELDMAP(HZ)?")
 _QUANTITY_UNITS = {"MS", "HZ", "1/S", "S-1"}  # Rescale Type of a map; images carry US or nothing
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One stored 2-D image: what its header says, and the data set that still holds its pixels.
+    """One stored 2-D image: what its header says, and where its pixels are.
 
     Attributes:
-        dataset: the parsed file; its pixels stay on disk until they are asked for.
-        name: file name without folders, for messages.
+        dataset: its header, under the keywords of classic files.
+        name: file name without folders, and the number of the frame, for messages.
+        file: the parsed file that holds it; its pixels stay on disk until they are asked for.
+        index: which frame of the file it is, from 0.
         series_uid: Series Instance UID (0020,000E).
         component: "magnitude", "phase", "real" or "imaginary"; magnitude where the file does not say.
         derived: computed from other images (Image Type value 1), not measured.
@@ -80,6 +87,8 @@ class Frame:
 
     dataset: Dataset
     name: str
+    file: Dataset
+    index: int
     series_uid: str
     component: str
     derived: bool
@@ -100,9 +109,7 @@ def reason_to_skip(dataset: Dataset) -> str | None:
     sop_class = sop_class_uid(dataset)
     if sop_class == _DICOMDIR_UID:
         return DICOMDIR
-    if sop_class in (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage):
-        return ENHANCED
-    if sop_class != MRImageStorage:
+    if sop_class != MRImageStorage and sop_class not in ENHANCED_MR:
         return f"not an MR image ({sop_class.name})"
     kind = image_type(dataset)
     if "MOSAIC" in kind:
@@ -113,13 +120,22 @@ def reason_to_skip(dataset: Dataset) -> str | None:
         return "colour picture"
     if "LOCALIZER" in kind:
         return LOCALIZER
-    if _is_map(kind, str(dataset.get("RescaleType") or "").upper()):
+    if _is_map(kind, str(dataset.get("RescaleType") or "").upper(), enhanced=is_enhanced(dataset)):
         return DERIVED_MAP
     return None
 
 
-def read_frame(dataset: Dataset, name: str, axis: Axis = ECHO_TIME) -> Frame | None:
-    """The header facts of one classic MR image, `axis` varying; None if it does not say where it lies.
+def read_frame(
+    dataset: Dataset, name: str, axis: Axis = ECHO_TIME, file: Dataset | None = None, index: int = 0
+) -> Frame | None:
+    """The header facts of one MR image, `axis` varying; None if it does not say where it lies.
+
+    Args:
+        dataset: its header, under the keywords of classic files.
+        name: for messages.
+        axis: what is to vary.
+        file: the file that holds its pixels, where that is not `dataset`.
+        index: which frame of that file it is, from 0.
 
     Raises:
         CorruptInputError: the file ends before its pixels.
@@ -128,8 +144,9 @@ def read_frame(dataset: Dataset, name: str, axis: Axis = ECHO_TIME) -> Frame | N
     for keyword in _USED_LATER:
         dataset.get(keyword)
     philips_scale_slope(dataset)
+    file = dataset if file is None else file
     rows, columns = as_int(dataset.get("Rows")), as_int(dataset.get("Columns"))
-    if "PixelData" not in dataset or not rows or not columns:
+    if "PixelData" not in file or not rows or not columns:
         raise CorruptInputError(
             f"{name}: no pixels (7FE0,0010); the file is probably cut short. Copy it again or take it out."
         )
@@ -146,6 +163,8 @@ def read_frame(dataset: Dataset, name: str, axis: Axis = ECHO_TIME) -> Frame | N
     return Frame(
         dataset=dataset,
         name=name,
+        file=file,
+        index=index,
         series_uid=str(dataset.get("SeriesInstanceUID", "")),
         component=_component(dataset, kind),
         derived="DERIVED" in kind[:1],
@@ -164,7 +183,7 @@ def read_frame(dataset: Dataset, name: str, axis: Axis = ECHO_TIME) -> Frame | N
 
 def axis_value(dataset: Dataset, name: str, axis: Axis) -> tuple[float, MetadataError | None]:
     """Echo time, inversion time [s] or flip angle [rad], or NaN and why not; `name` is that of the file."""
-    where = f"{name}, {axis.where}"
+    where = f"{name}, {axis_where(dataset, axis)}"
     value = dataset.get(axis.keyword)
     remedy = f"{axis.use}; {axis.how_to_give}."
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -179,6 +198,11 @@ def axis_value(dataset: Dataset, name: str, axis: Axis) -> tuple[float, Metadata
             return np.nan, error
         return np.nan, MetadataError(f"{where}: {str(value)[:20]!r} is not a number; {remedy}")
     return in_si, None
+
+
+def axis_where(dataset: Dataset, axis: Axis) -> str:
+    """Where a file of this kind has what varies, for messages."""
+    return where_in_enhanced(axis.keyword) if is_enhanced(dataset) else axis.where
 
 
 def along(frame: Frame, axis: Axis) -> Frame:
@@ -247,11 +271,11 @@ def _component(dataset: Dataset, kind: tuple[str, ...]) -> str:
     return "magnitude"
 
 
-def _is_map(kind: tuple[str, ...], rescale_type: str) -> bool:
+def _is_map(kind: tuple[str, ...], rescale_type: str, enhanced: bool) -> bool:
     """A map of a physical quantity: fitting it as an image would give nonsense with good error bars."""
-    return rescale_type in _QUANTITY_UNITS or (
-        "DERIVED" in kind[:1] and any(_QUANTITY.fullmatch(token) for token in kind[2:])
-    )
+    if rescale_type in _QUANTITY_UNITS or any(_MAP.fullmatch(token) for token in kind[2:]):
+        return True
+    return "DERIVED" in kind[:1] and any(_QUANTITY.fullmatch(token) for token in kind[3 if enhanced else 2 :])
 
 
 def _private(dataset: Dataset, group: int, creator: str, offset: int, raw_type: str) -> float | None:

@@ -1,40 +1,44 @@
-"""The values of one classic MR image: decoded, scaled, and laid out as NIfTI viewers expect them."""
+"""The values of one MR image: decoded, scaled, and laid out as NIfTI viewers expect them."""
 
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
 from . import dicom_header as header
+from .dicom_codec import Decoder, has_decoder
 from .dicom_header import Frame
 from .errors import CorruptInputError, InputWarning
 
 
-def stored_values(frame: Frame) -> np.ndarray:
-    """(row, column) values as stored.
+def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
+    """(row, column) values as stored; other frames of the same file are left alone.
 
     Raises:
         CorruptInputError: pixels missing, cut short, of another size than the header says, or without a decoder.
     """
     try:
-        syntax = frame.dataset.file_meta.TransferSyntaxUID
-        compressed = syntax.is_compressed
+        syntax = frame.file.file_meta.TransferSyntaxUID
+        compressed = syntax.is_encapsulated
     except (AttributeError, ValueError) as error:
         raise CorruptInputError(
             f"{frame.name}: no valid TransferSyntaxUID (0002,0010), so the pixels cannot be decoded; export it again."
         ) from error
-    if not compressed:
-        _check_length(frame)
+    if compressed and not has_decoder(syntax):
+        raise CorruptInputError(
+            f"{frame.name}: pixels are compressed ({syntax.name}) and no decoder for it is installed; "
+            'install one with: pip install "jaxqmri[dicom-codecs]"'
+        )
     try:
-        values = pixel_array(frame.dataset)
+        if compressed:
+            values = decoder.decode(frame.file, frame.index)
+        else:
+            _check_length(frame)
+            values = pixel_array(frame.file, index=frame.index)
+    except CorruptInputError:
+        raise
     except Exception as error:  # decoders are plugins and raise what they like
-        if compressed and not _has_decoder(syntax):
-            raise CorruptInputError(
-                f"{frame.name}: pixels are compressed ({syntax.name}) and no decoder for it is installed; "
-                'install one with: pip install "jaxqmri[dicom-codecs]"'
-            ) from error
         reason = " ".join(str(error).split())[:200]
         raise CorruptInputError(
             f"{frame.name}: pixels (7FE0,0010) cannot be decoded ({reason}); the file is damaged. Copy it again."
@@ -97,16 +101,11 @@ def _check_length(frame: Frame) -> None:
     """Refuses more pixels than Rows x Columns as well as fewer: cut to size they would be a scrambled image."""
     rows, columns = frame.shape
     n_bits = header.as_int(frame.dataset.get("BitsAllocated")) or 0
-    wanted, given = rows * columns * n_bits // 8, len(frame.dataset.PixelData or b"")
+    n_frames = header.as_int(frame.file.get("NumberOfFrames")) or 1
+    wanted, given = rows * columns * n_frames * n_bits // 8, len(frame.file.PixelData or b"")
     if given not in (wanted, wanted + wanted % 2):
+        of_each = f"{n_frames} frames of " if n_frames > 1 else ""
         raise CorruptInputError(
-            f"{frame.name}: {given} bytes of pixels (7FE0,0010), but Rows x Columns = {rows}x{columns} need {wanted}; "
-            "the file is cut short or its header wrong. Copy it again."
+            f"{frame.name}: {given} bytes of pixels (7FE0,0010), but {of_each}Rows x Columns = {rows}x{columns} need "
+            f"{wanted}; the file is cut short or its header wrong. Copy it again."
         )
-
-
-def _has_decoder(syntax: str) -> bool:
-    try:
-        return get_decoder(syntax).is_available
-    except NotImplementedError:
-        return False

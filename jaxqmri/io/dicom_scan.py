@@ -13,9 +13,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from . import dicom_header as header
 from .axis import ECHO_TIME, Axis, given_values
+from .dicom_enhanced import frame_headers, is_enhanced
 from .dicom_header import Frame
 from .dicom_stack import Stack, find_stacks
-from .errors import CorruptInputError, InputWarning, NoInputError
+from .errors import CorruptInputError, InputWarning, NoInputError, UsageError
 
 EMPTY = "empty file"
 NOT_DICOM = "not DICOM"
@@ -25,7 +26,6 @@ _WORTH_A_WARNING = (
     EMPTY,
     FALSE_DICOM,
     UNREADABLE,
-    header.ENHANCED,
     header.MOSAIC,
     header.MULTIFRAME,
     header.LOCALIZER,
@@ -37,6 +37,9 @@ _STAY_ON_DISK = 1024  # bytes; larger values (pixels, vendors' protocols) are re
 _MR_STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 PathLike = str | Path
+
+
+OTHER_SERIES = "images of other series"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,37 @@ class DicomScan:
             return self
         frames = [header.along(frame, axis) for stack in self.stacks for frame in stack.frames]
         return replace(self, stacks=find_stacks(frames, None, axis), axis=axis, given=None)
+
+    def of_series(self, series: int | str | Sequence[int | str]) -> "DicomScan":
+        """The same folder as if only some series were in it; all of them if none is named.
+
+        Args:
+            series: Series Number (0020,0011), or Series Instance UID (0020,000E) or how it begins; one or several.
+
+        Raises:
+            UsageError: there is no such series.
+        """
+        wanted = [str(name).strip() for name in ([series] if isinstance(series, int | str) else series)]
+        if not wanted:
+            return self
+        frames = [frame for stack in self.stacks for frame in stack.frames]
+        for name in wanted:
+            if not any(_is_of(frame, name) for frame in frames):
+                there = "; ".join(f"{stack}, UID {min(stack.series_uids)}" for stack in self.stacks)
+                raise UsageError(
+                    f"{self.source}: no series {name} (--series), which is a series number or how its UID begins; "
+                    f"there are: {there or 'none'}."
+                )
+        chosen = [frame for frame in frames if any(_is_of(frame, name) for name in wanted)]
+        others = {frame.name for frame in frames} - {frame.name for frame in chosen}
+        skipped = {**self.skipped, OTHER_SERIES: tuple(sorted(others))} if others else self.skipped
+        stacks = find_stacks([header.along(frame, self.axis) for frame in chosen], self.given, self.axis)
+        return replace(self, stacks=stacks, skipped=skipped)
+
+
+def _is_of(frame: Frame, name: str) -> bool:
+    """Whether a series is called so; a number never is the beginning of a UID."""
+    return frame.series_uid.startswith(name) if "." in name else name == str(frame.series_number)
 
 
 def scan_dicom(
@@ -132,25 +166,42 @@ def _read_frames(paths: Iterable[Path], axis: Axis) -> tuple[list[Frame], dict[s
     skipped: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         parsed = _parse(path)
-        frame, reason = (None, parsed) if isinstance(parsed, str) else _examine(path, parsed, axis)
-        if frame is None:
-            skipped[str(reason)].append(path.name)
-        else:
-            frames.append(frame)
+        found = [parsed] if isinstance(parsed, str) else _examine(path, parsed, axis)
+        frames.extend(frame for frame in found if isinstance(frame, Frame))
+        for reason in {reason for reason in found if isinstance(reason, str)}:
+            skipped[reason].append(path.name)
     return frames, {reason: tuple(sorted(names)) for reason, names in skipped.items()}
 
 
-def _examine(path: Path, dataset: Dataset, axis: Axis) -> tuple[Frame | None, str | None]:
-    """The image a file holds, or why it is passed over."""
+def _examine(path: Path, dataset: Dataset, axis: Axis) -> list[Frame | str]:
+    """The images a file holds, in place of each that is passed over the reason."""
     try:
         if not header.sop_class_uid(dataset).is_valid:
             raise ValueError("no valid SOPClassUID (0008,0016)")
-        reason = header.reason_to_skip(dataset)
-        return (None, reason) if reason else (header.read_frame(dataset, path.name, axis), header.UNPLACED)
+        if not is_enhanced(dataset):
+            return [_examine_image(dataset, path.name, axis)]
+        headers = list(frame_headers(dataset))
+        _check_frames(path.name, header.as_int(dataset.get("NumberOfFrames")) or 1, len(headers))
+        return [
+            _examine_image(image, f"{path.name} frame {i + 1}", axis, dataset, i) for i, image in enumerate(headers)
+        ]
     except CorruptInputError:
         raise
     except Exception as error:  # a damaged value is found when it is converted, in as many ways as there are types
         raise _damaged(path, error) from error
+
+
+def _examine_image(image: Dataset, name: str, axis: Axis, file: Dataset | None = None, index: int = 0) -> Frame | str:
+    reason = header.reason_to_skip(image)
+    return reason or header.read_frame(image, name, axis, file, index) or header.UNPLACED
+
+
+def _check_frames(name: str, n_frames: int, n_headers: int) -> None:
+    if n_frames != n_headers:
+        raise CorruptInputError(
+            f"{name}: NumberOfFrames (0028,0008) is {n_frames}, but PerFrameFunctionalGroupsSequence (5200,9230) "
+            f"describes {n_headers}, so nobody can tell which is which; export it again."
+        )
 
 
 def _parse(path: Path) -> Dataset | str:

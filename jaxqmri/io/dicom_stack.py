@@ -9,6 +9,7 @@ import numpy as np
 
 from . import dicom_header as header
 from .axis import ECHO_TIME, Axis
+from .dicom_enhanced import is_enhanced
 from .dicom_geometry import SAME_SLICE, slice_distance, slice_index
 from .dicom_header import Frame
 from .errors import MetadataError, UsageError
@@ -80,6 +81,51 @@ class Stack:
         return tuple(sorted(tr / 1e3 for tr in found if tr))
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Series Numbers (0020,0011), ascending."""
+        return tuple(sorted({frame.series_number for frame in self.frames if frame.series_number is not None}))
+
+    @property
+    def is_enhanced(self) -> bool:
+        """Whether its images come from Enhanced MR files."""
+        return is_enhanced(self.frames[0].dataset)
+
+    @property
+    def is_map_at_te_0(self) -> bool:
+        """Whether it is a volume without echo time that came with images of other echo times."""
+        return self.derived and all(map(_at_te_0, self.frames)) and not _says_derived(self.frames[0])
+
+    @property
+    def where(self) -> str:
+        """Where its files have what varies."""
+        return header.axis_where(self.frames[0].dataset, self.axis)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(slice, 3) Image Position (Patient) of the first image of each slice, LPS+ [mm]."""
+        _, first = np.unique(self.slices, return_index=True)
+        return np.array([self.frames[i].position for i in first])
+
+    @property
+    def missing(self) -> tuple[tuple[int, float], ...]:
+        """Slices, from 0, and values that have no image although other slices or values do; by slice."""
+        there = {(k, frame.value) for k, frame in zip(self.slices.tolist(), self.frames, strict=True)}
+        return tuple((k, v) for k in range(self.n_slices) for v in self.values if (k, v) not in there)
+
+    def lacking(self, most: int = 4) -> str:
+        """Words for `missing`, e.g. "slice 7 of 36 lacks TE 9.2 ms", or nothing; no more than `most` slices."""
+        lacks: dict[int, list[float]] = defaultdict(list)
+        for k, value in self.missing:
+            lacks[k].append(value)
+        axis = self.axis
+        named = [
+            f"slice {k + 1} of {self.n_slices} lacks {axis.symbol} {axis.listed(values)} {axis.unit}"
+            for k, values in list(lacks.items())[:most]
+        ]
+        more = len(lacks) - len(named)
+        return ", ".join(named) + (f" and {more} more slices lack images" if more else "")
+
+    @property
     def images_per_slice(self) -> tuple[int, int]:
         """Fewest and most images of any slice."""
         counts = np.bincount(self.slices)
@@ -105,7 +151,8 @@ def find_stacks(frames: Iterable[Frame], given: np.ndarray | None = None, axis: 
     Raises:
         UsageError: the images of a slice cannot be put in order for `given`.
     """
-    stacks = [_stack(group, given, axis) for group in _join_single_values(_group(frames), given, axis)]
+    groups = [part for group in _group(frames) for part in _maps_apart(group)]
+    stacks = [_stack(group, given, axis) for group in _join_single_values(groups, given, axis)]
     return tuple(sorted(stacks, key=lambda s: (s.series_number or 0, COMPONENTS.index(s.component), _tie(s.frames[0]))))
 
 
@@ -115,6 +162,7 @@ def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
     for frame in sorted(frames, key=_tie):
         key = (
             frame.series_uid,
+            is_enhanced(frame.dataset),
             frame.component,
             frame.derived,
             frame.shape,
@@ -127,6 +175,26 @@ def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
         else:
             alike[key].append([frame])
     return [group for groups in alike.values() for group in groups]
+
+
+def _maps_apart(frames: list[Frame]) -> list[list[Frame]]:
+    """Takes a full volume at TE 0 out of a group with other echo times: scanners put field maps there."""
+    at_0 = [frame for frame in frames if _at_te_0(frame)]
+    images = [frame for frame in frames if not _at_te_0(frame)]
+    if not at_0 or len({header.as_float(frame.dataset.get("EchoTime")) for frame in images}) < 2:
+        return [frames]
+    slices = slice_index(np.array([frame.position for frame in at_0 + images]), frames[0].orientation)
+    if sorted(slices[: len(at_0)]) != list(range(max(slices) + 1)):
+        return [frames]
+    return [images, [replace(frame, derived=True) for frame in at_0]]
+
+
+def _at_te_0(frame: Frame) -> bool:
+    return header.as_float(frame.dataset.get("EchoTime")) == 0
+
+
+def _says_derived(frame: Frame) -> bool:
+    return "DERIVED" in header.image_type(frame.dataset)[:1]
 
 
 def _parallel(a: Frame, b: Frame) -> bool:
@@ -271,6 +339,11 @@ def _with_values(frames: list[Frame], slices: np.ndarray, given: np.ndarray, axi
         f"{'neither ' if numbers_tried else 'no '}{numbers_tried}InstanceNumber (0020,0013) tells the images of a "
         f"slice apart. Put exactly one image per slice and {axis.one} in the folder."
     )
+
+
+def at(axis: Axis, value: float) -> str:
+    """A value of what varies in print: "TE 5 ms"."""
+    return f"{axis.symbol} {axis.listed(value)} {axis.unit}"
 
 
 def _span(values: Sequence[float]) -> str:

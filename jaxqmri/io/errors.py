@@ -37,6 +37,12 @@ class OutputError(OSError):
     exit_code: ClassVar[int] = 6
 
 
+class PartialFailureError(RuntimeError):
+    """Some of several things failed; the others have their results."""
+
+    exit_code: ClassVar[int] = 7
+
+
 class DatasetUnavailableError(OSError):
     """A public data set could not be fetched, or is not the one that was published."""
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .errors import CorruptInputError, MetadataError, NoInputError, UsageError
 from .nifti_file import NIFTI_NAME, check_grid, read_image, read_voxels
 from .nifti_scan import NiftiScan, scan_nifti
 from .series import ImageSeries
-from .sidecar import read_sidecar
+from .sidecar import NOT_FETCHED, is_not_fetched, read_sidecar
 
 Scan = DicomScan | NiftiScan
 Stack = dicom_stack.Stack | nifti_scan.Stack
@@ -26,6 +27,7 @@ def read_images(
     axes: Sequence[str] = ("te",),
     given: Sequence[float] | None = None,
     component: str | None = None,
+    series: Sequence[str] = (),
 ) -> ImageSeries:
     """Reads the one series among these files in which one thing varies; see `read_dicom` and `read_nifti`.
 
@@ -34,22 +36,42 @@ def read_images(
         axes: what varies: "te", "ti" or "flip_angle"; of several, the one that the files vary.
         given: (n,) values of it [s] or [rad] that replace those in the files; `axes` has one entry then.
         component: "magnitude", "real", ...; None: see `read_dicom`.
+        series: numbers of the series to read, or how their UIDs begin; empty: those that fit together.
 
     Raises:
         NoInputError: a path does not exist or cannot be read.
         CorruptInputError: DICOM and NIfTI side by side.
-        UsageError: the files vary several of `axes`.
+        UsageError: the files vary several of `axes`; no such series.
     """
-    scan = scan_images(paths, given, axis_named(axes[0]))
+    scan = scan_images(paths, given, axis_named(axes[0]), series)
     scan, stack = choose_stack(scan, component) if len(axes) == 1 else choose_axis(scan, axes, component)
     reader: Any = dicom if isinstance(scan, DicomScan) else nifti
     return reader.read_stack(scan, stack)
 
 
-def scan_images(paths: Sequence[Path], given: Sequence[float] | None = None, axis: Axis = ECHO_TIME) -> Scan:
+def scan_images(
+    paths: Sequence[Path],
+    given: Sequence[float] | None = None,
+    axis: Axis = ECHO_TIME,
+    series: Sequence[str] = (),
+) -> Scan:
     """Lists what is there without reading images; see `scan_dicom` and `scan_nifti`. Raises as `read_images`."""
-    scan = scan_nifti if _are_nifti(paths) else scan_dicom
-    return scan(_one_or_all(paths), given, axis)
+    if _are_nifti(paths):
+        return _of_series(scan_nifti(_one_or_all(paths), given, axis), series)
+    return scan_dicom(_one_or_all(paths), given, axis).of_series(series)
+
+
+def _of_series(scan: NiftiScan, series: Sequence[str]) -> NiftiScan:
+    """The same files as if only those of some series numbers were there; sidecars have no UIDs."""
+    there = [str(stack.series_number) for stack in scan.stacks]
+    for name in series:
+        if name not in there:
+            raise UsageError(
+                f"{scan.source}: no series {name} (--series); by SeriesNumber of their sidecars there are: "
+                f"{'; '.join(map(str, scan.stacks))}."
+            )
+    kept = tuple(stack for stack in scan.stacks if not series or str(stack.series_number) in series)
+    return replace(scan, stacks=kept)
 
 
 def choose_stack(scan: Scan, component: str | None = None) -> tuple[Scan, Stack]:
@@ -102,6 +124,8 @@ def check_paths(paths: Sequence[Path]) -> None:
     """Makes sure that every input is there; raises NoInputError."""
     for path in paths:
         with _input_errors(path):
+            if is_not_fetched(path):
+                raise NoInputError(f"{path.name}: {NOT_FETCHED}")
             if not path.exists():
                 raise NoInputError(f"{path}: no such file or folder; check the path.")
 
@@ -155,7 +179,8 @@ def _files_at(path: Path) -> Iterator[Path]:
     """The file itself, or the files of the folder without its subfolders."""
     with _input_errors(path):
         if path.is_dir():
-            yield from (entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+            entries = (entry for entry in path.iterdir() if not entry.name.startswith("."))
+            yield from (entry for entry in entries if entry.is_file() or (entry.is_symlink() and not entry.exists()))
         else:
             yield path
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, requested_axis
 from .errors import CorruptInputError, InputWarning, NoInputError
+from .memory import check_memory
 from .nifti_file import check_grid, read_image, read_voxels
 from .nifti_scan import NiftiScan, Stack, choose_stack, scan_nifti
 from .series import ImageSeries
@@ -57,7 +58,10 @@ def read_stack(scan: NiftiScan, stack: Stack) -> ImageSeries:
 
     Raises:
         CorruptInputError: a file is cut short or damaged.
+        DeviceError: the images are larger than the memory.
     """
+    on_disk = sum(image.path.stat().st_size for image in stack.images)
+    check_memory((*stack.shape, stack.n_slices, stack.n_volumes), stack.images[0].path.name, on_disk)
     voxels = [read_voxels(image) for image in stack.images]
     volumes = [volume for values, _ in voxels for volume in np.moveaxis(values, -1, 0)]
     data = np.stack([volumes[index] for index in stack.order], axis=-1)

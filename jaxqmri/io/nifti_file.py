@@ -3,23 +3,30 @@
 import gzip
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
 from .axis import Axis
-from .errors import CorruptInputError, MetadataError
-from .sidecar import component, read_sidecar, sidecar_values
+from .errors import CorruptInputError, MetadataError, NoInputError
+from .memory import INFLATION
+from .sidecar import NOT_FETCHED, component, is_not_fetched, read_sidecar, sidecar_values
 
 NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
+HEADER_SIZE = 540  # bytes of NIfTI-2; NIfTI-1 has 348
+CHUNK = 2**20  # bytes
+MOST_BEHIND = 2**24  # bytes; a few kB may inflate to more than the memory holds
 NIFTI2_SIZES = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # sizeof_hdr = 540 in either byte order
 UNREADABLE = (
     OSError,
@@ -82,11 +89,14 @@ def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
         What they say.
 
     Raises:
+        NoInputError: the file only stands for content that was not fetched.
         CorruptInputError: no NIfTI header, complex or colour values, not 2 to 4 axes, no usable affine.
         MetadataError: the sidecar is no JSON object.
     """
+    if is_not_fetched(path):
+        raise NoInputError(f"{path.name}: {NOT_FETCHED}")
     try:
-        header = _header(_read_bytes(path, 540))
+        header = _header(_read_bytes(path, HEADER_SIZE))
         shape = tuple(map(int, header.get_data_shape()))
         dtype = header.get_data_dtype()
         slope, intercept = header.get_slope_inter()  # None where the slope is 0 or NaN, which means "not scaled"
@@ -173,10 +183,13 @@ def read_voxels(image: NiftiImage) -> tuple[np.ndarray, np.ndarray]:
         CorruptInputError: truncated, or its checksum is wrong.
     """
     try:
-        content = _read_bytes(image.path)
+        header: Any = _header(_read_bytes(image.path, HEADER_SIZE))
+        n_values = prod(map(int, header.get_data_shape()))
+        wanted = int(header.get_data_offset()) + n_values * header.get_data_dtype().itemsize
+        content = _read_bytes(image.path, wanted, to_the_end=True)
         kind = Nifti2Image if content[:4] in NIFTI2_SIZES else Nifti1Image
-        proxy: Any = kind.from_bytes(content).dataobj
-        wanted = proxy.offset + int(np.prod(proxy.shape, dtype=np.int64)) * proxy.dtype.itemsize
+        with _nibabel_silent():
+            proxy: Any = kind.from_bytes(content).dataobj
         if len(content) < wanted:
             raise EOFError(f"truncated: {len(content)} of {wanted} bytes")
         stored = np.asarray(proxy.get_unscaled()).reshape((*image.shape[:3], image.n_volumes))
@@ -195,18 +208,44 @@ def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.allclose(a, b, rtol=0, atol=SAME_GRID * edge))
 
 
-def _read_bytes(path: Path, size: int = -1) -> bytes:
-    # nibabel stops reading at the last voxel and so never sees the checksum behind it.
+def _read_bytes(path: Path, size: int, *, to_the_end: bool = False) -> bytes:
+    """The first bytes, fewer where there are not as many; `to_the_end` looks at the checksum of a compressed file."""
+    on_disk = path.stat().st_size  # a damaged header may ask for more than any memory holds
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        return gzip.GzipFile(fileobj=file).read(size) if compressed else file.read(size)
+        if not compressed:
+            return file.read(min(size, on_disk))
+        packed = gzip.GzipFile(fileobj=file)
+        content = packed.read(min(size, INFLATION * on_disk))
+        if to_the_end:  # nibabel stops at the last voxel and so never sees the checksum behind it
+            _skip_rest(packed)
+        return content
+
+
+def _skip_rest(packed: gzip.GzipFile) -> None:
+    n_behind = 0
+    while more := packed.read(CHUNK):
+        n_behind += len(more)
+        if n_behind > MOST_BEHIND:
+            raise ValueError(f"more than {MOST_BEHIND} bytes behind the voxels that its header declares")
+
+
+@contextmanager
+def _nibabel_silent() -> Iterator[None]:
+    """It would print on stderr what our errors say."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _header(head: bytes) -> Nifti1Header:
     if len(head) < 348:
         raise EOFError("truncated within its header" if head else "empty file")
-    return Nifti2Header(head) if head[:4] in NIFTI2_SIZES else Nifti1Header(head[:348])
+    with _nibabel_silent():
+        return Nifti2Header(head) if head[:4] in NIFTI2_SIZES else Nifti1Header(head[:348])
 
 
 def _remark(header: Nifti1Header, affine: np.ndarray) -> str:

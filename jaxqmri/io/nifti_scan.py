@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from .axis import ECHO_TIME, Axis, check_axis_values, given_values
+from .bids_names import NUMBERS, BidsName, parse_name
 from .errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
 from .nifti_file import NIFTI_NAME, NiftiImage, along, read_image, same_grid
 from .series import wanted_component
-from .sidecar import image_number, series_key, stem
+from .sidecar import NOT_FETCHED, image_number, is_not_fetched, series_key, stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,14 @@ class Stack:
 
     @property
     def description(self) -> str:
-        return str(self.images[0].sidecar.get("SeriesDescription", ""))
+        name = self.bids_series
+        return str(self.images[0].sidecar.get("SeriesDescription") or name or "")
+
+    @property
+    def bids_series(self) -> BidsName | None:
+        """What BIDS calls the series, or None where its files are named otherwise."""
+        name = parse_name(stem(self.images[0].path))
+        return name.series if name is not None and name.is_fitted else None
 
     @property
     def component(self) -> str:
@@ -89,10 +97,11 @@ class Stack:
         return "; ".join(f"slope {slope:g}, intercept {intercept:g}" for slope, intercept in found)
 
     def __str__(self) -> str:
-        number = "without number" if self.series_number is None else self.series_number
         axis = self.axis
         values = axis.listed(self.values, " ") or "unknown"
-        return f"series {number} '{self.description}' ({self.component}, {axis.symbol} {values} {axis.unit})"
+        number = "without number" if self.series_number is None else self.series_number
+        name = self.bids_series or f"series {number} '{self.description}'"
+        return f"{name} ({self.component}, {axis.symbol} {values} {axis.unit})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +159,7 @@ def scan_nifti(
     files, skipped = _find_files(wanted)
     groups: dict[tuple[str, ...], list[NiftiImage]] = {}
     for image in (read_image(file, axis) for file in files):
-        groups.setdefault((image.component, *series_key(image.sidecar)), []).append(image)
+        groups.setdefault((image.component, *series_key(image.path, image.sidecar)), []).append(image)
     source = (wanted[0].name or str(wanted[0])) if len(wanted) == 1 else f"{len(wanted)} files"
     stacks = tuple(_stack(images, axis) for images in groups.values())
     return NiftiScan(source, stacks, skipped, axis, given, listed)
@@ -183,6 +192,8 @@ def choose_stack(scan: NiftiScan, component: str | None = None) -> Stack:
         for image in (image for stack in wanted for image in stack.images):
             _check_volumes(image, scan.axis)
     stack = _the_series(wanted, scan)
+    if stack.bids_series is not None:
+        _check_bids_series(stack, given=scan.given is not None)
     if scan.given is not None:
         stack = _with_values(stack, tuple(scan.given.tolist()), scan)
     _check_values(stack, scan.source)
@@ -209,6 +220,8 @@ def _find_files(given: Iterable[Path]) -> tuple[list[Path], dict[str, tuple[str,
 
 def _entries(path: Path) -> list[Path]:
     try:
+        if is_not_fetched(path):
+            raise NoInputError(f"{path.name}: {NOT_FETCHED}")
         if not path.exists():
             raise NoInputError(f"{path}: no such file or folder.")
         return sorted(path.iterdir()) if path.is_dir() else [path]
@@ -261,6 +274,9 @@ def _check_volumes(image: NiftiImage, axis: Axis) -> None:
 
 def _the_series(stacks: Sequence[Stack], scan: NiftiScan) -> Stack:
     axis, several = scan.axis, [stack for stack in stacks if stack.n_volumes > 1]
+    varying = [stack for stack in several if len(set(stack.values)) != 1]  # or nobody knows
+    if scan.given is None and varying:
+        several = varying
     if len(several) > 1:
         raise CorruptInputError(
             f"{scan.source}: {len(several)} multi-{axis.quantity.split()[0]} series ({'; '.join(map(str, several))}); "
@@ -269,7 +285,8 @@ def _the_series(stacks: Sequence[Stack], scan: NiftiScan) -> Stack:
     if len(stacks) == 1:
         return stacks[0]
     if several:
-        message = f"{several[0]} is used; {len(stacks) - 1} single-{axis.one} image(s) of other series are not."
+        n_others = sum(stack.n_volumes for stack in stacks) - several[0].n_volumes
+        message = f"{several[0]} is used; {n_others} single-{axis.one} image(s) of other series are not."
     else:
         _check_one_sequence(stacks, scan)
         message = f"{len(stacks)} series of one {axis.one} each are taken for one series."
@@ -332,6 +349,24 @@ def _in_order_of(given: Sequence[float], images: tuple[NiftiImage, ...], scan: N
             "files; list both in the same order."
         )
     return images
+
+
+def _check_bids_series(stack: Stack, given: bool) -> None:
+    """Refuses a series that lacks an image, and says that magnitudes are taken for granted where nothing tells."""
+    names = [name for image in stack.images if (name := parse_name(stem(image.path)))]
+    entity, numbers = NUMBERS[stack.axis.name], [name.number(stack.axis.name) for name in names]
+    there = {number for number in numbers if number is not None}
+    missing = sorted(set(range(1, max(there, default=0) + 1)) - there)
+    if missing and not given:
+        lacks = ", ".join(f"{entity}-{number}" for number in missing)
+        raise CorruptInputError(
+            f"{stack.bids_series}: {lacks} of {entity}-1 to {entity}-{max(there)} missing, and a fit without it may go "
+            f"wrong unseen; copy or fetch it, or give the {stack.axis.quantities} that are there with "
+            f"{stack.axis.option}."
+        )
+    if stack.component == "magnitude" and not stack.image_type and not any("part" in n.entities for n in names):
+        message = f"{stack.bids_series}: neither part- in the names nor ImageType tells; taken for magnitude images."
+        warnings.warn(message, InputWarning, stacklevel=2)
 
 
 def _check_values(stack: Stack, where: str) -> None:

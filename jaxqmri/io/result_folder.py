@@ -1,22 +1,30 @@
 """A folder of results: filled out of sight, then shown in one step.
 
 Results are made in a hidden folder inside the target, so on the same disk. They move to their places once all of them
-are there: a run that fails, is interrupted or meets a full disk changes nothing that was there before.
+are there: a run that fails, is interrupted or meets a full disk changes nothing that was there before. A run that is
+killed leaves its hidden folder behind; the next run removes it or, where the files were already on the move, puts the
+rest of them in their places.
 """
 
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .atomic import output_errors
-from .errors import OutputError
+from .atomic import TEMPORARY, output_errors
+from .errors import InputWarning, OutputError
 from .maps import check_output_folder
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
+_MOVING = ".moving"  # in a hidden folder whose files are on the move: what has to go besides
+_HIDDEN = re.compile(r"\.jaxqmri-\w{8}")  # as tempfile names them
+_FORGOTTEN = 3600  # s; no temporary file of one file lives as long
 
 
 @contextmanager
@@ -41,24 +49,36 @@ def result_folder(folder: Path, *, inputs: Sequence[Path] = (), overwrite: bool 
     """
     with output_errors(folder):
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    hidden = None
     try:
+        if not missing and folder.is_dir():
+            with output_errors(folder), _one_at_a_time(folder):
+                _tidy_up(folder)
         check_output_folder(folder, inputs=inputs, overwrite=overwrite)
-        with output_errors(folder):
-            hidden = Path(tempfile.mkdtemp(prefix=".jaxqmri-", dir=folder))
-        try:
-            yield hidden
-        except OutputError as error:
-            raise OutputError(str(error).replace(str(hidden), str(folder))) from error
-        with output_errors(folder), _one_at_a_time(folder):
-            check_output_folder(folder, overwrite=overwrite)  # another run may have been faster
-            _show(hidden, folder)
+        with _hidden_folder(folder) as hidden:
+            try:
+                yield hidden
+            except OutputError as error:
+                raise OutputError(str(error).replace(str(hidden), str(folder))) from error
+            with output_errors(folder), _one_at_a_time(folder):
+                check_output_folder(folder, overwrite=overwrite)  # another run may have been faster
+                _show(hidden, folder)
     finally:
-        if hidden is not None:
-            shutil.rmtree(hidden, ignore_errors=True)
         for path in missing:
             with suppress(OSError):  # has the results, or was never created
                 path.rmdir()
+
+
+@contextmanager
+def _hidden_folder(folder: Path) -> Iterator[Path]:
+    """Locked as long as it is there, so that no other run takes it for the leftovers of a dead one."""
+    with output_errors(folder), _one_at_a_time(folder):
+        hidden = Path(tempfile.mkdtemp(prefix=".jaxqmri-", dir=folder))
+        lock = _lock(hidden)
+    try:
+        yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        _unlock(lock)
 
 
 def recorded_files(folder: Path) -> set[Path]:
@@ -76,12 +96,22 @@ def _is_file_below(folder: Path, path: Path) -> bool:
 
 
 def _show(hidden: Path, folder: Path) -> None:
+    """Moves the new files to their places and removes those of the earlier run that have no successor."""
+    stale = recorded_files(folder) - set(_files(hidden))
+    (hidden / _MOVING).write_text(json.dumps(sorted(map(str, stale))), encoding="utf-8")
+    try:
+        _move(hidden, folder, stale)
+    except KeyboardInterrupt:  # a few milliseconds more, and there is no mixture of two runs
+        _move(hidden, folder, stale)
+        raise
+
+
+def _move(hidden: Path, folder: Path, stale: set[Path]) -> None:
     """The old record goes first and the new one comes last: a kill in between leaves whole files and no record, never
-    a record of other files than those that are there."""
-    new = sorted(path.relative_to(hidden) for path in hidden.rglob("*") if path.is_file())
-    new.sort(key=lambda path: path == Path(RECORD))  # stable: a sidecar, .json, stays before its image, .nii.gz
-    stale = recorded_files(folder) - set(new)
-    (folder / RECORD).unlink(missing_ok=True)
+    a record of other files than those that are there. Doing it again completes what was begun."""
+    new = sorted(_files(hidden), key=lambda path: path == Path(RECORD))  # stable: .json stays before its .nii.gz
+    if Path(RECORD) in new:
+        (folder / RECORD).unlink(missing_ok=True)
     for path in stale:
         (folder / path).unlink(missing_ok=True)
         if path.parent != Path():
@@ -92,18 +122,66 @@ def _show(hidden: Path, folder: Path) -> None:
         (hidden / path).replace(folder / path)
 
 
+def _files(hidden: Path) -> list[Path]:
+    """What a run has made, relative to its hidden folder, sorted."""
+    found = (path.relative_to(hidden) for path in hidden.rglob("*") if path.is_file())
+    return sorted(path for path in found if path != Path(_MOVING))
+
+
+def _tidy_up(folder: Path) -> None:
+    """Removes what killed runs left, or completes it where their files were on the move; says so."""
+    for hidden in [path for path in folder.iterdir() if _HIDDEN.fullmatch(path.name) and path.is_dir()]:
+        lock = None
+        with suppress(FileNotFoundError):  # its run has just ended
+            lock = _lock(hidden)
+        if lock is None:  # its run is alive, or nobody can tell
+            continue
+        try:
+            told = _complete(hidden, folder) if (hidden / _MOVING).exists() else "were removed"
+            shutil.rmtree(hidden, ignore_errors=True)
+        finally:
+            _unlock(lock)
+        warnings.warn(f"{folder}: the leftovers of a run that was killed {told}.", InputWarning, stacklevel=4)
+    for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
+        with suppress(FileNotFoundError):  # another run has just removed it
+            if time.time() - path.lstat().st_mtime > _FORGOTTEN:
+                path.unlink()
+
+
+def _complete(hidden: Path, folder: Path) -> str:
+    try:
+        named = {Path(name) for name in json.loads((hidden / _MOVING).read_text(encoding="utf-8"))}
+    except (ValueError, TypeError):  # killed while it wrote the list: nothing has moved yet
+        return "were removed"
+    _move(hidden, folder, {path for path in named if _is_file_below(folder, folder / path)})
+    return "were complete and are in their places now"
+
+
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Two runs into one folder take turns. The lock ends with its process, so a killed run leaves none behind."""
+    descriptor = _lock(folder, wait=True)
     try:
-        import fcntl
-    except ImportError:  # Windows, where the runs may mix
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network disks know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        _unlock(descriptor)
+
+
+def _lock(folder: Path, wait: bool = False) -> int | None:
+    """A lock on a folder, or None where another process has it or the system knows none (Windows, network disks)."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
         os.close(descriptor)

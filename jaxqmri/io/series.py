@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 from .errors import MetadataError, UsageError
+
+if TYPE_CHECKING:
+    from .dicom_identity import DicomIdentity
 
 COMPONENTS = ("magnitude", "phase", "real", "imaginary")
 EARLIEST_SPIN_ECHO = 4e-3  # s; two pulses and a readout of a clinical scanner hardly fit into less
@@ -32,6 +35,7 @@ class ImageSeries:
         saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or None.
         ti: (n,) float64 inversion times, ascending [s], if they are what varies.
         flip_angles: (n,) float64 nominal flip angles, ascending [rad], if they are what varies.
+        identity: whose images they are, if DICOM files said so; shown and written only where it is asked for.
     """
 
     data: np.ndarray
@@ -46,6 +50,7 @@ class ImageSeries:
     saturated: np.ndarray | None = None
     ti: np.ndarray | None = None
     flip_angles: np.ndarray | None = None
+    identity: "DicomIdentity | None" = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.data.ndim != 4:

@@ -7,12 +7,14 @@ hold names and dates.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values
+from .bids_names import metadata_folders, parse_name
 from .errors import MetadataError
 
 PHYSICS = (
@@ -62,7 +64,10 @@ def stem(image: Path) -> str:
 
 
 def read_sidecar(image: Path) -> dict[str, Any]:
-    """Reads the JSON file named like an image.
+    """Reads the JSON file named like an image and, for one of a BIDS dataset, what that inherits from above it.
+
+    Source: the inheritance principle of BIDS 1.11. A file closer to the image, or in the same folder with more entities
+    in its name, replaces keys of the others.
 
     Args:
         image: the NIfTI file.
@@ -71,11 +76,32 @@ def read_sidecar(image: Path) -> dict[str, Any]:
         Its content, {} where there is none.
 
     Raises:
-        MetadataError: it is no JSON object. A byte order mark and any line ends are accepted.
+        MetadataError: one is no JSON object, or its content was not fetched. A byte order mark and any line ends are
+            accepted.
     """
-    path = image.with_name(stem(image) + ".json")
-    if not path.is_file():
-        return {}
+    content: dict[str, Any] = {}
+    for path in sidecars_of(image):
+        content |= _json_object(path)
+    return content
+
+
+def sidecars_of(image: Path) -> list[Path]:
+    """The JSON files that describe an image, the one that has the last word last."""
+    own = image.with_name(stem(image) + ".json")
+    name = parse_name(stem(image))
+    if name is None or "sub" not in name.entities:
+        return [own] if own.is_file() or own.is_symlink() else []
+    found = []
+    for folder in metadata_folders(image, name.entities["sub"]):
+        named = ((path, parse_name(path.stem)) for path in sorted(folder.glob(f"*{name.suffix}.json")))
+        applicable = [(len(n.entities), path) for path, n in named if n is not None and n.applies_to(name)]
+        found += [path for _, path in sorted(applicable)]
+    return found
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    if is_not_fetched(path):
+        raise MetadataError(f"{path.name}: {NOT_FETCHED}")
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -87,6 +113,23 @@ def read_sidecar(image: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MetadataError(f"{path}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
     return content
+
+
+NOT_FETCHED = (
+    "its content is not on this disk (a broken link, as git-annex leaves of files not fetched), so it cannot be read; "
+    "fetch it with `datalad get` or `git annex get`."
+)
+
+
+def is_not_fetched(path: Path) -> bool:
+    """Whether a file stands for content elsewhere: a link that leads nowhere, or a pointer file of git-annex."""
+    if path.is_symlink():
+        return not path.exists()
+    if not path.is_file():  # opening a named pipe would wait for ever
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(15) == b"/annex/objects/"
+    return False
 
 
 def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple[float, ...]:
@@ -143,8 +186,14 @@ def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> int | N
     return int(named[-1]) if named else None
 
 
-def series_key(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells one scanner series from another; equal for images without a word about it."""
+def series_key(image: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells one scanner series from another; equal for images without a word about it.
+
+    In BIDS that is the name, as scanners number the images of one series as they like.
+    """
+    name = parse_name(stem(image))
+    if name is not None and name.is_fitted:
+        return (str(name.series),)
     return tuple(str(content.get(key, "")) for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
 
 

@@ -4,6 +4,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -15,8 +17,27 @@ from jaxtyping import Array, PyTree
 from .context import in_this_context, on_cpu
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
+MOST_HALVINGS = 5  # each one compiles anew; memory that does not suffice for 1024 voxels is not short, but full
 
 Result = TypeVar("Result")
+
+_most_at_once: ContextVar[int | None] = ContextVar("most voxels at once", default=None)
+
+
+@contextmanager
+def at_most(n_voxels: int | None) -> Iterator[None]:
+    """No batch of this block and thread is larger; None: as it was.
+
+    Raises:
+        ValueError: `n_voxels` is below 1.
+    """
+    if n_voxels is not None and n_voxels < 1:
+        raise ValueError(f"at least 1 voxel must be done at once, got {n_voxels}.")
+    token = _most_at_once.set(n_voxels or _most_at_once.get())
+    try:
+        yield
+    finally:
+        _most_at_once.reset(token)
 
 
 def in_batches(
@@ -28,6 +49,9 @@ def in_batches(
 ) -> Result:
     """Calls `jitted(*common, batch)` on batches of voxels and puts the results together.
 
+    Where the memory of the device does not suffice for a batch, this one and those after it are halved, up to five
+    times.
+
     Args:
         jitted: every leaf of its last argument and of its result has the voxels on the first axis. Must take zeros for
             voxels.
@@ -38,11 +62,39 @@ def in_batches(
 
     Raises:
         ValueError: `batch_size` is below 1.
+        RuntimeError: out of memory even so.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     n_voxels = jax.tree.leaves(voxels)[0].shape[0]
-    step = min(batch_size or DEFAULT_BATCH_SIZE, max(n_voxels, 1))
+    most = _most_at_once.get() or n_voxels
+    step = max(min(batch_size or DEFAULT_BATCH_SIZE, n_voxels, most), 1)
+    results: list[Result] = []
+    begin, n_halvings = 0, 0
+    while begin < max(n_voxels, 1):
+        try:
+            for result in _from(begin, step, jitted, common, voxels):
+                results.append(result)
+                n_done = min(step, n_voxels - begin)
+                begin += step
+                if progress is not None:
+                    progress(n_done)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error) or n_halvings == MOST_HALVINGS or step == 1:
+                raise
+            step, n_halvings = step // 2, n_halvings + 1
+    return results[0] if len(results) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)  # XLA has one class for all its errors
+
+
+def _from(
+    begin: int, step: int, jitted: Callable[..., Result], common: tuple[Any, ...], voxels: PyTree[Array]
+) -> Iterator[Result]:
+    """The results of the batches from one voxel on, in order, each one computed before it is yielded."""
+    n_voxels = jax.tree.leaves(voxels)[0].shape[0]
     width = _compiled_width(step)
 
     def work(start: int) -> Result:
@@ -52,16 +104,12 @@ def in_batches(
         n_wanted = min(step, n_voxels - start)
         return result if n_wanted == width else jax.tree.map(lambda leaf: leaf[:n_wanted], result)
 
-    starts = range(0, max(n_voxels, 1), step)
+    starts = range(begin, max(n_voxels, 1), step)
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((common, voxels)))
-    in_order = map(work, starts) if traced else _side_by_side(work, starts, program=(jitted, common, width))
-    results = []
-    for number, result in enumerate(in_order):
-        results.append(result)
-        if progress is not None:
-            jax.block_until_ready(result)
-            progress(min(step, n_voxels - number * step))
-    return results[0] if len(results) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
+    if traced:
+        yield from map(work, starts)
+    else:
+        yield from map(jax.block_until_ready, _side_by_side(work, starts, program=(jitted, common, width)))
 
 
 def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program: PyTree) -> Iterator[Result]:
@@ -75,7 +123,10 @@ def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program:
     if known not in _compiled:
         yield work(remaining.popleft())
         _compiled.add(known)
-    if len(remaining) < 2 or not on_cpu():
+    if not on_cpu():
+        yield from _one_ahead(map(work, remaining))
+        return
+    if len(remaining) < 2:
         yield from map(work, remaining)
         return
     run, n_threads = in_this_context(work), os.cpu_count() or 1
@@ -85,6 +136,16 @@ def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program:
             while remaining and len(running) < n_threads:
                 running.append(pool.submit(run, remaining.popleft()))
             yield running.popleft().result()
+
+
+def _one_ahead(dispatched: Iterator[Result]) -> Iterator[Result]:
+    """The device has its next batch before anybody waits for the last one."""
+    waiting: deque[Result] = deque()
+    for result in dispatched:
+        waiting.append(result)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 _compiled: set[Any] = set()  # programs that have run in this process

@@ -45,7 +45,7 @@ def how(
         "ErrorBars": error_bars,
         "Levels": {str(int(s)): s.name for s in Status},
         "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
-        "SoftwareVersions": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},
+        "EstimationSoftware": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},
     }
 
 

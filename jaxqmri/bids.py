@@ -1,0 +1,314 @@
+"""Every series of a BIDS dataset to maps, in a BIDS derivative: who is fitted, what is done already, what failed.
+
+How images become maps is in `job` and `jobs`; how files are named is in `io`.
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bids_page import participant_page
+from .estimation.fit import Status
+from .io.atomic import check_writable, write_text
+from .io.bids import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
+from .io.bids_derivative import (
+    SUMMARY,
+    begin_derivative,
+    check_derivative_folder,
+    finish_derivative,
+    hidden_folder,
+    place_results,
+    read_record,
+    read_records,
+    source_uri,
+    update_summary,
+    write_record,
+)
+from .io.errors import InputWarning, PartialFailureError
+from .io.result_folder import RECORD
+from .job import Job, JobResult, fill_folder
+from .jobs import t1_job, t2_job, t2star_job
+from .record import recorded_warnings
+
+JOBS: Mapping[str, Callable[[Path | None], Job]] = {  # of the B1 map, which only VFA needs
+    "MEGRE": lambda _: t2star_job(),
+    "MESE": lambda _: t2_job(),
+    "IRT1": lambda _: t1_job("ir"),
+    "VFA": lambda b1: t1_job("vfa", b1=b1),
+}
+NEEDS_B1 = ("VFA",)
+
+Row = dict[str, Any]
+
+
+@dataclass
+class BidsResult:
+    """What was done.
+
+    Attributes:
+        out: the derivative.
+        rows: one per series, or per participant who has none: those of `summary.tsv`.
+        n_made: how many series were fitted now.
+        n_there: how many were complete before.
+        errors: what went wrong, by series.
+    """
+
+    out: Path
+    rows: list[Row] = field(default_factory=list)
+    n_made: int = 0
+    n_there: int = 0
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON, in SI units."""
+        return {"out": str(self.out), "n_made": self.n_made, "n_there": self.n_there, "series": self.rows}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        numbers = {"made": self.n_made, "complete before": self.n_there, "failed": len(self.errors)}
+        yield f"series          {', '.join(f'{n} {what}' for what, n in numbers.items() if n)}"
+        yield f"maps            {self.out}"
+        yield f"summary         {self.out / SUMMARY}"
+
+    def raise_failures(self) -> None:
+        """Raises PartialFailureError where series failed, or their own error where all did for one kind of reason."""
+        if not self.errors:
+            return
+        first, *others = self.errors.values()
+        n_all = len(self.errors) + self.n_made + self.n_there
+        alike = all(type(error) is type(first) for error in others)
+        if n_all == len(self.errors) and alike and hasattr(first, "exit_code"):
+            alone = f"all {n_all} series failed, the first: " if others else ""
+            raise type(first)(f"{alone}{first}") from first
+        raise PartialFailureError(
+            f"{len(self.errors)} of {n_all} series failed ({', '.join(list(self.errors)[:5])}"
+            f"{', ...' if len(self.errors) > 5 else ''}); why is in {self.out / SUMMARY}. Mend them and run it again: "
+            "what is complete is not done twice."
+        ) from first
+
+
+def run_bids(
+    root: Path,
+    out: Path,
+    *,
+    participants: Sequence[str] | None = None,
+    sessions: Sequence[str] | None = None,
+    mask: str = "none",
+    overwrite: bool = False,
+    report: bool = True,
+    quiet: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> BidsResult:
+    """Maps of every MEGRE (T2*), MESE (T2), IRT1 and VFA (T1) series of a raw BIDS dataset, as a derivative of it.
+
+    A series that is complete in `out` is left as it is. One that fails is told and never stops the others.
+
+    Args:
+        root: the raw dataset.
+        out: the derivative; created where there is none.
+        participants: labels, with or without `sub-`; None: all.
+        sessions: labels, with or without `ses-`; None: all.
+        mask: "none" or "auto".
+        overwrite: do again what is complete.
+        report: also draw pictures and a page per participant.
+        quiet: no progress bars.
+        say: called with a line about each series.
+
+    Returns:
+        What was done; see `BidsResult.raise_failures`.
+
+    Raises:
+        NoInputError, UsageError: no such dataset, participant or session, or nothing in it to be fitted.
+        OutputError: `out` cannot take the results.
+    """
+    dataset = open_dataset(root)
+    found = find_series(dataset, wanted_participants(dataset, participants), sessions)
+    check_derivative_folder(out, root)
+    check_writable(out)
+    begin_derivative(out, {int(status): status.name for status in Status})
+    result, seen = BidsResult(out), set()
+    for number, (participant, several) in enumerate(found.items(), start=1):
+        before, count = len(result.rows), f"[{number}/{len(found)}] sub-{participant}"
+        if not several:
+            result.rows.append(_row(participant, None, "nothing to fit"))
+            say(f"{count}: nothing to fit")
+        for series in several:
+            task = _Task(dataset, series, out, _siblings(series, several), mask, report, quiet)
+            with _each_kind_of_warning_once(str(series.name), seen):
+                outcome = _run_series(task, overwrite, result)
+            say(f"{count} {_short(series)}: {outcome}")
+        update_summary(out, result.rows[before:])
+        if report and several:
+            write_text(
+                out / f"sub-{participant}.html", participant_page(participant, read_records(out, participant), out)
+            )
+    if result.n_made or result.n_there:
+        finish_derivative(out, dataset)
+    return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One series to be done."""
+
+    dataset: BidsDataset
+    series: BidsSeries
+    out: Path
+    siblings: Sequence[str]
+    mask: str
+    report: bool
+    quiet: bool
+
+    def job(self) -> Job:
+        suffix = self.series.name.suffix
+        return JOBS[suffix](find_b1_map(self.series) if suffix in NEEDS_B1 else None)
+
+    def sources(self, job: Job) -> list[str]:
+        return [source_uri(image, self.dataset.root) for image in (*self.series.images, *job.files.values())]
+
+
+def _siblings(series: BidsSeries, several: Sequence[BidsSeries]) -> list[str]:
+    return [other.name.suffix for other in several if other.name.entities == series.name.entities]
+
+
+def _short(series: BidsSeries) -> str:
+    """The name without the participant, who is named already."""
+    return str(series.name).removeprefix(f"sub-{series.participant}_")
+
+
+def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
+    """Does one series unless it is done; what happened goes into `result` and comes back in words."""
+    started = time.perf_counter()
+    try:
+        there = None if overwrite else read_record(task.out, task.series.name)
+        if there is not None:
+            result.n_there += 1
+            result.rows.append(there["row"])
+            return _already_there(task, there)
+        row = _make(task, started)
+    except Exception as error:  # not even a bug in one series may stop the others
+        result.errors[str(task.series.name)] = error
+        message, seconds = _message(error, task), time.perf_counter() - started
+        result.rows.append(_row(task.series.participant, task.series, "failed", message=message, seconds=seconds))
+        return f"failed: {message}"
+    result.n_made += 1
+    result.rows.append(row)
+    return _in_words(row)
+
+
+def _make(task: _Task, started: float) -> Row:
+    """Fits a series and puts its results into their places, the record last."""
+    with recorded_warnings() as remarks, hidden_folder(task.out) as hidden:
+        if task.series.remark:
+            warnings.warn(task.series.remark, InputWarning, stacklevel=2)
+        task.series.check_fetched()
+        job = task.job()
+        sources = task.sources(job)
+        made = fill_folder(hidden, job, task.series.images, mask=task.mask, report=task.report, quiet=task.quiet)
+        record = json.loads((hidden / RECORD).read_bytes())
+        outputs = place_results(hidden, task.out, task.series.name, task.siblings, sources)
+    made.warnings = remarks
+    row = _result_row(task.series, made, time.perf_counter() - started)
+    facts = {"outputs": outputs, "sources": sources, "fingerprint": _fingerprint(task.series), "row": row}
+    facts["warnings"] = remarks
+    write_record(task.out, task.series.name, record | facts)
+    return row
+
+
+def _already_there(task: _Task, record: Mapping[str, Any]) -> str:
+    """In words; says where the maps would be others by now."""
+    changed = []
+    with suppress(OSError, ValueError):  # content that is not on this disk any more is no change
+        wanted = {**JOBS[task.series.name.suffix](None).arguments, "mask": task.mask}
+        before = record.get("arguments", {})
+        changed = [key for key, value in wanted.items() if key != "b1" and before.get(key) != value]
+        changed += [] if _fingerprint(task.series) == record.get("fingerprint") else ["the images"]
+    if not changed:
+        return "complete, left as it is"
+    message = f"{task.series.name}: made with other {', '.join(changed)} and left as it is; --overwrite does it again."
+    warnings.warn(message, InputWarning, stacklevel=2)
+    return f"made with other {', '.join(changed)}, left as it is (--overwrite does it again)"
+
+
+def _fingerprint(series: BidsSeries) -> str:
+    """Changes with the images' names and sizes and with what their metadata say."""
+    parts = [f"{image.name} {image.stat().st_size}".encode() for image in series.images]
+    return hashlib.sha256(b"\0".join([*parts, *(path.read_bytes() for path in series.sidecars())])).hexdigest()
+
+
+def _row(
+    participant: str, series: BidsSeries | None, status: str, message: str = "", seconds: float = 0.0, **numbers: object
+) -> Row:
+    """A row of `summary.tsv`: times in s, numbers of voxels."""
+    facts: Row = {
+        "participant_id": f"sub-{participant}",
+        "session_id": f"ses-{series.session}" if series is not None and series.session else None,
+        "series": None if series is None else str(series.name),
+        "suffix": None if series is None else series.name.suffix,
+        "status": status,
+        "message": message,
+        "seconds": round(seconds, 2),
+    }
+    return facts | dict.fromkeys(("map", "median_s", "n_voxels", "n_fitted", "n_warnings")) | numbers
+
+
+def _result_row(series: BidsSeries, made: JobResult, seconds: float) -> Row:
+    values = made.maps[made.job.main_map]
+    finite = values[np.isfinite(values)]
+    return _row(
+        series.participant, series, "done", seconds=seconds,
+        map=made.job.main_map,
+        median_s=float(np.median(finite)) if finite.size else None,
+        n_voxels=int(values.size),
+        n_fitted=made.status_counts().get(Status.OK.name, 0),
+        n_warnings=len(made.warnings),
+    )  # fmt: skip
+
+
+def _in_words(row: Row) -> str:
+    median = "no value" if row["median_s"] is None else f"{1e3 * row['median_s']:.4g} ms median"
+    n = row["n_warnings"]
+    warned = f", {n} warning{'s' if n > 1 else ''}" if n else ""
+    fitted = f"{row['n_fitted']} of {row['n_voxels']} voxels fitted"
+    return f"{row['map'].removesuffix('map').replace('star', '*')} {median}, {fitted}{warned}, {row['seconds']:.1f} s"
+
+
+def _message(error: Exception, task: _Task) -> str:
+    """One line, without the folders: it goes into the results."""
+    text = " ".join(str(error).split())
+    for folder in (task.out, task.dataset.root):
+        for path in (folder, folder.resolve()):
+            text = text.replace(f"{path}/", "")
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return "out of memory"
+    return text if hasattr(error, "exit_code") else f"unexpected {type(error).__name__}: {text}; this is a bug"
+
+
+@contextmanager
+def _each_kind_of_warning_once(name: str, seen: set[str]) -> Iterator[None]:
+    """Shows a warning for the first series only; each record has its own all the same.
+
+    Args:
+        name: the series, which may be named in the warning.
+        seen: those shown before.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)  # Python itself would tell, and record, each text once
+        show = warnings.showwarning
+
+        def show_once(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            text = str(message).replace(name, "")
+            if not issubclass(category, InputWarning) or text not in seen:
+                seen.add(text)
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = show_once
+        yield

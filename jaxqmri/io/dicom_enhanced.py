@@ -1,0 +1,169 @@
+"""Enhanced MR: one file of many frames, taken apart into headers that read like those of classic files.
+
+What differs from frame to frame stands in the item of that frame of the Per-frame Functional Groups Sequence
+(5200,9230), what does not in the Shared Functional Groups Sequence (5200,9229), under other names than in classic files
+for some. Source: DICOM PS3.3 A.36.2, C.7.6.16 and C.8.13.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
+
+ENHANCED_MR = frozenset({EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
+
+_OF_ALL_FRAMES = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Modality",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "MagneticFieldStrength",
+    "MRAcquisitionType",
+    "AcquisitionNumber",
+    "ImageType",
+    "ComplexImageComponent",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
+# Functional group -> keyword in it -> keyword in a classic file; the first group that has it wins.
+_GROUPS: Mapping[str, Mapping[str, str]] = {
+    "MREchoSequence": {"EffectiveEchoTime": "EchoTime", "EchoNumbers": "EchoNumbers"},
+    "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
+    "MRModifierSequence": {"InversionTimes": "InversionTime"},
+    "MRImageFrameTypeSequence": {"FrameType": "ImageType", "ComplexImageComponent": "ComplexImageComponent"},
+    "FrameContentSequence": {
+        "TemporalPositionIndex": "TemporalPositionIdentifier",
+        "FrameAcquisitionNumber": "AcquisitionNumber",
+    },
+    "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
+    "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
+    "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
+    "PixelMeasuresSequence": {
+        keyword: keyword for keyword in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+    },
+    "PixelValueTransformationSequence": {
+        keyword: keyword for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType")
+    },
+}
+# Files made of classic ones keep here what has no place in a functional group, under its classic keyword.
+_UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
+_FROM_CLASSIC = (
+    "EchoTime",
+    "EchoNumbers",
+    "RepetitionTime",
+    "InversionTime",
+    "FlipAngle",
+    "ScanningSequence",
+    "MRAcquisitionType",
+    "AcquisitionNumber",
+    "ImageType",
+)
+_TAGS = {  # of the classic keyword -> where an Enhanced file has it
+    "EchoTime": "EffectiveEchoTime (0018,9082) of MREchoSequence (0018,9114)",
+    "InversionTime": "InversionTimes (0018,9079) of MRModifierSequence (0018,9115)",
+    "FlipAngle": "FlipAngle (0018,1314) of MRTimingAndRelatedParametersSequence (0018,9112)",
+}
+_PHILIPS = "Philips MR Imaging DD 001"
+
+
+def is_enhanced(dataset: Dataset) -> bool:
+    """Whether it is an Enhanced MR file, or a header of `frame_headers`."""
+    return UID(str(dataset.get("SOPClassUID") or "")) in ENHANCED_MR
+
+
+def where_in_enhanced(keyword: str) -> str:
+    """Where an Enhanced file has what a classic one has under this keyword, for messages."""
+    return _TAGS[keyword]
+
+
+def frame_headers(dataset: Dataset) -> Iterator[Dataset]:
+    """For each frame of an Enhanced file a header under the keywords of classic files, without pixels.
+
+    What a frame says itself goes before what is said for all. SOP Instance UID and Instance Number are made different
+    for every frame, so that their order is that of acquisition and never depends on file names.
+    """
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    common = Dataset()
+    for keyword in _OF_ALL_FRAMES:
+        _copy(dataset, keyword, common)
+    _add_sequence_kind(dataset, common)
+    _add_groups(_first(dataset.get("SharedFunctionalGroupsSequence")), common)
+    n_before = max(int(dataset.get("InstanceNumber") or 1) - 1, 0) * len(frames)
+    for i, groups in enumerate(frames, start=1):
+        header = Dataset()
+        header.update(common)
+        _add_groups(groups, header)
+        _set(header, "SOPInstanceUID", "UI", f"{dataset.get('SOPInstanceUID', '')}.{i}")
+        _set(header, "InstanceNumber", "UL", n_before + i)
+        yield header
+
+
+def _add_groups(groups: Dataset, header: Dataset) -> None:
+    for sequence, keywords in _GROUPS.items():
+        item = _first(groups.get(sequence))
+        for keyword, classic in keywords.items():
+            _copy(item, keyword, header, classic)
+    for sequence in _UNASSIGNED:
+        item = _first(groups.get(sequence))
+        for keyword in _FROM_CLASSIC:
+            _copy(item, keyword, header)
+    _add_units(groups, header)
+    _add_scale_slope(groups, header)
+
+
+def _add_units(groups: Dataset, header: Dataset) -> None:
+    """Units of real-world values, which tell a map from an image where the rescale type says nothing."""
+    mapping = _first(groups.get("RealWorldValueMappingSequence"))
+    units = _first(mapping.get("MeasurementUnitsCodeSequence")).get("CodeValue")
+    if units and str(header.get("RescaleType") or "US").upper() == "US":
+        _set(header, "RescaleType", "LO", str(units))
+
+
+def _add_scale_slope(groups: Dataset, header: Dataset) -> None:
+    """Philips' scale slope (2005,100E), from the copy of the classic header that Philips puts into each frame."""
+    original = _first(_private(groups, "Philips MR Imaging DD 005", 0x0F, 0x140F))
+    value = _private(original, _PHILIPS, 0x0E, 0x100E)
+    if value is not None:
+        header.private_block(0x2005, _PHILIPS, create=True).add_new(0x0E, "FL", value)
+
+
+def _private(dataset: Dataset, creator: str, offset: int, customary: int) -> Any:
+    """A value of Philips, where it customarily is if an anonymiser has taken out the creator element."""
+    try:
+        return dataset.private_block(0x2005, creator)[offset].value
+    except KeyError:
+        element = dataset.get((0x2005, customary))
+        return None if element is None else element.value
+
+
+def _add_sequence_kind(dataset: Dataset, header: Dataset) -> None:
+    """Scanning Sequence of classic files, from what Enhanced ones call it."""
+    words = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(str(dataset.get("EchoPulseSequence")))
+    if words:
+        _set(header, "ScanningSequence", "CS", words)
+
+
+def _copy(source: Dataset, keyword: str, header: Dataset, classic: str = "") -> None:
+    if keyword in source and source[keyword].value not in (None, ""):
+        _set(header, classic or keyword, source[keyword].VR, source[keyword].value)
+
+
+def _set(header: Dataset, keyword: str, vr: str, value: Any) -> None:
+    """Always a new element: those of `common` belong to all frames. The value is taken as it is."""
+    header[keyword] = DataElement(keyword, vr, value, already_converted=True)
+
+
+def _first(sequence: Any) -> Dataset:
+    """The one item of a functional group; empty where it is missing."""
+    return sequence[0] if isinstance(sequence, Sequence) and sequence else Dataset()
