@@ -24,7 +24,6 @@ from .io.bids_derivative import (
     begin_derivative,
     check_derivative_folder,
     finish_derivative,
-    hidden_folder,
     place_results,
     read_record,
     read_records,
@@ -33,6 +32,7 @@ from .io.bids_derivative import (
     write_record,
 )
 from .io.errors import InputWarning, PartialFailureError
+from .io.hidden_folder import hidden_folder
 from .io.result_folder import RECORD
 from .job import Job, JobResult, fill_folder
 from .jobs import t1_job, t2_job, t2star_job

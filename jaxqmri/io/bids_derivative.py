@@ -10,10 +10,8 @@ residual, the inversion efficiency and reports, is listed in `.bidsignore`.
 import csv
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from .atomic import output_errors, strict_json, write_bytes, write_files
 from .bids import DESCRIPTION, BidsDataset
 from .bids_names import BidsName, parse_name
 from .errors import OutputError
-from .result_folder import RECORD, _lock, _one_at_a_time, _tidy_up, _unlock
+from .hidden_folder import one_at_a_time
+from .result_folder import RECORD, tidy_up
 
 BIDS_VERSION = "1.11.0"
 SUMMARY = "summary.tsv"
@@ -108,9 +107,9 @@ def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
     codes = "".join(f"{code}\t{name}\n" for code, name in levels.items())
     files = {".bidsignore": _IGNORE, "README.md": _README, "dseg.tsv": f"index\tname\n{codes}"}
     write_files({out / name: text.encode() for name, text in files.items() if not (out / name).exists()})
-    with output_errors(out), _one_at_a_time(out):
+    with output_errors(out), one_at_a_time(out):
         (out / LOGS).mkdir(exist_ok=True)
-        _tidy_up(out)
+        tidy_up(out)
 
 
 def finish_derivative(out: Path, dataset: BidsDataset) -> None:
@@ -186,21 +185,6 @@ def _folder(series: BidsName) -> str:
     return "/".join(f"{key}-{series.entities[key]}" for key in ("sub", "ses") if key in series.entities)
 
 
-@contextmanager
-def hidden_folder(out: Path) -> Iterator[Path]:
-    """A folder inside `out`, so on the same disk, that validators and people do not see; gone at the end."""
-    with output_errors(out), _one_at_a_time(out):  # nobody tidies up between its making and its lock
-        hidden = Path(tempfile.mkdtemp(prefix=".jaxqmri-", dir=out))
-        in_use = _lock(hidden)
-    try:
-        yield hidden
-    except OutputError as error:
-        raise OutputError(str(error).replace(str(hidden), str(out))) from error
-    finally:
-        _unlock(in_use)
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
 def place_results(
     made: Path, out: Path, series: BidsName, siblings: Collection[str], sources: Sequence[str]
 ) -> list[str]:
@@ -227,7 +211,7 @@ def place_results(
         else:
             suffix = "" if path.name == "report.html" else f"_{base}"
             places[path] = f"{_folder(series)}/figures/{series}{suffix}.{ending}"
-    with output_errors(out), _one_at_a_time(out):
+    with output_errors(out), one_at_a_time(out):
         stale = set(_recorded(out, series)) - set(places.values())
         record_path(out, series).unlink(missing_ok=True)
         for name in stale:
@@ -268,7 +252,7 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
         out: the derivative.
         rows: with equal keys, in the order of the columns; None becomes n/a.
     """
-    with output_errors(out), _one_at_a_time(out):
+    with output_errors(out), one_at_a_time(out):
         table = {_key(row): row for row in _read_summary(out / SUMMARY)}
         new = [{key: _cell(value) for key, value in row.items()} for row in rows]
         # A participant who had nothing to be fitted may have something now.

@@ -7,10 +7,7 @@ rest of them in their places.
 """
 
 import json
-import os
-import re
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,12 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .atomic import TEMPORARY, output_errors
-from .errors import InputWarning, OutputError
+from .errors import InputWarning
+from .hidden_folder import HIDDEN, hidden_folder, lock, one_at_a_time, unlock
 from .maps import check_output_folder
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
 _MOVING = ".moving"  # in a hidden folder whose files are on the move: what has to go besides
-_HIDDEN = re.compile(r"\.jaxqmri-\w{8}")  # as tempfile names them
 _FORGOTTEN = 3600  # s; no temporary file of one file lives as long
 
 
@@ -51,34 +48,18 @@ def result_folder(folder: Path, *, inputs: Sequence[Path] = (), overwrite: bool 
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         if not missing and folder.is_dir():
-            with output_errors(folder), _one_at_a_time(folder):
-                _tidy_up(folder)
+            with output_errors(folder), one_at_a_time(folder):
+                tidy_up(folder)
         check_output_folder(folder, inputs=inputs, overwrite=overwrite)
-        with _hidden_folder(folder) as hidden:
-            try:
-                yield hidden
-            except OutputError as error:
-                raise OutputError(str(error).replace(str(hidden), str(folder))) from error
-            with output_errors(folder), _one_at_a_time(folder):
+        with hidden_folder(folder) as hidden:
+            yield hidden
+            with output_errors(folder), one_at_a_time(folder):
                 check_output_folder(folder, overwrite=overwrite)  # another run may have been faster
                 _show(hidden, folder)
     finally:
         for path in missing:
             with suppress(OSError):  # has the results, or was never created
                 path.rmdir()
-
-
-@contextmanager
-def _hidden_folder(folder: Path) -> Iterator[Path]:
-    """Locked as long as it is there, so that no other run takes it for the leftovers of a dead one."""
-    with output_errors(folder), _one_at_a_time(folder):
-        hidden = Path(tempfile.mkdtemp(prefix=".jaxqmri-", dir=folder))
-        lock = _lock(hidden)
-    try:
-        yield hidden
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-        _unlock(lock)
 
 
 def recorded_files(folder: Path) -> set[Path]:
@@ -128,19 +109,19 @@ def _files(hidden: Path) -> list[Path]:
     return sorted(path for path in found if path != Path(_MOVING))
 
 
-def _tidy_up(folder: Path) -> None:
+def tidy_up(folder: Path) -> None:
     """Removes what killed runs left, or completes it where their files were on the move; says so."""
-    for hidden in [path for path in folder.iterdir() if _HIDDEN.fullmatch(path.name) and path.is_dir()]:
-        lock = None
+    for hidden in [path for path in folder.iterdir() if HIDDEN.fullmatch(path.name) and path.is_dir()]:
+        held = None
         with suppress(FileNotFoundError):  # its run has just ended
-            lock = _lock(hidden)
-        if lock is None:  # its run is alive, or nobody can tell
+            held = lock(hidden)
+        if held is None:  # its run is alive, or nobody can tell
             continue
         try:
             told = _complete(hidden, folder) if (hidden / _MOVING).exists() else "were removed"
             shutil.rmtree(hidden, ignore_errors=True)
         finally:
-            _unlock(lock)
+            unlock(held)
         warnings.warn(f"{folder}: the leftovers of a run that was killed {told}.", InputWarning, stacklevel=4)
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
         with suppress(FileNotFoundError):  # another run has just removed it
@@ -155,33 +136,3 @@ def _complete(hidden: Path, folder: Path) -> str:
         return "were removed"
     _move(hidden, folder, {path for path in named if _is_file_below(folder, folder / path)})
     return "were complete and are in their places now"
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two runs into one folder take turns. The lock ends with its process, so a killed run leaves none behind."""
-    descriptor = _lock(folder, wait=True)
-    try:
-        yield
-    finally:
-        _unlock(descriptor)
-
-
-def _lock(folder: Path, wait: bool = False) -> int | None:
-    """A lock on a folder, or None where another process has it or the system knows none (Windows, network disks)."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _unlock(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
