@@ -14,14 +14,13 @@ medians: compare rows of one table, not tables. "Cold" is the first call with it
 
 import argparse
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import interleaved
 
 import jaxqmri as jq
 
@@ -33,17 +32,6 @@ class NotEliminated(jq.Gaussian):
     """Least squares with the amplitude searched step by step."""
 
     least_squares: ClassVar[bool] = False
-
-
-def interleaved(candidates: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """(cold, median warm) seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repeats + 1):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: (values[0], statistics.median(values[1:])) for name, values in seconds.items()}
 
 
 def noisy(model: jq.SignalModel, params: Any, snr: float, rng: np.random.Generator) -> jax.Array:

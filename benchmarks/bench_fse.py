@@ -19,16 +19,15 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import interleaved
 
 import jaxqmri as jq
 from jaxqmri import epg
@@ -38,17 +37,6 @@ N_VOXELS = 65536
 T2_GRID = np.linspace(1e-3, 350e-3, 1000)
 TRAIN = jq.FSE(jnp.full(N_ECHOES, jnp.pi), SPACING)
 EXAMPLE_SECONDS = 2.6  # the founding example, as its authors' gallery states
-
-
-def interleaved(candidates: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """(cold, median warm) seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repeats + 1):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: (values[0], statistics.median(values[1:])) for name, values in seconds.items()}
 
 
 def plain_train(tissue: jq.Tissue) -> jax.Array:
