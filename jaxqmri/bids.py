@@ -5,6 +5,7 @@ How images become maps is in `job` and `jobs`; how files are named is in `io`.
 
 import hashlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from .bids_page import participant_page
 from .estimation.fit import Status
 from .io.atomic import check_writable, write_text
 from .io.bids import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
@@ -25,15 +25,17 @@ from .io.bids_derivative import (
     check_derivative_folder,
     finish_derivative,
     place_results,
+    read_problems,
     read_record,
     read_records,
     source_uri,
     update_summary,
     write_record,
 )
-from .io.errors import InputWarning, PartialFailureError
+from .io.errors import InputWarning, PartialFailureError, error_in_words
 from .io.hidden_folder import hidden_folder
 from .io.result_folder import RECORD
+from .io.sidecar import sidecars_of
 from .job import Job, JobResult, fill_folder
 from .jobs import t1_job, t2_job, t2star_job
 from .record import recorded_warnings
@@ -46,6 +48,16 @@ JOBS: Mapping[str, Callable[[Path | None], Job]] = {  # of the B1 map, which onl
 }
 NEEDS_B1 = ("VFA",)
 
+# Remedies that only the commands for one series take -> what can be done in a dataset.
+REMEDIES = (
+    (r"mend or remove the file and give --te-ms, --ti-ms or --flip-deg", "mend it"),
+    (r",? or give (the [a-z ]+ that are there with )?--(te-ms|ti-ms|flip-deg)( if they are)?", ""),
+    (r"with --(te-ms|ti-ms|flip-deg|tr-ms)( \([a-z_]+=[^)]*\))?", "in the sidecars"),
+    (r"give it with --b1( \(b1=\))?", "put it into fmap/ as TB1map"),
+    (r"give a B1 map with --b1, or use --method mono", "give images of more echoes, or use jaxqmri t2 --method mono"),
+    (r"Use --method mono", "Use jaxqmri t2 --method mono"),
+)
+
 Row = dict[str, Any]
 
 
@@ -57,7 +69,7 @@ class BidsResult:
         out: the derivative.
         rows: one per series, or per participant who has none: those of `summary.tsv`.
         n_made: how many series were fitted now.
-        n_there: how many were complete before.
+        n_there: how many were complete before, outdated ones among them.
         errors: what went wrong, by series.
     """
 
@@ -73,7 +85,13 @@ class BidsResult:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        numbers = {"made": self.n_made, "complete before": self.n_there, "failed": len(self.errors)}
+        n_outdated = sum(row["status"] == "outdated" for row in self.rows)
+        numbers = {
+            "made": self.n_made,
+            "complete before": self.n_there - n_outdated,
+            "outdated (--overwrite does them again)": n_outdated,
+            "failed": len(self.errors),
+        }
         yield f"series          {', '.join(f'{n} {what}' for what, n in numbers.items() if n)}"
         yield f"maps            {self.out}"
         yield f"summary         {self.out / SUMMARY}"
@@ -87,7 +105,7 @@ class BidsResult:
         alike = all(type(error) is type(first) for error in others)
         if n_all == len(self.errors) and alike and hasattr(first, "exit_code"):
             alone = f"all {n_all} series failed, the first: " if others else ""
-            raise type(first)(f"{alone}{first}") from first
+            raise type(first)(f"{alone}{_for_a_dataset(str(first))}") from first
         raise PartialFailureError(
             f"{len(self.errors)} of {n_all} series failed ({', '.join(list(self.errors)[:5])}"
             f"{', ...' if len(self.errors) > 5 else ''}); why is in {self.out / SUMMARY}. Mend them and run it again: "
@@ -109,7 +127,8 @@ def run_bids(
 ) -> BidsResult:
     """Maps of every MEGRE (T2*), MESE (T2), IRT1 and VFA (T1) series of a raw BIDS dataset, as a derivative of it.
 
-    A series that is complete in `out` is left as it is. One that fails is told and never stops the others.
+    A series that is complete in `out` is left as it is; its row says "outdated" where other images, metadata or
+    settings would be used now. One that fails is told and never stops the others.
 
     Args:
         root: the raw dataset.
@@ -147,12 +166,17 @@ def run_bids(
             say(f"{count} {_short(series)}: {outcome}")
         update_summary(out, result.rows[before:])
         if report and several:
-            write_text(
-                out / f"sub-{participant}.html", participant_page(participant, read_records(out, participant), out)
-            )
+            _write_page(out, participant)
     if result.n_made or result.n_there:
         finish_derivative(out, dataset)
     return result
+
+
+def _write_page(out: Path, participant: str) -> None:
+    from .bids_page import participant_page  # loads matplotlib, which takes a while
+
+    page = participant_page(participant, read_records(out, participant), read_problems(out, participant), out)
+    write_text(out / f"sub-{participant}.html", page)
 
 
 @dataclass(frozen=True)
@@ -167,9 +191,18 @@ class _Task:
     report: bool
     quiet: bool
 
-    def job(self) -> Job:
-        suffix = self.series.name.suffix
-        return JOBS[suffix](find_b1_map(self.series) if suffix in NEEDS_B1 else None)
+    def b1_map(self) -> Path | None:
+        return find_b1_map(self.series) if self.series.name.suffix in NEEDS_B1 else None
+
+    def job(self, b1_map: Path | None) -> Job:
+        return JOBS[self.series.name.suffix](b1_map)
+
+    def command(self) -> str:
+        """How to run it again, without the paths."""
+        words = ["jaxqmri bids BIDS_ROOT OUT participant", f"--participant-label {self.series.participant}"]
+        words += [f"--session-label {self.series.session}"] if self.series.session else []
+        words += [f"--mask {self.mask}"] + ([] if self.report else ["--no-report"])
+        return " ".join(words)
 
     def sources(self, job: Job) -> list[str]:
         return [source_uri(image, self.dataset.root) for image in (*self.series.images, *job.files.values())]
@@ -190,9 +223,11 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
     try:
         there = None if overwrite else read_record(task.out, task.series.name)
         if there is not None:
+            changed = _what_changed(task, there)
+            message = f"{changed}; left as it is, --overwrite does it again"
             result.n_there += 1
-            result.rows.append(there["row"])
-            return _already_there(task, there)
+            result.rows.append(there["row"] | ({"status": "outdated", "message": message} if changed else {}))
+            return f"outdated: {message}" if changed else "complete, left as it is"
         row = _make(task, started)
     except Exception as error:  # not even a bug in one series may stop the others
         result.errors[str(task.series.name)] = error
@@ -210,38 +245,39 @@ def _make(task: _Task, started: float) -> Row:
         if task.series.remark:
             warnings.warn(task.series.remark, InputWarning, stacklevel=2)
         task.series.check_fetched()
-        job = task.job()
+        b1_map = task.b1_map()
+        job = task.job(b1_map)
         sources = task.sources(job)
         made = fill_folder(hidden, job, task.series.images, mask=task.mask, report=task.report, quiet=task.quiet)
         record = json.loads((hidden / RECORD).read_bytes())
         outputs = place_results(hidden, task.out, task.series.name, task.siblings, sources)
-    made.warnings = remarks
+    made.warnings = list(map(_for_a_dataset, remarks))
     row = _result_row(task.series, made, time.perf_counter() - started)
-    facts = {"outputs": outputs, "sources": sources, "fingerprint": _fingerprint(task.series), "row": row}
-    facts["warnings"] = remarks
+    facts = {"command": task.command(), "outputs": outputs, "sources": sources, "warnings": made.warnings, "row": row}
+    facts["fingerprint"] = _fingerprint(task.series, b1_map)
     write_record(task.out, task.series.name, record | facts)
     return row
 
 
-def _already_there(task: _Task, record: Mapping[str, Any]) -> str:
-    """In words; says where the maps would be others by now."""
-    changed = []
+def _what_changed(task: _Task, record: Mapping[str, Any]) -> str:
+    """Why the maps of a complete series would be others by now, or ""."""
+    wanted, before = {**task.job(None).arguments, "mask": task.mask}, record.get("arguments", {})
+    settings = [key for key, value in wanted.items() if key != "b1" and before.get(key) != value]
+    changed = [f"made with another {' and '.join(settings)}"] if settings else []
     with suppress(OSError, ValueError):  # content that is not on this disk any more is no change
-        wanted = {**JOBS[task.series.name.suffix](None).arguments, "mask": task.mask}
-        before = record.get("arguments", {})
-        changed = [key for key, value in wanted.items() if key != "b1" and before.get(key) != value]
-        changed += [] if _fingerprint(task.series) == record.get("fingerprint") else ["the images"]
-    if not changed:
-        return "complete, left as it is"
-    message = f"{task.series.name}: made with other {', '.join(changed)} and left as it is; --overwrite does it again."
-    warnings.warn(message, InputWarning, stacklevel=2)
-    return f"made with other {', '.join(changed)}, left as it is (--overwrite does it again)"
+        task.series.check_fetched()
+        if _fingerprint(task.series, task.b1_map()) != record.get("fingerprint"):
+            images = "the images, the B1 map" if task.series.name.suffix in NEEDS_B1 else "the images"
+            changed.append(f"{images} or their metadata have changed since")
+    return ", and ".join(changed)
 
 
-def _fingerprint(series: BidsSeries) -> str:
-    """Changes with the images' names and sizes and with what their metadata say."""
-    parts = [f"{image.name} {image.stat().st_size}".encode() for image in series.images]
-    return hashlib.sha256(b"\0".join([*parts, *(path.read_bytes() for path in series.sidecars())])).hexdigest()
+def _fingerprint(series: BidsSeries, b1_map: Path | None) -> str:
+    """Changes with names and sizes of the images and of their B1 map, and with what the metadata of these say."""
+    b1_maps = [] if b1_map is None else [b1_map]
+    parts = [f"{image.name} {image.stat().st_size}".encode() for image in (*series.images, *b1_maps)]
+    sidecars = [*series.sidecars(), *(path for image in b1_maps for path in sidecars_of(image))]
+    return hashlib.sha256(b"\0".join([*parts, *(path.read_bytes() for path in sidecars)])).hexdigest()
 
 
 def _row(
@@ -283,13 +319,18 @@ def _in_words(row: Row) -> str:
 
 def _message(error: Exception, task: _Task) -> str:
     """One line, without the folders: it goes into the results."""
-    text = " ".join(str(error).split())
+    _, text = error_in_words(error)
     for folder in (task.out, task.dataset.root):
         for path in (folder, folder.resolve()):
             text = text.replace(f"{path}/", "")
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return "out of memory"
-    return text if hasattr(error, "exit_code") else f"unexpected {type(error).__name__}: {text}; this is a bug"
+    return _for_a_dataset(text)
+
+
+def _for_a_dataset(text: str) -> str:
+    """A message with remedies that `jaxqmri bids` can take."""
+    for remedy, instead in REMEDIES:
+        text = re.sub(remedy, instead, text)
+    return text
 
 
 @contextmanager
@@ -308,7 +349,8 @@ def _each_kind_of_warning_once(name: str, seen: set[str]) -> Iterator[None]:
             text = str(message).replace(name, "")
             if not issubclass(category, InputWarning) or text not in seen:
                 seen.add(text)
-                show(message, category, *rest, **more)
+                shown = category(_for_a_dataset(str(message))) if issubclass(category, InputWarning) else message
+                show(shown, category, *rest, **more)
 
         warnings.showwarning = show_once
         yield

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from .commands import parser
+from .io.errors import error_in_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,15 +57,7 @@ def _run(argv: Sequence[str] | None) -> int:
 def _report_error(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    code = getattr(error, "exit_code", None)
-    text = " ".join(str(error).split())
-    if code is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text):
-        code, text = 9, "out of memory; fit fewer voxels at once with --chunk, give fewer slices or another --device"
-    if code is None and "Unable to initialize backend" in text:
-        code, text = 9, f"no device to compute on ({text}); choose another --device, see jaxqmri doctor"
-    if code is None:
-        code = 1
-        text = f"unexpected {type(error).__name__}: {text}. This is a bug; please report it with the output of --debug"
+    code, text = error_in_words(error)
     print(f"jaxqmri: error: {text}", file=sys.stderr)
     return code
 

@@ -32,7 +32,7 @@ class Inspection:
         series: facts about each group of images, in the order of the scanner's series numbers.
         would_fit: job -> facts about the images it would fit.
         refusals: job -> why it would fit none; empty where one fits, as its images are hardly meant for the others.
-        skipped: reason -> names of the files passed over.
+        skipped: reason -> names of the images, and of the files that hold none, passed over.
     """
 
     series: Sequence[Mapping[str, Any]]
@@ -41,7 +41,7 @@ class Inspection:
     skipped: Mapping[str, Sequence[str]]
 
     def facts(self) -> dict[str, Any]:
-        """For JSON: times in s, angles in rad, lengths in mm; files passed over are counted, not named."""
+        """For JSON: times in s, angles in rad, lengths in mm; what is passed over is counted, not named."""
         return {
             "series": self.series,
             "would_fit": self.would_fit,
@@ -50,7 +50,7 @@ class Inspection:
         }
 
     def text(self, verbose: bool = False) -> str:
-        """For people; `verbose` names the files passed over."""
+        """For people; `verbose` names what is passed over."""
         return "\n".join(self._lines(verbose))
 
     def _lines(self, verbose: bool) -> Iterator[str]:
@@ -67,7 +67,7 @@ class Inspection:
         for reason, names in self.skipped.items():
             yield f"passed over: {len(names)} {reason}" + (f": {', '.join(names)}" if verbose else "")
         if self.skipped and not verbose:
-            yield "(-v names the files passed over)"
+            yield "(-v names them)"
 
     def _remarks(self, facts: Mapping[str, Any]) -> Iterator[str]:
         n_slices, n_echoes, n_images = facts["shape"][2], len(facts["echo_times_s"]), facts["n_images"]
@@ -131,7 +131,7 @@ def inspect_images(
 ) -> Inspection:
     """Looks at the headers of a folder of DICOM or NIfTI files, and at what each job would do with them.
 
-    Warns of what the job would mend, not of files passed over: those are listed.
+    Warns of what the job would mend, not of what is passed over: that is listed.
 
     Args:
         paths: a folder, or files.

@@ -14,11 +14,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As always, but words that no parser knows are laid to the command they were given to, not to all of it."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            words = " ".join(unknown)
+            raise UsageError(f"unrecognized arguments: {words}; see {getattr(arguments, 'prog', self.prog)} --help")
+        return arguments
+
 
 def command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    """A command with what all of them have; `run` is called with the arguments and the time the program began."""
     description = summary[0].upper() + summary[1:] + "."
     parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, prog=parser.prog)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -62,18 +62,32 @@ def repetition(series: ImageSeries) -> str:
 
 def warn_if_gradient_echo(series: ImageSeries) -> None:
     """Says so where images from which T2 is to be mapped look like gradient echoes."""
+    stated = _stated_echo(series)
+    early = not stated and series.te[0] < EARLIEST_SPIN_ECHO
+    if stated == "GR" or early:
+        sign = f"the first echo comes at {1e3 * series.te[0]:g} ms" if early else "ScanningSequence is GR"
+        warnings.warn(
+            f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; `jaxqmri t2star` maps that.",
+            InputWarning,
+            stacklevel=3,
+        )
+
+
+def warn_if_spin_echo(series: ImageSeries) -> None:
+    """Says so where images from which T2* is to be mapped are stated to be spin echoes."""
+    if _stated_echo(series) == "SE":
+        warnings.warn(
+            "these look like spin echoes (ScanningSequence is SE), whose decay is T2, not T2*; `jaxqmri t2` maps that.",
+            InputWarning,
+            stacklevel=3,
+        )
+
+
+def _stated_echo(series: ImageSeries) -> str:
+    """Scanning Sequence (0018,0020) where it is one of "GR" and "SE"; "" where it is both, neither or not stated."""
     sequence = str(series.acquisition.get("ScanningSequence", "")).upper()
-    if "GR" in sequence and "SE" not in sequence:
-        sign = "ScanningSequence is GR"
-    elif series.te[0] < EARLIEST_SPIN_ECHO:
-        sign = f"the first echo comes at {1e3 * series.te[0]:g} ms"
-    else:
-        return
-    warnings.warn(
-        f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; `jaxqmri t2star` maps that.",
-        InputWarning,
-        stacklevel=3,
-    )
+    named = [kind for kind in ("GR", "SE") if kind in sequence]
+    return named[0] if len(named) == 1 else ""
 
 
 def inversion_recovery(series: ImageSeries, tr: float | None) -> tuple[InversionRecovery, list[str]]:

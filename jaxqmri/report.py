@@ -10,7 +10,7 @@ from html import escape
 from . import report_pictures as pictures
 from . import report_tables as tables
 from .report_input import STATUS_MEANINGS, ReportInput, Varied, VoxelFits
-from .report_markup import facts, section
+from .report_markup import facts, section, warning_list
 from .report_page import FOOTER, PAGE, STYLE
 from .report_pictures import main_names
 from .report_tables import Summary, shares, summarise
@@ -44,7 +44,7 @@ def report_html(report: ReportInput) -> str:
     if not names:
         raise ValueError(f"maps needs at least one map besides 'status', got {sorted(report.maps)}.")
     parts = [
-        ("warnings", "Warnings", _warnings(report.warnings)),
+        ("warnings", "Warnings", warning_list(report.warnings)),
         ("maps", "Maps", pictures.map_pictures(report, names)),
         ("values", "Values", tables.values_table(report, names)),
         ("regions", "Regions", tables.rows_table(report.regions, "Regions")),
@@ -66,11 +66,6 @@ def report_html(report: ReportInput) -> str:
 def _contents(there: Sequence[tuple[str, str]]) -> str:
     links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, heading in there)
     return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return f'<ul class="warnings">{items}</ul>' if items else ""
 
 
 def _acquisition(report: ReportInput) -> str:

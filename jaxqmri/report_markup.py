@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -48,14 +49,15 @@ def _of_256_colours(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def picture(png: bytes, size: tuple[int, int], alt: str, caption: str = "", kind: str = "") -> str:
-    """The same for a picture that is a PNG file already; its size in CSS pixels."""
+def picture(png: bytes, size: tuple[int, int] | None, alt: str, caption: str = "", kind: str = "") -> str:
+    """The same for a picture that is a PNG file already; its size in CSS pixels, None: that of the file."""
+    width, height = size or struct.unpack(">II", png[16:24])  # its header comes first, and fixed
     data = b64encode(png).decode("ascii")
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     classes = f' class="{kind}"' if kind else ""
     return (
-        f'<figure{classes}><img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{size[0]}" '
-        f'height="{size[1]}">{text}</figure>'
+        f'<figure{classes}><img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" '
+        f'height="{height}">{text}</figure>'
     )
 
 
@@ -66,7 +68,24 @@ def panels(pictures: Sequence[str]) -> str:
 
 
 def note(html: str) -> str:
+    """A remark in small print."""
     return f'<p class="note">{html}</p>'
+
+
+def warning_list(texts: Sequence[str]) -> str:
+    """What to know before the maps are used; nothing where there is nothing."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="warnings">{items}</ul>' if items else ""
+
+
+def cards(shown: Sequence[tuple[str, str, str]]) -> str:
+    """Numbers in large print: a label, text, then a value and what goes below it, HTML."""
+    found = [
+        f'<div class="card"><div class="label">{escape(label)}</div><div class="value">{value}</div>'
+        + (f'<div class="spread">{below}</div></div>' if below else "</div>")
+        for label, value, below in shown
+    ]
+    return f'<div class="cards">{"".join(found)}</div>'
 
 
 def facts(rows: Mapping[str, str], label: str) -> str:

@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from . import report_markup
 from .colours import displayed, map_style
 from .report_input import ReportInput
 from .report_markup import note, number, table
@@ -59,11 +60,8 @@ def cards(report: ReportInput, names: Sequence[str]) -> str:
         s = summarise(report.maps[name], name, report.maps.get("status"))
         unit = f" <small>{escape(s.unit)}</small>" if s.unit else ""
         spread = f"{number(s.lower)} to {number(s.upper)}" if s.count else "no valid voxel"
-        found.append(
-            f'<div class="card"><div class="label">{escape(s.title)}</div>'
-            f'<div class="value">{number(s.median)}{unit}</div><div class="spread">{spread}</div></div>'
-        )
-    return f'<div class="cards">{"".join(found)}</div>\n' + note(
+        found.append((s.title, f"{number(s.median)}{unit}", spread))
+    return f"{report_markup.cards(found)}\n" + note(
         "Median of the fitted voxels; below it, the first to the third quartile."
     )
 

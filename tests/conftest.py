@@ -1,11 +1,33 @@
-"""Where the real scans are, and a seed for everything random."""
+"""Where the real scans are, a seed for everything random, and what is compiled once for a whole run."""
 
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers, command lines and notebooks of one run share what they compile, which is most of what the suite does.
+
+    JAX reads these when it is imported. The folder is new for each run, or a result could be that of an older compiler.
+    """
+    if hasattr(config, "workerinput"):
+        return  # the environment is that of the process that started it
+    folder = tempfile.mkdtemp(prefix="jaxqmri-tests-compiled-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ |= {
+        COMPILED: folder,
+        # With a limit there is a lock as well: nobody reads what somebody else has written half of.
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**32),
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ import jaxqmri
 PACKAGE = Path(jaxqmri.__file__).parent
 # From the top. A module may import from its own layer and from those named behind it.
 MAY_IMPORT = {
-    "cli": {"commands"},
+    "cli": {"commands", "io"},
     "commands": {"options", "bids", "demo", "terminal", "jobs", "job", "inspection", "models", "io"},
     "options": {"io"},
     "terminal": {"job"},
     "demo": {"jobs", "job", "phantoms", "pipelines", "estimation", "io"},
     "bids": {"bids_page", "jobs", "job", "record", "estimation", "io"},
-    "bids_page": {"report_page"},
+    "bids_page": {"report_markup", "report_page"},
     "jobs": {"job", "pipelines", "predictions", "io"},
     "job": {"pages", "pipelines", "record", "estimation", "io"},
     "pages": {"estimation", "report", "figures", "io"},

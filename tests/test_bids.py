@@ -86,7 +86,7 @@ def test_one_4d_file_gets_its_echo_times_from_above(root):
 def test_broken_json_above_the_images_is_named(root):
     folder = add_series(root, "01", "MEGRE")
     (root / "MEGRE.json").write_text("{")
-    with pytest.raises(MetadataError, match=r"raw/MEGRE\.json: not valid JSON"):
+    with pytest.raises(MetadataError, match=r"^MEGRE\.json: not valid JSON"):
         read_nifti(folder)
 
 
@@ -166,6 +166,10 @@ def test_the_b1_map_of_the_session_is_found_if_it_fits(root):
     save(folder / "sub-01_TB1map.nii.gz", np.full((4, 4, 2), 0.9))
     with pytest.warns(InputWarning, match=r"not used as B1 map .*shape \(4, 4, 2\)"):
         assert find_b1_map(series) is None
+    (folder / "sub-01_TB1map.json").write_text("{")
+    with pytest.warns(InputWarning, match=r"not used as B1 map \(sub-01_TB1map.json: not valid JSON") as told:
+        assert find_b1_map(series) is None
+    assert str(root) not in str(told[0].message), "a warning goes into the results"
     save(folder / "sub-01_acq-b_TB1map.nii.gz", np.full(SHAPE, 0.9))
     with pytest.warns(InputWarning, match="there are 2 of them"):
         assert find_b1_map(series) is None
@@ -217,6 +221,19 @@ def test_a_file_of_another_participant_is_passed_over(root):
     save(folder / "sub-02_echo-1_MEGRE.nii.gz", T2STAR)
     with pytest.warns(InputWarning, match="sub-02_echo-1_MEGRE.nii.gz is named after another participant"):
         assert names(root) == {"01": ["sub-01_MEGRE"]}
+
+
+def test_images_named_after_another_session_are_never_merged_with_those_of_theirs(root):
+    for ses in ("1", "2", ""):
+        folder = add_series(root, "01", "MEGRE", ses)
+        for number in (1, 2, 3, 4):
+            stem = f"sub-01{f'_ses-{ses}' if ses else ''}_echo-{number}_MEGRE.nii.gz"
+            (folder / stem).rename(folder / {"1": f"sub-01_echo-{number}_MEGRE.nii.gz"}.get(ses, stem))
+    save(root / "sub-01" / "anat" / "sub-01_ses-2_echo-5_MEGRE.nii.gz", T2STAR)
+    with pytest.warns(InputWarning, match="is named after another session and passed over") as told:
+        found = find_series(open_dataset(root), ["01"])["01"]
+    assert len(told) == 5
+    assert {str(series.name): len(series.images) for series in found} == {"sub-01_MEGRE": 4, "sub-01_ses-2_MEGRE": 4}
 
 
 @pytest.mark.parametrize("pointer", [False, True])

@@ -16,7 +16,8 @@ from command import run
 
 from jaxqmri import FSE, InversionRecovery, MonoExponential, SpoiledGradientEcho, bids
 from jaxqmri.bids import run_bids
-from jaxqmri.io.bids_derivative import map_place, update_summary
+from jaxqmri.bids_page import participant_page
+from jaxqmri.io.bids_derivative import map_place, read_problems, read_records, update_summary
 from jaxqmri.io.bids_names import parse_name
 from jaxqmri.io.errors import CorruptInputError, InputWarning, NoInputError, OutputError, PartialFailureError
 from jaxqmri.io.maps import Maps
@@ -240,16 +241,58 @@ def test_other_images_or_settings_are_told_and_not_mixed_in(three, tmp_path, qui
     out = tmp_path / "out"
     run_bids(three, out, participants=["01"], report=False)
     before = content(out / "sub-01")
-    with pytest.warns(InputWarning, match="sub-01_MEGRE: made with other mask and left as it is; --overwrite"):
-        run_bids(three, out, participants=["01"], report=False, mask="auto")
+    lines, again = [], {"participants": ["01"], "report": False}
+    result = run_bids(three, out, **again, mask="auto", say=lines.append)
+    told = "made with another mask; left as it is, --overwrite does it again"
+    assert lines == [f"[1/1] sub-01 MEGRE: outdated: {told}"]
+    assert (rows(out)[STEM]["status"], rows(out)[STEM]["message"]) == ("outdated", told)
+    assert "1 outdated" in next(result.lines())
     (three / "MEGRE.json").write_text("{}")
-    with pytest.warns(InputWarning, match="made with other the images"):
-        run_bids(three, out, participants=["01"], report=False)
+    run_bids(three, out, **again, say=lines.append)
+    assert lines[1].startswith("[1/1] sub-01 MEGRE: outdated: the images or their metadata have changed since; left")
+    page = participant_page("01", read_records(out, "01"), read_problems(out, "01"), out)
+    assert "<li>outdated: the images or their metadata have changed since" in page
     assert content(out / "sub-01") == before
+    (three / "sub-01" / "anat" / "sub-01_echo-2_part-mag_MEGRE.json").write_text("{")
+    assert run_bids(three, out, **again, overwrite=True).errors
+    run_bids(three, out, **again)
+    assert rows(out)[STEM]["status"] == "outdated", "that it could not be done again is not forgotten"
     for path in (three / "sub-01" / "anat").glob("*.nii.gz"):  # datalad drop
         path.unlink()
         path.symlink_to("nowhere")
     assert run_bids(three, out, participants=["01"], report=False).n_there == 1
+
+
+def test_a_b1_map_that_arrives_later_is_noticed(tmp_path, quick_jobs):
+    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
+    folder = add_series(root, "01", "VFA", part="_part-mag")
+    run_bids(root, out, report=False)
+    (root / "sub-01" / "fmap").mkdir()
+    first = nib.load(folder / "sub-01_flip-1_part-mag_VFA.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(SHAPE), first.affine), root / "sub-01" / "fmap" / "sub-01_TB1map.nii.gz")
+    run_bids(root, out, report=False)
+    assert rows(out)["sub-01_VFA"]["message"].startswith("the images, the B1 map or their metadata have changed")
+    for overwrite in (True, False):
+        run_bids(root, out, report=False, overwrite=overwrite)
+        assert rows(out)["sub-01_VFA"]["status"] == "done"
+
+
+def test_sessions_done_one_by_one_leave_no_row_of_nothing_to_fit(tmp_path, quick_jobs):
+    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
+    for sub, ses in (("01", "post"), ("02", "pre")):
+        add_series(root, sub, "MEGRE", ses, part="_part-mag")
+    for ses, left in (("pre", {"n/a", "sub-02_ses-pre_MEGRE"}), ("post", set()), ("pre", set())):
+        run_bids(root, out, sessions=[ses], report=False)
+        assert set(rows(out)) == (left or {"sub-01_ses-post_MEGRE", "sub-02_ses-pre_MEGRE"})
+
+
+def test_the_record_says_how_to_run_it_again(tmp_path, quick_jobs):
+    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
+    add_series(root, "01", "MEGRE", "pre", part="_part-mag")
+    run_bids(root, out, report=False, mask="auto")
+    assert json.loads((out / "logs" / "sub-01_ses-pre_MEGRE.json").read_text())["command"] == (
+        "jaxqmri bids BIDS_ROOT OUT participant --participant-label 01 --session-label pre --mask auto --no-report"
+    )
 
 
 def test_maps_that_got_another_name_are_not_left_behind(tmp_path, quick_jobs):
@@ -340,6 +383,41 @@ def test_content_that_was_not_fetched_fails_its_series_with_the_remedy(three, tm
 
 
 @pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        (
+            "missing",
+            "sub-01_MEGRE: echo-2 of echo-1 to echo-4 missing, and a fit without it may go wrong unseen; copy ",
+        ),
+        ("{", "sub-01_echo-2_part-mag_MEGRE.json: not valid JSON .*; convert the images again, or mend it.$"),
+        ("{}", ".*; give the echo times in the sidecars, or move the file away"),
+        ('{"EchoTime": "3"}', '.*: EchoTime is "3", not a number of seconds; mend it.$'),
+        ('{"EchoTime": 15}', ".* look like milliseconds.* Give the right ones in the sidecars.$"),
+    ],
+)
+def test_what_is_advised_can_be_done_in_a_dataset(three, tmp_path, quick_jobs, edited, message):
+    sidecar = three / "sub-01" / "anat" / "sub-01_echo-2_part-mag_MEGRE.json"
+    sidecar.write_text(edited)
+    if edited == "missing":
+        sidecar.with_suffix(".nii.gz").unlink()
+    result = run_bids(three, tmp_path / "out", participants=["01"], report=False)
+    assert re.match(message, rows(tmp_path / "out")[STEM]["message"])
+    with pytest.raises(ValueError, match=r"^sub-01") as caught:
+        result.raise_failures()
+    assert "--" not in str(caught.value)
+
+
+def test_what_warnings_advise_can_be_done_in_a_dataset(tmp_path, capsys):
+    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
+    add_series(root, "01", "VFA", part="_part-mag")
+    outcome = run(capsys, "bids", root, out, "participant", "--no-report")
+    (recorded,) = json.loads((out / "logs" / "sub-01_VFA.json").read_text())["warnings"]
+    for text in (outcome.err, recorded):
+        assert "Measure one and put it into fmap/ as TB1map." in text
+        assert "--b1" not in text
+
+
+@pytest.mark.parametrize(
     ("place", "words"),
     [
         (".", "is the raw dataset itself"),
@@ -384,6 +462,7 @@ def test_labels_and_folders_of_any_alphabet(tmp_path, quick_jobs):
         (["participant", "--session_label", "a"], 2, "--session-label a: not in this dataset, which has none."),
         (["group"], 2, "invalid choice: 'group'"),
         ([], 2, "required: level"),
+        (["participant", "--te-ms", "3"], 2, "unrecognized arguments: --te-ms 3; see jaxqmri bids --help"),
     ],
 )
 def test_words_that_make_no_sense(three, tmp_path, capsys, words, code, message):

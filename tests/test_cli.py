@@ -98,7 +98,7 @@ def test_quiet_is_silent_and_verbose_names_the_files_passed_over(scan, tmp_path,
     verbose = run(capsys, "t2star", scan, "-o", tmp_path / "v", "--no-report", "-v")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     assert plain.err == (
-        "jaxqmri: warning: files passed over: 1 not DICOM in spite of its name; `jaxqmri inspect -v` names them.\n"
+        "jaxqmri: warning: passed over: 1 not DICOM in spite of its name; `jaxqmri inspect -v` names them.\n"
     )
     assert "1 not DICOM: notes.txt" in verbose.err
     assert "1 not DICOM in spite of its name: report.dcm" in verbose.err
@@ -431,5 +431,5 @@ def test_an_interrupted_fit_leaves_nothing_behind(tmp_path, signal_number):
     assert process.returncode == 130
     lines = re.split(rb"[\r\n]+", shown.strip())
     assert lines[-1] == b"jaxqmri: interrupted; no half-written file was left"
-    assert any(line.startswith(b"jaxqmri: warning: files passed over") for line in lines), "not behind a progress bar"
+    assert any(line.startswith(b"jaxqmri: warning: passed over") for line in lines), "not behind a progress bar"
     assert names(tmp_path) == {"scan"}

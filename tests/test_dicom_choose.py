@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from command import run
-from dicom_series import N_SLICES, TE_MS, image, save, series, values
+from dicom_series import N_SLICES, TE_MS, enhanced, image, save, series, values
 from pydicom.uid import generate_uid
 
 from jaxqmri import job
@@ -77,6 +77,55 @@ def test_the_command_line_reads_the_chosen_series_and_records_no_uid(two_series,
         run(capsys, "t2star", two_series, "-o", tmp_path / "out", "--series", name)
     assert [series.description for series in read] == ["again", "again"]
     assert [job._series_name(name) for name in ("8", "1.2.40")] == ["8", "UID"]
+
+
+# images of several people ---------------------------------------------------------------------------------------------
+
+OWNERS = {"PatientID": ("Doe-1", "Doe-2"), "StudyInstanceUID": ("1.5", "1.6"), "FrameOfReferenceUID": ("1.7", "1.8")}
+
+
+def two_echoes(keyword, first, second, uids=("1.2.1", "1.2.2")):
+    """Echoes alike but for TE and one tag that says whose they are; None: blanked."""
+    return [
+        image(te, k, values(e, k), SeriesInstanceUID=uids[e], SeriesNumber=e, **({keyword: owner} if owner else {}))
+        for e, (te, owner) in enumerate(zip(TE_MS[:2], (first, second), strict=True))
+        for k in range(N_SLICES)
+    ]
+
+
+@pytest.mark.parametrize("keyword", OWNERS)
+@pytest.mark.parametrize("uids", [("1.2.1", "1.2.2"), ("1.2.3", "1.2.3")], ids=["two series", "one series"])
+def test_images_of_two_people_are_never_one_decay(tmp_path, keyword, uids):
+    first, second = OWNERS[keyword]
+    folder = save(tmp_path / "two", two_echoes(keyword, first, second, uids))
+    with pytest.raises(CorruptInputError, match=rf"only one echo.*They differ in .*\({keyword} ") as caught:
+        read_dicom(folder)
+    assert not any(owner in str(caught.value) for owner in OWNERS[keyword] if "Doe" in owner)
+
+
+def test_complete_scans_of_two_people_in_one_series_are_not_mixed(tmp_path):
+    folder = save(tmp_path, series(PatientID="Doe-1") + series(PatientID="Doe-2"))
+    with pytest.raises(CorruptInputError, match=r"2 multi-echo .* They differ in the patient \(PatientID"):
+        read_dicom(folder)
+    third = save(tmp_path / "more", series(PatientID="Doe-1") + series((40.0,), PatientID="Doe-2"))
+    with pytest.raises(CorruptInputError, match=r"images of one series differ in the patient"):
+        read_dicom(third)
+
+
+@pytest.mark.parametrize("keyword", OWNERS)
+def test_what_anonymisers_blank_keeps_no_echoes_apart(tmp_path, keyword):
+    same, _ = OWNERS[keyword]
+    for n, (first, second) in enumerate([(same, same), (same, None), (None, None)]):
+        with pytest.warns(InputWarning, match="2 series of one echo each"):
+            assert len(read_dicom(save(tmp_path / str(n), two_echoes(keyword, first, second))).te) == 2
+
+
+def test_enhanced_files_of_two_people_are_never_one_decay(tmp_path):
+    images = two_echoes("PatientID", *OWNERS["PatientID"])
+    files = [enhanced(images[:N_SLICES]), enhanced(images[N_SLICES:])]
+    files[0].PatientID, files[1].PatientID = OWNERS["PatientID"]
+    with pytest.raises(CorruptInputError, match="They differ in the patient"):
+        read_dicom(save(tmp_path, files))
 
 
 # maps of the scanner --------------------------------------------------------------------------------------------------

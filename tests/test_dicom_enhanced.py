@@ -92,9 +92,9 @@ def test_a_weighting_is_no_map_but_a_map_is(tmp_path):
     weighted = series(ImageType=["DERIVED", "PRIMARY", "T2", "M"])
     with pytest.warns(InputWarning, match="DERIVED"):
         assert read_dicom(save(tmp_path / "weighted", [enhanced(weighted)])).n_files == 1
-    with pytest.warns(InputWarning, match="1 map derived by the scanner"):
+    with pytest.warns(InputWarning, match="2 map derived by the scanner"):
         found = read_dicom(save(tmp_path / "map", [enhanced(series() + series((0.0,), ImageType=T2_MAP))]))
-    assert found.skipped == {"map derived by the scanner": 1}
+    assert found.skipped == {"map derived by the scanner": N_SLICES}
     np.testing.assert_array_equal(found.te, [0.005, 0.01, 0.02])
 
 
@@ -105,8 +105,26 @@ def test_units_of_real_world_values_tell_a_map(tmp_path):
     for groups in ds.PerFrameFunctionalGroupsSequence:
         groups.RealWorldValueMappingSequence = [Dataset()]
         groups.RealWorldValueMappingSequence[0].MeasurementUnitsCodeSequence = [units]
-    with pytest.warns(InputWarning, match="1 map derived by the scanner"):
-        assert scan_dicom(save(tmp_path, [ds])).skipped == {"map derived by the scanner": ("IM000.dcm",)}
+    with pytest.warns(InputWarning, match="6 map derived by the scanner"):
+        skipped = scan_dicom(save(tmp_path, [ds])).skipped
+    assert skipped == {"map derived by the scanner": tuple(f"IM000.dcm frame {i}" for i in range(1, 7))}
+
+
+def test_images_passed_over_are_counted_alike_in_one_file_and_in_many(tmp_path):
+    maps, phase = series((0.0,), ImageType=T2_MAP), series(SeriesInstanceUID="1.2.4", ImageType=PHASE)
+    other = series(SeriesInstanceUID="1.2.5", SeriesNumber=8)
+    many = save(tmp_path / "many" / "a", series() + maps).parent
+    one = save(tmp_path / "one", [enhanced(series() + maps), enhanced(phase), enhanced(other)])
+    save(many / "b", phase)
+    save(many / "c", other)  # under the file names of b, as scanners number them anew in each folder
+    for folder in (many, one):
+        with pytest.warns(InputWarning, match="2 map derived by the scanner"):
+            found = read_dicom(folder, series=7)
+        assert found.skipped == {
+            "map derived by the scanner": N_SLICES,
+            "phase images": N_SLICES * len(TE_MS),
+            "images of other series": N_SLICES * len(TE_MS),
+        }
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,15 @@ def test_noisy_voxels_get_the_answer_of_scipy(name, rng):
         best = scipy_fit(family, measured, of_voxel, (answer, truth))
         costs = [cost_of(family, measured, a, {**p, **of_voxel}) for a, p in (answer, best)]
         excess.append(costs[0] / costs[1] - 1)
+        if any(answer[1][m] > 0.999 * getattr(family.model.limits(), m)[1] for m in family.model.mirrored):
+            continue  # b1 ends a little before perfect refocusing, where its mirror image begins
         deviations[family.amplitude].append(abs(answer[0] / best[0] - 1))
         for parameter in family.ranges:
             # b0 in units in which its phase turns by one radian over the train.
             unit = 1 / (2 * np.pi * np.ptp(TE_COMPLEX)) if parameter == "b0" else best[1][parameter]
             deviations[parameter].append(abs((answer[1][parameter] - best[1][parameter]) / unit))
     assert np.max(excess) <= 1e-4  # 0.1 % of 500 voxels is none
+    assert len(deviations[family.amplitude]) >= 0.95 * n
     for parameter, deviation in deviations.items():
         assert np.max(deviation) <= 1e-4, parameter
 

@@ -68,7 +68,7 @@ def test_text_says_the_same_for_people(tmp_path, capsys):
         "  6 images, where 2 slices of 1 echoes are 2",
         "t2star would fit S(TE) = S0 exp(-TE / T2*) to series 7, the 3 magnitude echoes",
         "passed over: 1 not DICOM",
-        "(-v names the files passed over)",
+        "(-v names them)",
     ]
     assert run(capsys, "inspect", scan, "-v").out.splitlines()[-1] == "passed over: 1 not DICOM: notes.txt"
 
@@ -108,6 +108,7 @@ def test_a_series_can_be_looked_at_alone(tmp_path, capsys):
     save_nifti(tmp_path / "nifti" / "a.nii", echo_values(0.01), sidecar={"EchoTime": 0.01, "SeriesNumber": 3})
     save_nifti(tmp_path / "nifti" / "b.nii", echo_values(0.02), sidecar={"EchoTime": 0.02, "SeriesNumber": 4})
     assert [found["number"] for found in inspect(capsys, tmp_path / "nifti", "--series", 4)["series"]] == [4]
+    assert inspect(capsys, tmp_path / "nifti", "--series", 4)["skipped"] == {"other series": 1}
     assert "no series 5 (--series)" in run(capsys, "inspect", tmp_path / "nifti", "--series", 5).error
 
 
@@ -117,6 +118,25 @@ def test_images_without_number_description_or_echo_time(tmp_path, capsys):
     assert done.code == 0
     assert done.out.splitlines()[:2] == ["series without number: (no description)", "  magnitude, no usable echo times"]
     assert "t2star would fit nothing: a.nii: no EchoTime" in done.out
+
+
+def test_series_in_which_no_flip_angle_varies_are_not_offered_as_flip_angles(tmp_path, capsys):
+    for number, flip in ((3, 25), (4, 90)):  # a gradient and a spin echo of two echoes each
+        for echo in (1, 2):
+            sidecar = {"EchoTime": 0.01 * echo, "EchoNumber": echo, "SeriesNumber": number, "FlipAngle": flip}
+            save_nifti(tmp_path / f"{number}_e{echo}.nii", echo_values(0.01 * echo), sidecar=sidecar)
+    refusal = inspect(capsys, tmp_path)["refusals"]["t1"]
+    assert "no inversion time or flip angle varies within any series" in refusal
+    assert run(capsys, "t1", tmp_path, "-o", tmp_path / "out").error == f"jaxqmri: error: {refusal}"
+
+
+def test_nifti_files_in_subfolders_are_pointed_at(tmp_path, capsys):
+    (tmp_path / "sub-01").mkdir()
+    save_series(tmp_path / "sub-01")
+    done = run(capsys, "inspect", tmp_path)
+    assert done.code == 3
+    assert "NIfTI files lie in subfolders, which are not searched; name the folder" in done.error
+    assert "`jaxqmri bids`" in done.error
 
 
 @pytest.mark.parametrize(

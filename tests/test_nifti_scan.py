@@ -9,7 +9,8 @@ from nifti_files import SHAPE, SHIFTED, TE, echo_values, edit, expected, save, s
 
 from jaxqmri.io.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
 from jaxqmri.io.nifti import read_nifti
-from jaxqmri.io.nifti_scan import choose_stack, scan_nifti
+from jaxqmri.io.nifti_choose import choose_stack
+from jaxqmri.io.nifti_scan import scan_nifti
 
 
 @pytest.fixture
@@ -92,6 +93,27 @@ def test_series_of_one_echo_each_with_different_tr_are_not_joined(folder):
     for number in (1, 2, 3, 10):
         edit(folder, f"scan_e{number}", SeriesNumber=number, RepetitionTime=float(number))
     with pytest.raises(CorruptInputError, match="differ in RepetitionTime"):
+        read_nifti(folder)
+
+
+@pytest.mark.parametrize("other", ["sub-02_echo-2_MEGRE", "sub-01_acq-b_echo-2_MEGRE", "sub-01_echo-2_MESE", "scan_e2"])
+def test_single_images_of_different_bids_series_are_not_joined(tmp_path, other):
+    for name, te in (("sub-01_echo-1_MEGRE", TE[0]), (other, TE[1])):
+        save(tmp_path / f"{name}.nii.gz", echo_values(te), sidecar={"EchoTime": te})
+    with pytest.raises(CorruptInputError, match=r"different series by their BIDS names \(.*sub-01_MEGRE"):
+        read_nifti(tmp_path)
+
+
+def test_of_two_series_with_numbers_the_option_that_chooses_one_is_told(folder):
+    for k, te in enumerate(TE[:2]):
+        save(folder / f"other_e{k}.nii.gz", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 9})
+    with pytest.raises(
+        CorruptInputError, match=r"2 multi-echo series.*choose one with --series [79] or --series [79],"
+    ):
+        read_nifti(folder)
+    for k in (0, 1):
+        edit(folder, f"other_e{k}", SeriesNumber=..., SeriesDescription="other")
+    with pytest.raises(CorruptInputError, match=r"2 multi-echo series.*; put the one you want into a folder"):
         read_nifti(folder)
 
 

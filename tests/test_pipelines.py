@@ -1,11 +1,14 @@
 """From an image series to maps."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 import jaxqmri as jq
 from jaxqmri import phantoms
-from jaxqmri.pipelines import auto_mask
+from jaxqmri.io.errors import InputWarning
+from jaxqmri.pipelines import auto_mask, t2star
 
 TE = np.linspace(2e-3, 40e-3, 11)
 
@@ -113,6 +116,43 @@ def test_a_mask_is_what_is_above_zero(series, maps):
 def test_auto_mask_of_a_line_of_voxels_keeps_the_bright_ones():
     line = np.array([0.0, 100, 0, 0, 90, 80])[None, :, None, None] * np.ones(3)
     np.testing.assert_array_equal(auto_mask(line)[0, :, 0], [False, True, False, False, True, True])
+
+
+@pytest.fixture
+def two_echoes(series, monkeypatch):
+    """Acquisition and noise -> the warnings of a map of the first two echoes, without a fit."""
+
+    class Warned(Exception):
+        pass
+
+    def stop(*_args, **_options):
+        raise Warned
+
+    def warnings_of(n=2, noise=None, **acquisition):
+        part = jq.ImageSeries(series.data[..., :n], TE[:n], series.affine, acquisition=acquisition)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pytest.raises(Warned):
+                jq.t2star_map(part, noise=noise)
+        assert all(w.category is InputWarning and w.filename == __file__ for w in caught)
+        return [str(w.message) for w in caught]
+
+    monkeypatch.setattr(t2star, "fit", stop)
+    return warnings_of
+
+
+def test_as_many_echoes_as_parameters_are_warned_of(two_echoes):
+    exactly = "2 echoes determine T2* and S0 exactly: "
+    assert two_echoes() == [exactly + "no error bars, no check of the model."]
+    assert two_echoes(noise=jq.Gaussian(20.0)) == [exactly + "no check of the model."]
+    assert two_echoes(n=3) == []
+
+
+def test_what_are_stated_to_be_spin_echoes_is_warned_of(two_echoes):
+    (told,) = two_echoes(n=3, ScanningSequence="SE")
+    assert "ScanningSequence is SE" in told
+    assert "`jaxqmri t2` maps that" in told
+    assert two_echoes(n=3, ScanningSequence="GR") == two_echoes(n=3, ScanningSequence="SE\\GR") == []
 
 
 def test_mistakes_are_named(series):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -174,6 +175,22 @@ def test_a_record_is_believed_only_where_it_is_ours_and_points_inside(tmp_path, 
     assert (tmp_path / "precious").exists()
     assert (out / "mine").exists()
     assert (out / "folder").is_dir()
+
+
+def test_leftovers_of_another_user_are_left_alone(tmp_path, monkeypatch):
+    hidden = tmp_path / ".jaxqmri-abcd1234"
+    hidden.mkdir(mode=0o700)
+
+    def refused(path, *flags):
+        if path == hidden:
+            raise PermissionError(13, "Permission denied", str(path))
+        return os_open(path, *flags)
+
+    os_open = os.open
+    monkeypatch.setattr(os, "open", refused)
+    run(tmp_path, {"map": "1"})
+    assert (tmp_path / "map").read_text() == "1"
+    assert hidden.is_dir()
 
 
 def test_a_full_disk_is_reported_under_the_name_the_user_gave(tmp_path):

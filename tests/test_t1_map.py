@@ -141,11 +141,17 @@ def part(n, magnitude):
     ("n", "magnitude", "free"), [(4, True, True), (3, True, False), (3, False, True), (2, False, False)]
 )
 def test_the_inversion_is_taken_to_be_perfect_where_there_are_too_few_inversion_times(fit_request, n, magnitude, free):
+    if free and not magnitude:
+        with pytest.warns(InputWarning, match="3 inversion times determine T1, M0 and InversionEfficiency exactly"):
+            assert fit_request(part(n, magnitude)).known == {}
+        return
     if free:
         assert fit_request(part(n, magnitude)).known == {}
         return
-    with pytest.warns(InputWarning, match=f"perfect inversion, as {n} inversion times are too few"):
+    with pytest.warns(InputWarning, match=f"perfect inversion, as {n} inversion times are too few") as caught:
         assert fit_request(part(n, magnitude)).known == {"efficiency": 1.0}
+    exactly = [str(w.message) for w in caught if "determine T1 and M0 exactly" in str(w.message)]
+    assert len(exactly) == (n == 2)
     assert fit_request(part(n, magnitude), efficiency=0.9).known == {"efficiency": 0.9}
 
 

@@ -197,19 +197,27 @@ def _sessions(subject: Path) -> list[str]:
 
 
 def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) -> list[BidsSeries]:
-    folders = [] if sessions is not None else [subject]
-    folders += [subject / f"ses-{label}" for label in _sessions(subject) if sessions is None or label in sessions]
+    folders: dict[str | None, Path] = {} if sessions is not None else {None: subject}
+    folders |= {s: subject / f"ses-{s}" for s in _sessions(subject) if sessions is None or s in sessions}
     groups: dict[str, list[tuple[BidsName, Path]]] = {}
-    for image in (image for folder in folders for image in _images(folder / "anat")):
+    found = [(session, image) for session, folder in folders.items() for image in _images(folder / "anat")]
+    for session, image in found:
         name = parse_name(stem(image))
         if name is None or not name.is_fitted:
             continue
-        if name.entities["sub"] != participant:
-            message = f"sub-{participant}: {image.name} is named after another participant and passed over; mend it."
+        if other := _named_after_another(name, participant, session):
+            message = f"sub-{participant}: {image.name} is named after another {other} and passed over; mend it."
             warnings.warn(message, InputWarning, stacklevel=3)
             continue
         groups.setdefault(str(name.series), []).append((name, image))
     return [_one_echo(groups[key]) for key in sorted(groups)]
+
+
+def _named_after_another(name: BidsName, participant: str, session: str | None) -> str:
+    """What in a name contradicts the folder, or ""; without this, images of two sessions could become one series."""
+    if name.entities["sub"] != participant:
+        return "participant"
+    return "session" if name.entities.get("ses") != session else ""
 
 
 def _one_echo(images: Sequence[tuple[BidsName, Path]]) -> BidsSeries:

@@ -10,7 +10,7 @@ residual, the inversion efficiency and reports, is listed in `.bidsignore`.
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .bids import DESCRIPTION, BidsDataset
 from .bids_names import BidsName, parse_name
 from .errors import OutputError
 from .hidden_folder import one_at_a_time
-from .result_folder import RECORD, tidy_up
+from .result_folder import RECORD, recorded_files, tidy_up
 
 BIDS_VERSION = "1.11.0"
 SUMMARY = "summary.tsv"
@@ -60,7 +60,9 @@ images, TB1map is the true over the nominal flip angle. Voxels without a trustwo
 * `desc-<images>status_dseg`: how the fit of each voxel ended; the codes are in `dseg.tsv`.
 * `desc-<images>_residual`: relative error of the fit, sum |q - x| / sum |x|.
 * `desc-VFA_T1map` and the like: one session has several kinds of images that give this map.
-* `sub-*.html`: what to look at first; `{SUMMARY}`: who was fitted, and why not; `{LOGS}`: how each map was made.
+* `sub-*.html`: what to look at first; `{LOGS}`: how each map was made.
+* `{SUMMARY}`: who was fitted, and why not. `status` is `done`, `failed`, `nothing to fit`, or `outdated`: the maps are
+  there, but were made of other images, metadata or settings than those of the last run.
 """
 
 
@@ -212,22 +214,15 @@ def place_results(
             suffix = "" if path.name == "report.html" else f"_{base}"
             places[path] = f"{_folder(series)}/figures/{series}{suffix}.{ending}"
     with output_errors(out), one_at_a_time(out):
-        stale = set(_recorded(out, series)) - set(places.values())
-        record_path(out, series).unlink(missing_ok=True)
-        for name in stale:
+        record = record_path(out, series)
+        earlier = recorded_files(out, record.relative_to(out).as_posix(), below=_folder(series))
+        record.unlink(missing_ok=True)
+        for name in earlier - set(map(Path, places.values())):
             (out / name).unlink(missing_ok=True)
         for path, place in places.items():
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             path.replace(out / place)
     return sorted(places.values())
-
-
-def _recorded(out: Path, series: BidsName) -> Iterable[str]:
-    """The files an earlier run made of a series; a record that points elsewhere is not believed."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        names = json.loads(record_path(out, series).read_bytes())["outputs"]
-        return [name for name in names if (out / name).resolve().is_relative_to(out.resolve() / _folder(series))]
-    return []
 
 
 def _sidecar(path: Path, series: BidsName, map_name: str, sources: Sequence[str]) -> dict[str, Any]:
@@ -255,10 +250,10 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
     with output_errors(out), one_at_a_time(out):
         table = {_key(row): row for row in _read_summary(out / SUMMARY)}
         new = [{key: _cell(value) for key, value in row.items()} for row in rows]
-        # A participant who had nothing to be fitted may have something now.
-        done = {row["participant_id"] for row in new}
-        table = {k: row for k, row in table.items() if row["participant_id"] not in done or row["series"] != "n/a"}
         table |= {_key(row): row for row in new}
+        # Nothing to be fitted in one run, of some sessions say, does not mean nothing at all.
+        fitted = {row["participant_id"] for row in table.values() if row["series"] != "n/a"}
+        table = {k: row for k, row in table.items() if row["participant_id"] not in fitted or row["series"] != "n/a"}
         text = io.StringIO()
         writer = csv.DictWriter(
             text, list(new[0]), delimiter="\t", lineterminator="\n", extrasaction="ignore", restval="n/a"
@@ -266,6 +261,16 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writeheader()
         writer.writerows(table[key] for key in sorted(table))
         write_bytes(out / SUMMARY, text.getvalue().encode())
+
+
+def read_problems(out: Path, participant: str) -> dict[str, str]:
+    """What `summary.tsv` says about the series of a participant that are not simply done, by name of the series."""
+    rows = [row for row in _read_summary(out / SUMMARY) if row["participant_id"] == f"sub-{participant}"]
+    return {
+        row["series"]: f"{row['status']}: {row['message']}"
+        for row in rows
+        if row["series"] != "n/a" and row["status"] != "done"
+    }
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, str]:

@@ -4,7 +4,6 @@ Enhanced MR keeps many images in one file. `dicom_scan` turns every file into Fr
 decodes one; nothing between knows how many files there are.
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from .dicom_identity import dicom_identity
 from .dicom_pixels import at_top, rescaled, stored_values, upright, use_floating_point
 from .dicom_scan import OTHER_SERIES, DicomScan, PathLike, in_brackets, scan_dicom
 from .dicom_stack import ROUNDING, Stack, at, thickness
-from .errors import CorruptInputError, InputWarning
+from .errors import CorruptInputError, warn
 from .memory import check_memory
 from .series import ImageSeries
 
@@ -122,9 +121,9 @@ def read_stack(scan: DicomScan, stack: Stack) -> ImageSeries:
         saturated[:, :, k] |= upright(at_top(frame, stored))
     negative = int(np.count_nonzero(data < 0))
     if negative and stack.component == "magnitude":
-        _warn(f"{negative} of {data.size} magnitude values are negative; they are kept. Is this a real or phase image?")
+        warn(f"{negative} of {data.size} magnitude values are negative; they are kept. Is this a real or phase image?")
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
-        _warn(f"the given {axis.quantities} do not ascend; they were sorted together with their images.")
+        warn(f"the given {axis.quantities} do not ascend; they were sorted together with their images.")
     acquisition, values = _acquisition(frames, axis), np.array(stack.values)
     te = np.full(len(values), acquisition.get("EchoTime", np.nan))
     return ImageSeries(
@@ -162,7 +161,7 @@ def _one_image_each(stack: Stack) -> tuple[Images, int]:
             )
         n_duplicates += 1
     if n_duplicates:
-        _warn(f"{n_duplicates} duplicate images (identical pixels) were dropped.")
+        warn(f"{n_duplicates} duplicate images (identical pixels) were dropped.")
     return images, n_duplicates
 
 
@@ -216,7 +215,7 @@ def _acquisition(frames: Sequence[Frame], axis: Axis) -> dict[str, Any]:
                 f"not depend on the {axis.quantity} alone; {OWN_FOLDER}"
             )
         elif values and key != "SliceThickness":
-            _warn(f"{key} differs between images; the signal then does not depend on the {axis.quantity} alone.")
+            warn(f"{key} differs between images; the signal then does not depend on the {axis.quantity} alone.")
     for key, keyword in _WORDS.items():
         words = {_text(frame.dataset.get(keyword)) for frame in frames} - {""}
         if len(words) == 1:
@@ -231,7 +230,7 @@ def _text(value: Any) -> str:
 
 
 def _all_skipped(scan: DicomScan, chosen: Stack, n_duplicates: int) -> dict[str, int]:
-    """Reason -> count; together with the files read these are all files there are."""
+    """Reason -> count of images, of which an Enhanced file has many, or of the files that hold none."""
     counts: dict[str, int] = defaultdict(int, {reason: len(names) for reason, names in scan.skipped.items()})
     for stack in scan.stacks:
         if stack is not chosen:
@@ -240,7 +239,3 @@ def _all_skipped(scan: DicomScan, chosen: Stack, n_duplicates: int) -> dict[str,
     if n_duplicates:
         counts["duplicate images"] = n_duplicates
     return dict(counts)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, InputWarning, stacklevel=2)

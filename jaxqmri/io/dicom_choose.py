@@ -1,6 +1,5 @@
 """Which of the stacks that a scan found is meant, and if none can be, why."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +8,8 @@ from . import dicom_header as header
 from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values
 from .dicom_geometry import SAME_SLICE
 from .dicom_scan import DicomScan, in_brackets
-from .dicom_stack import Stack, at, differences
-from .errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
+from .dicom_stack import Stack, at, differences, owners_differ
+from .errors import CorruptInputError, MetadataError, NoInputError, UsageError, warn
 from .series import wanted_component
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
@@ -63,13 +62,14 @@ def _without_copies(stacks: Sequence[Stack]) -> list[Stack]:
     kept = [s for s in stacks if not (s.is_enhanced and any(_is_copy(s, other) for other in stacks))]
     for stack in stacks:
         if stack not in kept:
-            _warn(f"{stack} is there twice, as classic files and as Enhanced MR; the classic files are used.")
+            warn(f"{stack} is there twice, as classic files and as Enhanced MR; the classic files are used.")
     return kept
 
 
 def _is_copy(enhanced: Stack, classic: Stack) -> bool:
     return (
         not classic.is_enhanced
+        and not owners_differ(enhanced.frames[0], classic.frames[0])
         and (enhanced.series_number, enhanced.values, enhanced.shape, enhanced.n_slices)
         == (classic.series_number, classic.values, classic.shape, classic.n_slices)
         and np.allclose(enhanced.places, classic.places, rtol=0, atol=SAME_SLICE)
@@ -88,7 +88,7 @@ def _how_to_choose(stacks: Sequence[Stack]) -> str:
 def _tell_of_maps(chosen: Stack, stacks: Sequence[Stack]) -> None:
     for other in stacks:
         if other.is_map_at_te_0 and chosen.series_uids & other.series_uids:
-            _warn(f"{len(other.frames)} images of {chosen} have TE 0; taken for a map of the scanner, passed over.")
+            warn(f"{len(other.frames)} images of {chosen} have TE 0; taken for a map of the scanner, passed over.")
 
 
 def _check_alone(chosen: Stack, candidates: Sequence[Stack]) -> None:
@@ -97,18 +97,22 @@ def _check_alone(chosen: Stack, candidates: Sequence[Stack]) -> None:
     for other in others:
         if chosen.series_uids & other.series_uids:
             raise CorruptInputError(
-                f"images of one series differ in matrix, pixel spacing or orientation: {_listed([chosen, other])}. "
+                f"images of one series differ in {_what_parts(chosen, other)}: {_listed([chosen, other])}. "
                 f"{chosen.axis.many.capitalize()} must cover the same voxels; {OWN_FOLDER}"
             )
     if others:
-        _warn(f"{chosen} is used; passed over: {_listed(others)}.")
+        warn(f"{chosen} is used; passed over: {_listed(others)}.")
     if len(chosen.series_uids) > 1:
-        _warn(
+        warn(
             f"{len(chosen.series_uids)} series of one {chosen.axis.one} each, alike but for their "
             f"{chosen.axis.quantity}, are joined: {chosen}."
         )
     if chosen.derived:
-        _warn(f"{chosen} is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan.")
+        warn(f"{chosen} is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan.")
+
+
+def _what_parts(a: Stack, b: Stack) -> str:
+    return ", ".join(owners_differ(a.frames[0], b.frames[0])) or "matrix, pixel spacing or orientation"
 
 
 def _raise_value_error(candidates: Sequence[Stack]) -> None:
@@ -167,8 +171,9 @@ def _why_not_joined(stacks: Sequence[Stack]) -> str:
 
 def _what_differs(stacks: Sequence[Stack]) -> str:
     first, *others = _of_same_matrix(stacks)
-    found = [differences(first.frames[0], other.frames[0], first.axis) for other in others]
-    return f" They differ in {', '.join(found[0])}." if found and found[0] else ""
+    found = (differences(first.frames[0], other.frames[0], first.axis) for other in others)
+    words = next(filter(None, found), [])
+    return f" They differ in {', '.join(words)}." if words else ""
 
 
 def _of_same_matrix(stacks: Sequence[Stack]) -> list[Stack]:
@@ -183,7 +188,3 @@ def _per_slice(stacks: Sequence[Stack]) -> str:
 def _listed(stacks: Sequence[Stack]) -> str:
     text = "; ".join(str(stack) for stack in stacks[:6])
     return text if len(stacks) <= 6 else f"{text} and {len(stacks) - 6} more"
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, InputWarning, stacklevel=2)

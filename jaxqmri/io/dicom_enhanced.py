@@ -18,6 +18,9 @@ ENHANCED_MR = frozenset({EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageS
 _OF_ALL_FRAMES = (
     "SOPClassUID",
     "SOPInstanceUID",
+    "PatientID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
     "SeriesDescription",

@@ -26,6 +26,9 @@ UNPLACED = "no place in space"
 # Used after the scan as well; pydicom converts a value, and finds it damaged, only when it is asked for.
 _USED_LATER = (
     "SOPInstanceUID",
+    "PatientID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
     "SeriesDescription",
     "Manufacturer",
     "ManufacturerModelName",
@@ -224,6 +227,7 @@ def image_type(dataset: Dataset) -> tuple[str, ...]:
 
 
 def is_philips(dataset: Dataset) -> bool:
+    """Whether a scanner of Philips made it, by Manufacturer (0008,0070)."""
     return str(dataset.get("Manufacturer") or "").upper().startswith("PHILIPS")
 
 
@@ -242,6 +246,7 @@ def philips_scale_slope(dataset: Dataset) -> float | None:
 
 
 def as_int(value: Any) -> int | None:
+    """The (first) number in a DICOM value without its fraction, or None; see `as_float`."""
     number = as_float(value)
     return None if number is None else int(number)
 

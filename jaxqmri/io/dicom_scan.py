@@ -49,7 +49,7 @@ class DicomScan:
     Attributes:
         source: what was scanned, as the caller wrote it.
         stacks: candidates, by series number.
-        skipped: reason -> names of the files passed over for it.
+        skipped: reason -> names of the images, and of the files that hold none, passed over for it.
         axis: what is to vary: echo time, inversion time or flip angle.
         given: (n,) values of it that the caller gave [s] or [rad], or None.
     """
@@ -88,8 +88,8 @@ class DicomScan:
                     f"there are: {there or 'none'}."
                 )
         chosen = [frame for frame in frames if any(_is_of(frame, name) for name in wanted)]
-        others = {frame.name for frame in frames} - {frame.name for frame in chosen}
-        skipped = {**self.skipped, OTHER_SERIES: tuple(sorted(others))} if others else self.skipped
+        others = sorted(frame.name for frame in frames if not any(_is_of(frame, name) for name in wanted))
+        skipped = {**self.skipped, OTHER_SERIES: tuple(others)} if others else self.skipped
         stacks = find_stacks([header.along(frame, self.axis) for frame in chosen], self.given, self.axis)
         return replace(self, stacks=stacks, skipped=skipped)
 
@@ -114,7 +114,7 @@ def scan_dicom(
         axis: what is to vary: echo time, inversion time or flip angle.
 
     Returns:
-        Stacks, files passed over, and the values in use.
+        Stacks, what was passed over, and the values in use.
 
     Raises:
         NoInputError: a path does not exist, or no DICOM file is there.
@@ -166,25 +166,26 @@ def _read_frames(paths: Iterable[Path], axis: Axis) -> tuple[list[Frame], dict[s
     skipped: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         parsed = _parse(path)
-        found = [parsed] if isinstance(parsed, str) else _examine(path, parsed, axis)
-        frames.extend(frame for frame in found if isinstance(frame, Frame))
-        for reason in {reason for reason in found if isinstance(reason, str)}:
-            skipped[reason].append(path.name)
+        found = {path.name: parsed} if isinstance(parsed, str) else _examine(path, parsed, axis)
+        for name, image in found.items():
+            if isinstance(image, str):
+                skipped[image].append(name)
+            else:
+                frames.append(image)
     return frames, {reason: tuple(sorted(names)) for reason, names in skipped.items()}
 
 
-def _examine(path: Path, dataset: Dataset, axis: Axis) -> list[Frame | str]:
-    """The images a file holds, in place of each that is passed over the reason."""
+def _examine(path: Path, dataset: Dataset, axis: Axis) -> dict[str, Frame | str]:
+    """The images a file holds, by name; in place of each that is passed over the reason."""
     try:
         if not header.sop_class_uid(dataset).is_valid:
             raise ValueError("no valid SOPClassUID (0008,0016)")
         if not is_enhanced(dataset):
-            return [_examine_image(dataset, path.name, axis)]
+            return {path.name: _examine_image(dataset, path.name, axis)}
         headers = list(frame_headers(dataset))
         _check_frames(path.name, header.as_int(dataset.get("NumberOfFrames")) or 1, len(headers))
-        return [
-            _examine_image(image, f"{path.name} frame {i + 1}", axis, dataset, i) for i, image in enumerate(headers)
-        ]
+        names = [f"{path.name} frame {i + 1}" for i in range(len(headers))]
+        return {name: _examine_image(headers[i], name, axis, dataset, i) for i, name in enumerate(names)}
     except CorruptInputError:
         raise
     except Exception as error:  # a damaged value is found when it is converted, in as many ways as there are types
@@ -249,4 +250,4 @@ def _plausible(dataset: Dataset) -> bool:
 def _warn_of(skipped: Mapping[str, Sequence[str]]) -> None:
     counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _WORTH_A_WARNING if reason in skipped)
     if counts:
-        warnings.warn(f"files passed over: {counts}; `jaxqmri inspect -v` names them.", InputWarning, stacklevel=3)
+        warnings.warn(f"passed over: {counts}; `jaxqmri inspect -v` names them.", InputWarning, stacklevel=3)

@@ -157,7 +157,7 @@ def find_stacks(frames: Iterable[Frame], given: np.ndarray | None = None, axis: 
 
 
 def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
-    """Frames of one series, component, matrix, pixel spacing and orientation belong together."""
+    """Frames of one patient, series, component, matrix, pixel spacing and orientation belong together."""
     alike: dict[tuple, list[list[Frame]]] = defaultdict(list)
     for frame in sorted(frames, key=_tie):
         key = (
@@ -169,7 +169,7 @@ def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
             np.round(frame.pixel_spacing, 4).tobytes(),
         )
         for group in alike[key]:
-            if _parallel(group[0], frame):
+            if _parallel(group[0], frame) and not owners_differ(group[0], frame):
                 group.append(frame)
                 break
         else:
@@ -219,7 +219,9 @@ def _join_single_values(groups: list[list[Frame]], given: np.ndarray | None, axi
     families: list[list[list[Frame]]] = []
     for group in groups:
         for family in families:
-            if _same_slices(family[0], group) and not differences(family[0][0], group[0], axis):
+            if not _same_slices(family[0], group) or differences(family[0][0], group[0], axis):
+                continue
+            if not any(owners_differ(member[0], group[0]) for member in family):
                 family.append(group)
                 break
         else:
@@ -257,12 +259,21 @@ def _places(frames: Sequence[Frame]) -> np.ndarray:
     return positions[np.argsort(slice_index(positions, frames[0].orientation), kind="stable")]
 
 
+# Anonymisers blank these or give all patients the same: only different ones tell anything.
+_OWNERS = {
+    "PatientID": "the patient (PatientID (0010,0020))",
+    "StudyInstanceUID": "the study (StudyInstanceUID (0020,000D))",
+    "FrameOfReferenceUID": "the frame of reference (FrameOfReferenceUID (0020,0052))",
+}
 _TIMING = ("RepetitionTime", "EchoTime", "InversionTime", "FlipAngle")
 
 
 def differences(a: Frame, b: Frame, axis: Axis) -> list[str]:
-    """In what two images that may belong to one measurement differ beside `axis`, e.g. "RepetitionTime 5.4 and 9"."""
-    found = []
+    """In what two images that may belong to one measurement differ beside `axis`, e.g. "RepetitionTime 5.4 and 9".
+
+    Whose images they are is not told, only that it differs.
+    """
+    found = owners_differ(a, b)
     for keyword in _TIMING:
         pair = [header.as_float(frame.dataset.get(keyword)) for frame in (a, b)]
         if keyword != axis.keyword and not _alike(*pair):
@@ -272,6 +283,16 @@ def differences(a: Frame, b: Frame, axis: Axis) -> list[str]:
     # series named, by hand.
     if axis is ECHO_TIME and len({re.sub(r"[\d.,]+", "#", _description(frame)).lower() for frame in (a, b)}) > 1:
         found.append("SeriesDescription")
+    return found
+
+
+def owners_differ(a: Frame, b: Frame) -> list[str]:
+    """In whose images they are two images differ; what either does not say is not held against them."""
+    found = []
+    for keyword, words in _OWNERS.items():
+        first, second = (str(frame.dataset.get(keyword) or "").strip() for frame in (a, b))
+        if first and second and first != second:
+            found.append(words)
     return found
 
 

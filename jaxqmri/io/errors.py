@@ -4,6 +4,7 @@ Every message is one line and says what is wrong, where (file, tag), why it matt
 raises these; the command line prints the message and leaves with `exit_code`.
 """
 
+import warnings
 from typing import ClassVar
 
 
@@ -57,3 +58,24 @@ class DeviceError(RuntimeError):
 
 class InputWarning(UserWarning):
     """Something in the input was mended or passed over; recorded in `provenance.json`."""
+
+
+def error_in_words(error: Exception) -> tuple[int, str]:
+    """The exit code and the one line that tell people of an error, also of those that are not from here."""
+    code = getattr(error, "exit_code", None)
+    text = " ".join(str(error).split())
+    if code is not None:
+        return code, text
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        remedy = "fit fewer voxels at once with --chunk, give fewer slices or another --device"
+        return DeviceError.exit_code, f"out of memory; {remedy}"
+    if "Unable to initialize backend" in text:
+        remedy = "choose another --device, see jaxqmri doctor"
+        return DeviceError.exit_code, f"no device to compute on ({text}); {remedy}"
+    bug = "This is a bug; please report it with the output of --debug"
+    return 1, f"unexpected {type(error).__name__}: {text}. {bug}"
+
+
+def warn(message: str) -> None:
+    """Says in one line what was mended or passed over, as an `InputWarning` of the caller."""
+    warnings.warn(message, InputWarning, stacklevel=2)

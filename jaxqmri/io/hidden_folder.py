@@ -62,5 +62,6 @@ def lock(folder: Path, wait: bool = False) -> int | None:
 
 
 def unlock(descriptor: int | None) -> None:
+    """Gives back what `lock` returned."""
     if descriptor is not None:
         os.close(descriptor)

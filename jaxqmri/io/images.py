@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dicom, dicom_stack, nifti, nifti_scan
+from . import dicom, dicom_choose, dicom_stack, nifti, nifti_scan
 from .axis import ECHO_TIME, Axis, axis_named
 from .dicom_scan import DicomScan, scan_dicom
 from .errors import CorruptInputError, MetadataError, NoInputError, UsageError
@@ -58,7 +58,22 @@ def scan_images(
     """Lists what is there without reading images; see `scan_dicom` and `scan_nifti`. Raises as `read_images`."""
     if _are_nifti(paths):
         return _of_series(scan_nifti(_one_or_all(paths), given, axis), series)
-    return scan_dicom(_one_or_all(paths), given, axis).of_series(series)
+    try:
+        scan = scan_dicom(_one_or_all(paths), given, axis)
+    except NoInputError as error:
+        raise (_nifti_below(paths) or error) from None
+    return scan.of_series(series)
+
+
+def _nifti_below(paths: Sequence[Path]) -> NoInputError | None:
+    """Why nothing is found where NIfTI files lie deeper than they are looked for, or None."""
+    below = (file for path in paths if path.is_dir() for file in path.rglob("*") if NIFTI_NAME.search(file.name))
+    if all(map(_is_own_map, below)):
+        return None
+    return NoInputError(
+        f"{_name_of(paths)}: no DICOM images, and its NIfTI files lie in subfolders, which are not searched; name the "
+        "folder that holds them, or map a BIDS data set with `jaxqmri bids`."
+    )
 
 
 def _of_series(scan: NiftiScan, series: Sequence[str]) -> NiftiScan:
@@ -70,13 +85,17 @@ def _of_series(scan: NiftiScan, series: Sequence[str]) -> NiftiScan:
                 f"{scan.source}: no series {name} (--series); by SeriesNumber of their sidecars there are: "
                 f"{'; '.join(map(str, scan.stacks))}."
             )
-    kept = tuple(stack for stack in scan.stacks if not series or str(stack.series_number) in series)
-    return replace(scan, stacks=kept)
+    if not series:
+        return scan
+    kept = tuple(stack for stack in scan.stacks if str(stack.series_number) in series)
+    others = sorted(image.path.name for stack in scan.stacks if stack not in kept for image in stack.images)
+    skipped = {**scan.skipped, "other series": tuple(others)} if others else scan.skipped
+    return replace(scan, stacks=kept, skipped=skipped)
 
 
 def choose_stack(scan: Scan, component: str | None = None) -> tuple[Scan, Stack]:
-    """The scan with the one stack of it that can be fitted; see `dicom.choose_stack` and `nifti_scan.choose_stack`."""
-    chooser: Any = dicom if isinstance(scan, DicomScan) else nifti_scan
+    """The scan with the one stack of it that can be fitted; see `dicom_choose.choose_stack`, `nifti.choose_stack`."""
+    chooser: Any = dicom_choose if isinstance(scan, DicomScan) else nifti
     return scan, chooser.choose_stack(scan, component)
 
 
@@ -109,6 +128,11 @@ def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -
 def _none_varies(scan: Scan, axes: Sequence[str], refused: dict[str, ValueError]) -> ValueError:
     """Why nothing can be read along any axis: the reason along the one that does vary, or all reasons."""
     varying = [axis for axis in map(axis_named, axes) if _varies(scan, axis)]
+    if not varying and len(scan.stacks) > 1 and all(map(_has_several_images, scan.stacks)):
+        return CorruptInputError(
+            f"{scan.source}: no {' or '.join(refused)} varies within any series, so that nothing tells T1; give the "
+            "images of an inversion recovery or of different flip angles."
+        )
     if len(varying) == 1 or len({str(error) for error in refused.values()}) == 1:
         return refused[varying[0].quantity] if varying else next(iter(refused.values()))
     kind = next((type(e) for e in refused.values() if isinstance(e, MetadataError)), CorruptInputError)
@@ -117,7 +141,15 @@ def _none_varies(scan: Scan, axes: Sequence[str], refused: dict[str, ValueError]
 
 
 def _varies(scan: Scan, axis: Axis) -> bool:
-    return len({value for stack in scan.along(axis).stacks for value in stack.values}) > 1
+    """Whether images that could belong together differ in it: those of one series, or series of one image each."""
+    stacks = scan.along(axis).stacks
+    single = {value for stack in stacks if not _has_several_images(stack) for value in stack.values}
+    return len(single) > 1 or any(len(set(stack.values)) > 1 for stack in stacks)
+
+
+def _has_several_images(stack: Stack) -> bool:
+    """Whether it has several images of a slice."""
+    return (max(stack.images_per_slice) if isinstance(stack, dicom_stack.Stack) else stack.n_volumes) > 1
 
 
 def check_paths(paths: Sequence[Path]) -> None:
@@ -155,13 +187,17 @@ def _one_or_all(paths: Sequence[Path]) -> Path | Sequence[Path]:
     return paths[0] if len(paths) == 1 else paths
 
 
+def _name_of(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
+
+
 def _are_nifti(paths: Sequence[Path]) -> bool:
     check_paths(paths)
     files = [file for path in paths for file in _files_at(path)]
     nifti_files = {file for file in files if NIFTI_NAME.search(file.name)}
     if not nifti_files:
         return False
-    where = paths[0] if len(paths) == 1 else f"{len(paths)} given paths"
+    where = _name_of(paths)
     n_dicom = sum(_looks_like_dicom(file) for file in files if file not in nifti_files)
     if all(map(_is_own_map, nifti_files)):
         if n_dicom or any(entry.is_dir() for path in paths if path.is_dir() for entry in path.iterdir()):

@@ -9,8 +9,9 @@ import numpy as np
 from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, requested_axis
 from .errors import CorruptInputError, InputWarning, NoInputError
 from .memory import check_memory
+from .nifti_choose import choose_stack
 from .nifti_file import check_grid, read_image, read_voxels
-from .nifti_scan import NiftiScan, Stack, choose_stack, scan_nifti
+from .nifti_scan import NiftiScan, Stack, scan_nifti
 from .series import ImageSeries
 from .sidecar import physics
 

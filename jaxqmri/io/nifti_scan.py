@@ -1,24 +1,21 @@
-"""Which NIfTI files of a folder make up the series to be fitted: headers and sidecars only.
+"""Which NIfTI files of a folder belong together: headers and sidecars only.
 
 dcm2niix writes one 3-D file and sidecar per echo or inversion time; others one 4-D file. Files are grouped by scanner
-series and by component, images are ordered by what varies and never by name, and where two readings are possible none
-is guessed.
+series and by component, and images are ordered by what varies, never by name.
 """
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .axis import ECHO_TIME, Axis, check_axis_values, given_values
-from .bids_names import NUMBERS, BidsName, parse_name
-from .errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
-from .nifti_file import NIFTI_NAME, NiftiImage, along, read_image, same_grid
-from .series import wanted_component
-from .sidecar import NOT_FETCHED, image_number, is_not_fetched, series_key, stem
+from .axis import ECHO_TIME, Axis, given_values
+from .bids_names import BidsName, parse_name
+from .errors import NoInputError
+from .nifti_file import NIFTI_NAME, NiftiImage, along, read_image
+from .sidecar import NOT_FETCHED, is_not_fetched, series_key, stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +125,7 @@ class NiftiScan:
         """The same files where something else is to vary."""
         if axis is self.axis:
             return self
-        stacks = tuple(_stack([along(image, axis) for image in stack.images], axis) for stack in self.stacks)
+        stacks = tuple(stack_of([along(image, axis) for image in stack.images], axis) for stack in self.stacks)
         return replace(self, stacks=stacks, axis=axis, given=None)
 
 
@@ -141,7 +138,7 @@ def scan_nifti(
 
     Args:
         paths: a folder (subfolders are not searched), one file or a list of files.
-        given: (n,) values of the axis given by the user [s] or [rad], for `choose_stack`.
+        given: (n,) values of the axis given by the user [s] or [rad], for `nifti_choose.choose_stack`.
         axis: what is to vary: echo time, inversion time or flip angle.
 
     Returns:
@@ -161,45 +158,8 @@ def scan_nifti(
     for image in (read_image(file, axis) for file in files):
         groups.setdefault((image.component, *series_key(image.path, image.sidecar)), []).append(image)
     source = (wanted[0].name or str(wanted[0])) if len(wanted) == 1 else f"{len(wanted)} files"
-    stacks = tuple(_stack(images, axis) for images in groups.values())
+    stacks = tuple(stack_of(images, axis) for images in groups.values())
     return NiftiScan(source, stacks, skipped, axis, given, listed)
-
-
-def choose_stack(scan: NiftiScan, component: str | None = None) -> Stack:
-    """Picks the one series of several values of the axis and orders it by them.
-
-    Args:
-        scan: what `scan_nifti` found.
-        component: which images; None: see `read_nifti`.
-
-    Returns:
-        The stack to be fitted, with its values; warns where something was passed over or mended.
-
-    Raises:
-        UsageError: the values given do not fit the files.
-        CorruptInputError: no such component, no or several series, images on different grids or twice.
-        MetadataError: values missing, or not those of the volumes.
-    """
-    found = [stack.component for stack in scan.stacks for _ in range(stack.n_volumes)]
-    component = wanted_component(scan.axis, component, found)
-    wanted = [stack for stack in scan.stacks if stack.component == component]
-    if not wanted:
-        there = " and ".join(sorted(set(found)))
-        raise CorruptInputError(
-            f"{scan.source}: only {there} images; a fit needs {component} images, convert those too."
-        )
-    if scan.given is None:
-        for image in (image for stack in wanted for image in stack.images):
-            _check_volumes(image, scan.axis)
-    stack = _the_series(wanted, scan)
-    if stack.bids_series is not None:
-        _check_bids_series(stack, given=scan.given is not None)
-    if scan.given is not None:
-        stack = _with_values(stack, tuple(scan.given.tolist()), scan)
-    _check_values(stack, scan.source)
-    _check_grid(stack.images)
-    _pass_on_remarks(stack.images)
-    return stack
 
 
 def _find_files(given: Iterable[Path]) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
@@ -239,172 +199,14 @@ def _why_not(entry: Path) -> str:
     return "sidecar" if entry.suffix.lower() == ".json" else "not NIfTI"
 
 
-def _stack(images: Sequence[NiftiImage], axis: Axis) -> Stack:
+def stack_of(images: Sequence[NiftiImage], axis: Axis) -> Stack:
+    """Images put together, in the order of their values where each volume has one."""
     stack = Stack(tuple(images), axis, (), ())
     values = [value for image in images for value in image.values]
-    return _ordered(stack, values) if len(values) == stack.n_volumes else stack
+    return ordered(stack, values) if len(values) == stack.n_volumes else stack
 
 
-def _ordered(stack: Stack, values: Sequence[float]) -> Stack:
+def ordered(stack: Stack, values: Sequence[float]) -> Stack:
+    """The same with its values [s] or [rad], one per volume counted through its images, ascending."""
     order = tuple(map(int, np.argsort(values, kind="stable")))
     return replace(stack, values=tuple(values[i] for i in order), order=order)
-
-
-def _check_volumes(image: NiftiImage, axis: Axis) -> None:
-    name, n_values = image.path.name, len(image.values)
-    if image.value_error:
-        raise image.value_error
-    if n_values == 0:
-        raise MetadataError(
-            f"{name}: no {axis.keyword}, as {stem(image.path)}.json is missing or lacks it; give the {axis.quantities} "
-            f"with {axis.option}, or move the file away if it is not one of the {axis.many}."
-        )
-    if n_values == 1 and image.n_volumes > 1:
-        raise MetadataError(
-            f"{name}: {image.n_volumes} volumes but one {axis.keyword} ({axis.listed(image.values)} {axis.unit}), so "
-            f"its 4th axis is not {axis.many} (from GE often magnitude, real, imaginary); keep the magnitude volume, "
-            f"or give {axis.option} if they are."
-        )
-    if n_values != image.n_volumes:
-        raise MetadataError(
-            f"{name}: {image.n_volumes} volume(s), but {n_values} {axis.quantities} in {stem(image.path)}.json; mend "
-            f"it or give {axis.option}."
-        )
-
-
-def _the_series(stacks: Sequence[Stack], scan: NiftiScan) -> Stack:
-    axis, several = scan.axis, [stack for stack in stacks if stack.n_volumes > 1]
-    varying = [stack for stack in several if len(set(stack.values)) != 1]  # or nobody knows
-    if scan.given is None and varying:
-        several = varying
-    if len(several) > 1:
-        raise CorruptInputError(
-            f"{scan.source}: {len(several)} multi-{axis.quantity.split()[0]} series ({'; '.join(map(str, several))}); "
-            "put the one you want into a folder of its own."
-        )
-    if len(stacks) == 1:
-        return stacks[0]
-    if several:
-        n_others = sum(stack.n_volumes for stack in stacks) - several[0].n_volumes
-        message = f"{several[0]} is used; {n_others} single-{axis.one} image(s) of other series are not."
-    else:
-        _check_one_sequence(stacks, scan)
-        message = f"{len(stacks)} series of one {axis.one} each are taken for one series."
-    warnings.warn(message, InputWarning, stacklevel=2)
-    return several[0] if several else _stack([image for stack in stacks for image in stack.images], axis)
-
-
-_ALIKE = ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime", "InversionTime", "FlipAngle", "ScanningSequence")
-
-
-def _check_one_sequence(stacks: Sequence[Stack], scan: NiftiScan) -> None:
-    """Refuses to take images for those of one measurement where more differs than the axis."""
-    axis = scan.axis
-    for key in (key for key in _ALIKE if key != axis.keyword):
-        found = sorted({str(image.sidecar.get(key)) for stack in stacks for image in stack.images})
-        if len(found) > 1:
-            single = "no multi-echo series, but single images" if axis is ECHO_TIME else "single images"
-            raise CorruptInputError(
-                f"{scan.source}: {single} that differ in {key} ({', '.join(found)}), so they are not {axis.many} of "
-                f"one sequence; need at least 2 {axis.many}."
-            )
-
-
-def _with_values(stack: Stack, given: tuple[float, ...], scan: NiftiScan) -> Stack:
-    images, axis = stack.images, scan.axis
-    if len(given) != stack.n_volumes:
-        raise UsageError(
-            f"{scan.source}: {len(given)} {axis.quantity}(s) given for {stack.n_volumes} volume(s) in {len(images)} "
-            f"file(s), of shape {images[0].shape}; give one per volume."
-        )
-    if len(images) > 1 and stack.n_volumes > len(images):
-        raise UsageError(f"{scan.source}: {axis.quantities} given for several files with a 4th axis; name one of them.")
-    if len(images) > 1:
-        stack = replace(stack, images=_in_order_of(given, images, scan))
-    if list(given) != sorted(given):
-        message = f"{axis.quantities} given are not ascending; sorted, with their images."
-        warnings.warn(message, InputWarning, stacklevel=2)
-    return _ordered(stack, given)
-
-
-def _in_order_of(given: Sequence[float], images: tuple[NiftiImage, ...], scan: NiftiScan) -> tuple[NiftiImage, ...]:
-    """Files so that the k-th one belongs to the k-th value given: as listed, or in a folder by what they say."""
-    axis, said = scan.axis, [image.values for image in images]
-    if not all(said) or len(set(said)) < len(said):
-        said = [image_number(image.path, image.sidecar, axis) for image in images]
-    known = None not in said and len(set(said)) == len(said)
-    if not scan.listed and not known:
-        tried = {"te": "no EchoNumber, no _e1", "ti": "no inv-1", "flip_angles": "no flip-1"}[axis.name]
-        raise UsageError(
-            f"{scan.source}: nothing says which file belongs to which {axis.quantity} given ({tried} in the names); "
-            "list the files one by one, or stack them into one 4-D file."
-        )
-    places = np.argsort(np.array(said, dtype=np.float64).ravel()) if known else np.arange(len(images))
-    if not scan.listed:
-        return tuple(images[i] for i in places)
-    # A list sorted as text (e1, e10, e2) with ascending echo times would pass for good data.
-    if known and not np.array_equal(places, np.argsort(given, kind="stable")):
-        raise UsageError(
-            f"{scan.source}: the order of the {axis.quantities} given contradicts {axis.keyword} or the numbers of the "
-            "files; list both in the same order."
-        )
-    return images
-
-
-def _check_bids_series(stack: Stack, given: bool) -> None:
-    """Refuses a series that lacks an image, and says that magnitudes are taken for granted where nothing tells."""
-    names = [name for image in stack.images if (name := parse_name(stem(image.path)))]
-    entity, numbers = NUMBERS[stack.axis.name], [name.number(stack.axis.name) for name in names]
-    there = {number for number in numbers if number is not None}
-    missing = sorted(set(range(1, max(there, default=0) + 1)) - there)
-    if missing and not given:
-        lacks = ", ".join(f"{entity}-{number}" for number in missing)
-        raise CorruptInputError(
-            f"{stack.bids_series}: {lacks} of {entity}-1 to {entity}-{max(there)} missing, and a fit without it may go "
-            f"wrong unseen; copy or fetch it, or give the {stack.axis.quantities} that are there with "
-            f"{stack.axis.option}."
-        )
-    if stack.component == "magnitude" and not stack.image_type and not any("part" in n.entities for n in names):
-        message = f"{stack.bids_series}: neither part- in the names nor ImageType tells; taken for magnitude images."
-        warnings.warn(message, InputWarning, stacklevel=2)
-
-
-def _check_values(stack: Stack, where: str) -> None:
-    axis = stack.axis
-    if len(stack.values) == 1:
-        nothing = "one image shows no decay" if axis is ECHO_TIME else "one image shows no T1"
-        raise CorruptInputError(
-            f"{where}: only one {axis.one} ({axis.listed(stack.values)} {axis.unit}), and {nothing}; need at least 2 "
-            f"{axis.many}."
-        )
-    check_axis_values(axis, np.array(stack.values), where)
-    names = [image.path.name for image in stack.images for _ in range(image.n_volumes)]
-    for k in np.flatnonzero(np.diff(stack.values) == 0):
-        pair = sorted({names[stack.order[k]], names[stack.order[k + 1]]})
-        raise CorruptInputError(
-            f"{' and '.join(pair)}: {axis.quantity} {axis.listed(stack.values[k])} {axis.unit} twice (two runs, coils "
-            "or time points?); leave one of them out."
-        )
-
-
-def _check_grid(images: Sequence[NiftiImage]) -> None:
-    first = images[0]
-    for image in images[1:]:
-        names = f"{first.path.name} and {image.path.name}"
-        if image.shape[:3] != first.shape[:3]:
-            raise CorruptInputError(
-                f"{names}: shapes {first.shape[:3]} and {image.shape[:3]} differ, so they are not images of one "
-                "measurement; leave out what does not belong."
-            )
-        if not same_grid(first.affine, image.affine):
-            raise CorruptInputError(
-                f"{names}: affines differ, so their voxels lie at different places; leave out what does not belong or "
-                "resample it."
-            )
-
-
-def _pass_on_remarks(images: Sequence[NiftiImage]) -> None:
-    remarks = [image.remark for image in images if image.remark]
-    for remark in dict.fromkeys(remarks):
-        message = f"{remark} ({remarks.count(remark)} of {len(images)} files)."
-        warnings.warn(message, InputWarning, stacklevel=2)

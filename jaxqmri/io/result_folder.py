@@ -62,12 +62,21 @@ def result_folder(folder: Path, *, inputs: Sequence[Path] = (), overwrite: bool 
                 path.rmdir()
 
 
-def recorded_files(folder: Path) -> set[Path]:
-    """The files an earlier run left in `folder` according to its record, relative to it; empty if there is none."""
+def recorded_files(folder: Path, record: str = RECORD, below: str = "") -> set[Path]:
+    """The files an earlier run left in `folder` according to its record.
+
+    Args:
+        folder: where the results are.
+        record: its record, relative to `folder`.
+        below: the subfolder that files must be in to be believed to be its own.
+
+    Returns:
+        The files that are there, relative to `folder`; none where there is no record, or one of something else.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if "jaxqmri" in record["versions"]:
-            return {Path(name) for name in record["outputs"] if _is_file_below(folder, folder / name)}
+        content = json.loads((folder / record).read_text(encoding="utf-8"))
+        if "jaxqmri" in content["versions"]:
+            return {Path(name) for name in content["outputs"] if _is_file_below(folder / below, folder / name)}
     return set()
 
 
@@ -113,7 +122,7 @@ def tidy_up(folder: Path) -> None:
     """Removes what killed runs left, or completes it where their files were on the move; says so."""
     for hidden in [path for path in folder.iterdir() if HIDDEN.fullmatch(path.name) and path.is_dir()]:
         held = None
-        with suppress(FileNotFoundError):  # its run has just ended
+        with suppress(FileNotFoundError, PermissionError):  # its run has just ended, or was another user's
             held = lock(hidden)
         if held is None:  # its run is alive, or nobody can tell
             continue
@@ -124,7 +133,7 @@ def tidy_up(folder: Path) -> None:
             unlock(held)
         warnings.warn(f"{folder}: the leftovers of a run that was killed {told}.", InputWarning, stacklevel=4)
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
-        with suppress(FileNotFoundError):  # another run has just removed it
+        with suppress(FileNotFoundError, PermissionError):  # another run has just removed it, or it is another user's
             if time.time() - path.lstat().st_mtime > _FORGOTTEN:
                 path.unlink()
 

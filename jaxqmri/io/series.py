@@ -31,7 +31,7 @@ class ImageSeries:
         n_files: how many files were read.
         acquisition: physics of the acquisition under BIDS key names and units (`RepetitionTime` s, `FlipAngle` deg,
             `MagneticFieldStrength` T, `Manufacturer`, ...); never a patient's identity.
-        skipped: what was passed over and why, reason -> count.
+        skipped: what was passed over and why, reason -> count of images, or of files that hold none.
         saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or None.
         ti: (n,) float64 inversion times, ascending [s], if they are what varies.
         flip_angles: (n,) float64 nominal flip angles, ascending [rad], if they are what varies.

@@ -107,11 +107,11 @@ def _json_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise MetadataError(
-            f"{path}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images again, "
-            "or mend or remove the file and give --te-ms, --ti-ms or --flip-deg."
+            f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
+            "again, or mend or remove the file and give --te-ms, --ti-ms or --flip-deg."
         ) from error
     if not isinstance(content, dict):
-        raise MetadataError(f"{path}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
+        raise MetadataError(f"{path.name}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
     return content
 
 

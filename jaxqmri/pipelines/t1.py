@@ -17,7 +17,15 @@ from ..io.series import ImageSeries
 from ..models.base import SignalModel
 from ..protocols import inversion_recovery, spoiled_gradient_echoes
 from .metadata import how, settings
-from .voxels import check_magnitude, checked_b1, maps_of, noise_of_voxels, signal_of_voxels, values_of
+from .voxels import (
+    check_magnitude,
+    checked_b1,
+    maps_of,
+    noise_of_voxels,
+    signal_of_voxels,
+    values_of,
+    warn_if_exactly_determined,
+)
 
 T1_METHODS = ("auto", "ir", "vfa")
 
@@ -106,11 +114,13 @@ def _by_inversion_recovery(
     if noise is not None and not noise.least_squares and not model.magnitude:
         raise UsageError(f"{type(noise).__name__} noise is that of magnitude images, these are signed; use Gaussian.")
     known, why = _efficiency(series, model.magnitude, efficiency)
+    parameters = ["T1", "M0", *([] if known else ["InversionEfficiency"])]
+    warn_if_exactly_determined(series, parameters, noise)
     result, metadata = _fitted(
         model, signal, known, noise, fitted, progress,
         equation="S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]" + (", magnitude" if model.magnitude else ""),
     )  # fmt: skip
-    metadata["EstimatedParameters"] = ["T1", "M0", *([] if known else ["InversionEfficiency"])]
+    metadata["EstimatedParameters"] = parameters
     if model.tr is not None:
         metadata["RepetitionTime"] = float(f"{float(model.tr):.6g}")
     metadata["Assumptions"] = [why, *assumed]
@@ -166,6 +176,7 @@ def _by_flip_angles(
         why = "nominal flip angles: no B1 map; an error of B1 makes about twice the error of T1"
     else:
         why = "B1 from a map" if np.ndim(b1) else f"B1 = {np.asarray(b1):g} everywhere"
+    warn_if_exactly_determined(series, ("T1", "M0"), noise)
     known = {"b1": np.float32(1.0) if b1 is None else checked_b1(b1, fitted, "T1")}
     result, metadata = _fitted(
         model, signal, known, noise, fitted, progress,

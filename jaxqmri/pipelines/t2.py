@@ -17,7 +17,16 @@ from ..io.series import ImageSeries
 from ..models.decay import MonoExponential
 from ..protocols import repetition, spin_echo_train, warn_if_gradient_echo
 from .metadata import how, settings
-from .voxels import check_magnitude, checked_b1, maps_of, noise_of_voxels, number_or_voxels, signal_of_voxels, values_of
+from .voxels import (
+    check_magnitude,
+    checked_b1,
+    maps_of,
+    noise_of_voxels,
+    number_or_voxels,
+    signal_of_voxels,
+    values_of,
+    warn_if_exactly_determined,
+)
 
 T2_METHODS = ("lm", "dictionary", "mono")
 DEFAULT_T1 = 1.0  # s; between muscle and grey matter at 1.5 and 3 T
@@ -78,6 +87,7 @@ def t2_map(
     warn_if_gradient_echo(series)
     assumed = [f"full recovery between repetitions{repetition(series)}: M0 carries the saturation"]
     if method == "mono":
+        warn_if_exactly_determined(series, ("T2", "M0"), noise)
         model, solver = MonoExponential(series.te), LevenbergMarquardt()
         result = fit(model, signal, solver=solver, noise=noise_of_voxels(noise, fitted), progress=progress)
         metadata = how(model, "S(TE) = M0 exp(-TE / T2)", type(solver).__name__, settings(solver), noise)
@@ -88,6 +98,7 @@ def t2_map(
 
     parameters = ["T2", "M0", *(["B1"] if b1 is None else [])]
     _check_number_of_echoes(series, parameters)
+    warn_if_exactly_determined(series, parameters, noise)
     model, why = spin_echo_train(series, flip_angle)
     t1 = _checked_t1(DEFAULT_T1 if t1 is None else t1, fitted)
     b1 = None if b1 is None else checked_b1(b1, fitted, "T2")

@@ -14,8 +14,16 @@ from ..io.axis import ECHO_TIME
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..models.decay import Decay, MonoExponential
+from ..protocols import warn_if_spin_echo
 from .metadata import how, settings
-from .voxels import check_magnitude, maps_of, noise_of_voxels, signal_of_voxels, values_of
+from .voxels import (
+    check_magnitude,
+    maps_of,
+    noise_of_voxels,
+    signal_of_voxels,
+    values_of,
+    warn_if_exactly_determined,
+)
 
 METHODS = ("lm", "loglinear", "adam")
 
@@ -53,6 +61,8 @@ def t2star_map(
     """
     check_magnitude("T2*", series)
     fitted, signal = signal_of_voxels("T2*", series, ECHO_TIME, mask)
+    warn_if_spin_echo(series)
+    warn_if_exactly_determined(series, ("T2*", "S0"), noise)
     solver, init, batch_size = _recipe(method, series, signal)
     model = MonoExponential(series.te)
     result = fit(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -49,6 +49,20 @@ def check_magnitude(what: str, series: ImageSeries) -> None:
     """Raises ValueError unless the images are magnitudes."""
     if series.component != "magnitude":
         raise ValueError(f"{what} is fitted to magnitude images, this series is {series.component}.")
+
+
+def warn_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: Noise | None) -> None:
+    """Says so where there are as many images as parameters: the curve then runs through every point, right or wrong."""
+    if len(series.axis_values) != len(parameters):
+        return
+    *most, last = parameters
+    error_bars = "" if noise is not None and noise.sigma is not None else "no error bars, "
+    warnings.warn(
+        f"{len(parameters)} {series.axis.many} determine {', '.join(most)} and {last} exactly: {error_bars}no check of "
+        "the model.",
+        InputWarning,
+        stacklevel=3,
+    )
 
 
 def values_of(
