@@ -105,7 +105,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu, tpu or e.g. gpu:1; default: the fastest there is")
     parser.add_argument(
         "--chunk", metavar="N", type=int,
-        help="voxels fitted at once, 32768 by default; fewer need less memory, no result changes",
+        help="voxels fitted at once, 32768 at most by default; fewer need less memory, no result changes",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--no-report", action="store_true", help="maps only, no picture and no report")

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..models.base import Params, SignalModel, with_dtype
-from ..models.batches import in_batches
+from ..models.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
+from ..models.context import on_cpu
 from . import implicit
 from .error_bars import ErrorBars, error_bars
 from .noise import Gaussian, Noise
@@ -93,7 +94,8 @@ def fit(
         solver: how to search; None: `LevenbergMarquardt()`.
         noise: what is known of the noise; None: `Gaussian()`, its level taken from the residuals.
         covariance: also return the covariance of the free parameters.
-        batch_size: voxels solved at once; None: 32768. Changes memory and speed, never the result.
+        batch_size: voxels solved at once; None: 32768, of trains of pulses on a CPU 8192. Changes memory and speed,
+            never the result.
         progress: called with the number of voxels done after each batch.
 
     Returns:
@@ -128,7 +130,9 @@ def fit(
         weights=_weights(noise, voxel_shape, n, real),
     )
     model = with_dtype(model, real)
-    result = in_batches(_fit_batch, (model, solver, type(noise), free, covariance), voxels, batch_size, progress)
+    usual_size = TRAINS_ON_A_CPU if model.recursive and on_cpu() else DEFAULT_BATCH_SIZE
+    common = (model, solver, type(noise), free, covariance)
+    result = in_batches(_fit_batch, common, voxels, batch_size, progress, usual_size)
     return jax.tree.map(lambda leaf: leaf.reshape(*voxel_shape, *leaf.shape[1:]), result)
 
 

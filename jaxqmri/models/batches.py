@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 from .context import in_this_context, on_cpu
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
+TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
 MOST_HALVINGS = 5  # each one compiles anew; memory that does not suffice for 1024 voxels is not short, but full
 
 Result = TypeVar("Result")
@@ -46,6 +47,7 @@ def in_batches(
     voxels: PyTree[Array],
     batch_size: int | None,
     progress: Callable[[int], None] | None = None,
+    usual_size: int = DEFAULT_BATCH_SIZE,
 ) -> Result:
     """Calls `jitted(*common, batch)` on batches of voxels and puts the results together.
 
@@ -57,8 +59,9 @@ def in_batches(
             voxels.
         common: its other arguments, the same for all batches.
         voxels: what differs from voxel to voxel.
-        batch_size: voxels at once; None: 32768.
+        batch_size: voxels at once; None: `usual_size`, or 32768 within a larger program, where each batch is compiled.
         progress: called with the number of voxels done after each batch.
+        usual_size: voxels at once where nothing is asked for.
 
     Raises:
         ValueError: `batch_size` is below 1.
@@ -68,7 +71,8 @@ def in_batches(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     n_voxels = jax.tree.leaves(voxels)[0].shape[0]
     most = _most_at_once.get() or n_voxels
-    step = max(min(batch_size or DEFAULT_BATCH_SIZE, n_voxels, most), 1)
+    usual_size = DEFAULT_BATCH_SIZE if _is_traced((common, voxels)) else usual_size
+    step = max(min(batch_size or usual_size, n_voxels, most), 1)
     results: list[Result] = []
     begin, n_halvings = 0, 0
     while begin < max(n_voxels, 1):
@@ -84,6 +88,10 @@ def in_batches(
                 raise
             step, n_halvings = step // 2, n_halvings + 1
     return results[0] if len(results) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
+
+
+def _is_traced(arguments: PyTree) -> bool:
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -105,8 +113,7 @@ def _from(
         return result if n_wanted == width else jax.tree.map(lambda leaf: leaf[:n_wanted], result)
 
     starts = range(begin, max(n_voxels, 1), step)
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((common, voxels)))
-    if traced:
+    if _is_traced((common, voxels)):
         yield from map(work, starts)
     else:
         yield from map(jax.block_until_ready, _side_by_side(work, starts, program=(jitted, common, width)))
