@@ -27,7 +27,7 @@ class Status(enum.IntEnum):
 
     OK = 0  # fitted
     NO_SIGNAL = 1  # every measurement is zero
-    NOT_FINITE = 2  # a measurement, or what is given for the voxel (known, sigma), is NaN, infinite or impossible
+    NOT_FINITE = 2  # a measurement or what is given for the voxel is NaN, infinite or impossible (a magnitude below 0)
     NOT_CONVERGED = 3  # the solver did not reach a minimum (Adam and Optax: is 10 % or more away from one)
     AT_BOUND = 4  # a parameter ran to the end of what the protocol can tell apart (a constant or rising signal)
     UNIDENTIFIABLE = 5  # the measurements do not determine all the parameters
@@ -248,6 +248,9 @@ def _without_the_impossible(model: SignalModel, voxels: _Voxels) -> tuple[_Voxel
         weights = jnp.where(finite[:, None], weights, 1.0)
         signal = jnp.where(weights > 0, signal, 0.0)
     finite &= jnp.all(jnp.isfinite(signal), axis=-1)
+    if getattr(model, "magnitude", False):
+        # Interpolation makes magnitudes a little negative, nothing makes them more so.
+        finite &= jnp.min(signal, axis=-1) >= -_LEAST_MAGNITUDE * jnp.max(jnp.abs(signal), axis=-1)
     for name, value in voxels.known.items():
         any_sign = name in model.signed or jnp.iscomplexobj(value)
         finite &= jnp.isfinite(value) & (True if any_sign else value > 0)
@@ -295,6 +298,7 @@ def _is_positive_amplitude(model: SignalModel, name: str, signal: Array) -> bool
 # Of a positive amplitude, relative to the largest measurement. The lower end is reached by signals that are negative
 # throughout; the upper one would need a decay by exp(-14) before the first echo.
 _AMPLITUDE_RANGE = (1e-6, 1e6)
+_LEAST_MAGNITUDE = 0.1  # below zero, relative to the largest measurement
 
 
 def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...]:
