@@ -305,7 +305,7 @@ def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...
     """Where the search begins, within the limits."""
     model, amplitude = problem.model, problem.model.amplitude
     if init is None:
-        seen = _filled_in(problem.signal, problem.noise.weights)
+        seen = _seen(problem)
         guess = jax.vmap(model.initial_guess, in_axes=-1)(seen, problem.known)
         start = {name: getattr(guess, name) for name in problem.free}
     else:
@@ -320,10 +320,13 @@ def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...
     return tuple(start.values())
 
 
-def _filled_in(signal: Array, weights: Array | None) -> Array:
-    """The signal with the mean of the neighbours wherever a weight of zero leaves a measurement out."""
+def _seen(problem: Problem) -> Array:
+    """The signal as the first guess takes it where weights of zero leave measurements out."""
+    signal, weights = problem.signal, problem.noise.weights
     if weights is None:
         return signal
+    if problem.model.guesses_beside_gaps:
+        return jnp.where(weights > 0, signal, jnp.nan)
 
     def last_seen(carry: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
         kept = jnp.where(at[1] > 0, at[0], carry)

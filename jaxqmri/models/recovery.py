@@ -56,6 +56,7 @@ class InversionRecovery(SignalModel):
     parameters: ClassVar[type] = Recovery
     amplitude: ClassVar[str] = "m0"
     signed: ClassVar[tuple[str, ...]] = ("efficiency",)
+    guesses_beside_gaps: ClassVar[bool] = True  # next to the null, nothing can stand in for a measurement
 
     def __check_init__(self):
         if self.ti.ndim != 1 or self.ti.shape[0] < 2:
@@ -91,7 +92,8 @@ class InversionRecovery(SignalModel):
             return self._signed_guess(measured, known)[0]
         # The line through 0 on which the signal lies; which of its directions is positive, the better fit tells.
         m0 = known.get("m0")
-        along = jnp.exp(0.5j * jnp.angle(total(s**2 for s in measured) if m0 is None else m0**2))
+        seen = [jnp.where(jnp.isnan(s), 0, s) for s in measured]
+        along = jnp.exp(0.5j * jnp.angle(total(s**2 for s in seen) if m0 is None else m0**2))
         known = dict(known) if m0 is None else dict(known) | {"m0": jnp.abs(m0)}
         turned = [(s * along.conj()).real for s in measured]
         sign, guess = self._best_of(jnp.array([1, -1]), lambda sign: [sign * s for s in turned], known)
@@ -137,32 +139,41 @@ class InversionRecovery(SignalModel):
     def _signed_guess(self, signal: Measurements, known: Mapping[str, Array]) -> tuple[Recovery, Float[Array, ""]]:
         """The least-squares fit, nearly, and its misfit."""
         times = list(self.ti)
+        kept = [jnp.where(jnp.isnan(s), 0.0, 1.0) for s in signal]
+        signal = [jnp.where(jnp.isnan(s), 0, s) for s in signal]
 
-        def recoveries(t1):
+        def basis(t1):
             # For a guess 1 - exp() will do; expm1 takes several times as long, and to compile.
-            return [1 - jnp.exp(-ti / t1) for ti in times], self._full(1 / t1)
+            full = self._full(1 / t1)
+            return [k * (1 - jnp.exp(-ti / t1)) for k, ti in zip(kept, times, strict=True)], [k * full for k in kept]
 
         def misfit(t1):
-            recovered, full = recoveries(t1)
-            m0, efficiency = _linear_fit(recovered, full, signal, known)
-            return misfit_of(m0, [(1 + efficiency) * x - efficiency * full for x in recovered], signal)
+            recovered, full = basis(t1)
+            m0, efficiency = _linear_fit(recovered, full, kept, signal, known)
+            return misfit_of(m0, _shape(efficiency, recovered, full), signal)
 
         if "t1" in known:
             t1, least = known["t1"], misfit(known["t1"])
         else:
             t1, least = lowest(misfit, visible_times(self.ti))
-        m0, efficiency = _linear_fit(*recoveries(t1), signal, known)
+        m0, efficiency = _linear_fit(*basis(t1), kept, signal, known)
         return Recovery(m0, t1, efficiency), least
 
 
+def _shape(efficiency: Any, recovered: Measurements, full: Measurements) -> list[Any]:
+    """The signal for M0 = 1."""
+    return [(1 + efficiency) * x - efficiency * y for x, y in zip(recovered, full, strict=True)]
+
+
 def _linear_fit(
-    recovered: Measurements, full: Any, signal: Measurements, known: Mapping[str, Array]
+    recovered: Measurements, full: Measurements, kept: Measurements, signal: Measurements, known: Mapping[str, Array]
 ) -> tuple[Array, Array]:
     """M0 and efficiency by linear least squares, within their limits.
 
     Args:
-        recovered: 1 - exp(-TI/T1).
+        recovered: 1 - exp(-TI/T1); 0 where a measurement is left out, as in the next three.
         full: 1 - exp(-TR/T1).
+        kept: 1.
         signal: with its polarity.
         known: what is held fixed.
     """
@@ -170,7 +181,7 @@ def _linear_fit(
     lowest_f, highest_f = _EFFICIENCIES
 
     def shape(f):
-        return [(1 + f) * x - f * full for x in recovered]
+        return _shape(f, recovered, full)
 
     if "efficiency" in known:
         efficiency = known["efficiency"]
@@ -178,15 +189,17 @@ def _linear_fit(
     if "m0" in known:
         # S - M0 (1 - E_TI) = f M0 (E_TR - E_TI)
         m0 = known["m0"]
-        rest, slope = [s - m0 * x for x, s in zip(recovered, signal, strict=True)], [m0 * (x - full) for x in recovered]
+        rest = [s - m0 * x for x, s in zip(recovered, signal, strict=True)]
+        slope = [m0 * (x - y) for x, y in zip(recovered, full, strict=True)]
         efficiency = total(a * b for a, b in zip(slope, rest, strict=True)) / jnp.maximum(squares(slope), tiny)
         return m0, jnp.clip(efficiency, lowest_f, highest_f)
     # A straight line S = a + b (1 - E_TI), with a = -f M0 (1 - E_TR) and b = (1 + f) M0.
-    mean, signal_mean = total(recovered) / len(recovered), total(signal) / len(signal)
-    offset = [x - mean for x in recovered]
+    n = total(kept)
+    mean, signal_mean = total(recovered) / n, total(signal) / n
+    offset = [k * (x - mean) for k, x in zip(kept, recovered, strict=True)]
     covariance = total(o * (s - signal_mean) for o, s in zip(offset, signal, strict=True))
     b = covariance / jnp.maximum(squares(offset), tiny)
-    at_zero = (signal_mean - b * mean) / full
+    at_zero = (signal_mean - b * mean) / (total(full) / n)
     m0 = b + at_zero
     possible = (m0 > 0) & (-at_zero >= lowest_f * m0) & (-at_zero <= highest_f * m0)
     # If the best one is not possible, one of the limits is the best of those that are.
