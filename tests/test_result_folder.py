@@ -181,10 +181,10 @@ def test_leftovers_of_another_user_are_left_alone(tmp_path, monkeypatch):
     hidden = tmp_path / ".jaxqmri-abcd1234"
     hidden.mkdir(mode=0o700)
 
-    def refused(path, *flags):
+    def refused(path, *flags, **options):
         if path == hidden:
             raise PermissionError(13, "Permission denied", str(path))
-        return os_open(path, *flags)
+        return os_open(path, *flags, **options)
 
     os_open = os.open
     monkeypatch.setattr(os, "open", refused)
