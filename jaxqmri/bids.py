@@ -1,11 +1,10 @@
 """Every series of a BIDS dataset to maps, in a BIDS derivative: who is fitted, what is done already, what failed.
 
-How images become maps is in `job` and `jobs`; how files are named is in `io`.
+How images become maps is in `job` and `jobs`, what can be chosen in `bids_settings`; how files are named is in `io`.
 """
 
 import hashlib
 import json
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .bids_settings import DEFAULTS, Settings, for_a_dataset
 from .estimation.fit import Status
 from .io.atomic import check_writable, write_text
 from .io.bids import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
@@ -37,26 +37,7 @@ from .io.hidden_folder import hidden_folder
 from .io.result_folder import RECORD
 from .io.sidecar import sidecars_of
 from .job import Job, JobResult, fill_folder
-from .jobs import t1_job, t2_job, t2star_job
 from .record import recorded_warnings
-
-JOBS: Mapping[str, Callable[[Path | None], Job]] = {  # of the B1 map, which only VFA needs
-    "MEGRE": lambda _: t2star_job(),
-    "MESE": lambda _: t2_job(),
-    "IRT1": lambda _: t1_job("ir"),
-    "VFA": lambda b1: t1_job("vfa", b1=b1),
-}
-NEEDS_B1 = ("VFA",)
-
-# Remedies that only the commands for one series take -> what can be done in a dataset.
-REMEDIES = (
-    (r"mend or remove the file and give --te-ms, --ti-ms or --flip-deg", "mend it"),
-    (r",? or give (the [a-z ]+ that are there with )?--(te-ms|ti-ms|flip-deg)( if they are)?", ""),
-    (r"with --(te-ms|ti-ms|flip-deg|tr-ms)( \([a-z_]+=[^)]*\))?", "in the sidecars"),
-    (r"give it with --b1( \(b1=\))?", "put it into fmap/ as TB1map"),
-    (r"give a B1 map with --b1, or use --method mono", "give images of more echoes, or use jaxqmri t2 --method mono"),
-    (r"Use --method mono", "Use jaxqmri t2 --method mono"),
-)
 
 Row = dict[str, Any]
 
@@ -105,7 +86,7 @@ class BidsResult:
         alike = all(type(error) is type(first) for error in others)
         if n_all == len(self.errors) and alike and hasattr(first, "exit_code"):
             alone = f"all {n_all} series failed, the first: " if others else ""
-            raise type(first)(f"{alone}{_for_a_dataset(str(first))}") from first
+            raise type(first)(f"{alone}{for_a_dataset(str(first))}") from first
         raise PartialFailureError(
             f"{len(self.errors)} of {n_all} series failed ({', '.join(list(self.errors)[:5])}"
             f"{', ...' if len(self.errors) > 5 else ''}); why is in {self.out / SUMMARY}. Mend them and run it again: "
@@ -119,6 +100,7 @@ def run_bids(
     *,
     participants: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
+    settings: Settings = DEFAULTS,
     mask: str = "none",
     overwrite: bool = False,
     report: bool = True,
@@ -135,6 +117,7 @@ def run_bids(
         out: the derivative; created where there is none.
         participants: labels, with or without `sub-`; None: all.
         sessions: labels, with or without `ses-`; None: all.
+        settings: what the series are fitted with.
         mask: "none" or "auto".
         overwrite: do again what is complete.
         report: also draw pictures and a page per participant.
@@ -160,7 +143,7 @@ def run_bids(
             result.rows.append(_row(participant, None, "nothing to fit"))
             say(f"{count}: nothing to fit")
         for series in several:
-            task = _Task(dataset, series, out, _siblings(series, several), mask, report, quiet)
+            task = _Task(dataset, series, out, _siblings(series, several), settings, mask, report, quiet)
             with _each_kind_of_warning_once(str(series.name), seen):
                 outcome = _run_series(task, overwrite, result)
             say(f"{count} {_short(series)}: {outcome}")
@@ -187,21 +170,23 @@ class _Task:
     series: BidsSeries
     out: Path
     siblings: Sequence[str]
+    settings: Settings
     mask: str
     report: bool
     quiet: bool
 
     def b1_map(self) -> Path | None:
-        return find_b1_map(self.series) if self.series.name.suffix in NEEDS_B1 else None
+        return find_b1_map(self.series) if self.settings.uses_b1_map(self.series.name.suffix) else None
 
     def job(self, b1_map: Path | None) -> Job:
-        return JOBS[self.series.name.suffix](b1_map)
+        return self.settings.job(self.series.name.suffix, b1_map)
 
     def command(self) -> str:
         """How to run it again, without the paths."""
         words = ["jaxqmri bids BIDS_ROOT OUT participant", f"--participant-label {self.series.participant}"]
         words += [f"--session-label {self.series.session}"] if self.series.session else []
-        words += [f"--mask {self.mask}"] + ([] if self.report else ["--no-report"])
+        words += [*self.settings.options(self.series.name.suffix), f"--mask {self.mask}"]
+        words += [] if self.report else ["--no-report"]
         return " ".join(words)
 
     def sources(self, job: Job) -> list[str]:
@@ -241,19 +226,24 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
 
 def _make(task: _Task, started: float) -> Row:
     """Fits a series and puts its results into their places, the record last."""
-    with recorded_warnings() as remarks, hidden_folder(task.out) as hidden:
+    with recorded_warnings(for_a_dataset) as remarks, hidden_folder(task.out) as hidden:
         if task.series.remark:
             warnings.warn(task.series.remark, InputWarning, stacklevel=2)
         task.series.check_fetched()
         b1_map = task.b1_map()
+        if b1_map is None and task.series.name.suffix == "MESE" and task.settings.t2_b1 == "fmap":
+            message = f"{task.series.name}: no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
+            warnings.warn(message, InputWarning, stacklevel=2)
         job = task.job(b1_map)
         sources = task.sources(job)
-        made = fill_folder(hidden, job, task.series.images, mask=task.mask, report=task.report, quiet=task.quiet)
+        made = fill_folder(
+            hidden, job, task.series.images,
+            mask=task.mask, report=task.report, quiet=task.quiet, command=task.command(), remarks=remarks,
+        )  # fmt: skip
         record = json.loads((hidden / RECORD).read_bytes())
         outputs = place_results(hidden, task.out, task.series.name, task.siblings, sources)
-    made.warnings = list(map(_for_a_dataset, remarks))
     row = _result_row(task.series, made, time.perf_counter() - started)
-    facts = {"command": task.command(), "outputs": outputs, "sources": sources, "warnings": made.warnings, "row": row}
+    facts = {"outputs": outputs, "sources": sources, "warnings": made.warnings, "row": row}
     facts["fingerprint"] = _fingerprint(task.series, b1_map)
     write_record(task.out, task.series.name, record | facts)
     return row
@@ -261,15 +251,26 @@ def _make(task: _Task, started: float) -> Row:
 
 def _what_changed(task: _Task, record: Mapping[str, Any]) -> str:
     """Why the maps of a complete series would be others by now, or ""."""
-    wanted, before = {**task.job(None).arguments, "mask": task.mask}, record.get("arguments", {})
-    settings = [key for key, value in wanted.items() if key != "b1" and before.get(key) != value]
-    changed = [f"made with another {' and '.join(settings)}"] if settings else []
+    # A record from before there was a choice tells of no other than the default.
+    before = DEFAULTS.arguments(task.series.name.suffix) | record.get("arguments", {})
+    wanted = task.settings.arguments(task.series.name.suffix) | {"mask": task.mask}
+    settings = [key for key, value in wanted.items() if before.get(key) != value]
+    changed = [f"made with another {' and '.join(map(_setting, settings))}"] if settings else []
     with suppress(OSError, ValueError):  # content that is not on this disk any more is no change
         task.series.check_fetched()
-        if _fingerprint(task.series, task.b1_map()) != record.get("fingerprint"):
-            images = "the images, the B1 map" if task.series.name.suffix in NEEDS_B1 else "the images"
+        b1_map, b1_before = task.b1_map(), before.get("b1") is not None
+        if b1_before != (b1_map is not None):
+            changed.append(
+                f"made {'with a B1 map that is not used now' if b1_before else 'without the B1 map in fmap/'}"
+            )
+        elif _fingerprint(task.series, b1_map) != record.get("fingerprint"):
+            images = "the images" if b1_map is None else "the images, the B1 map"
             changed.append(f"{images} or their metadata have changed since")
     return ", and ".join(changed)
+
+
+def _setting(key: str) -> str:
+    return "treatment of negative values" if key == "negative" else key.removesuffix("_s").removesuffix("_rad")
 
 
 def _fingerprint(series: BidsSeries, b1_map: Path | None) -> str:
@@ -323,14 +324,7 @@ def _message(error: Exception, task: _Task) -> str:
     for folder in (task.out, task.dataset.root):
         for path in (folder, folder.resolve()):
             text = text.replace(f"{path}/", "")
-    return _for_a_dataset(text)
-
-
-def _for_a_dataset(text: str) -> str:
-    """A message with remedies that `jaxqmri bids` can take."""
-    for remedy, instead in REMEDIES:
-        text = re.sub(remedy, instead, text)
-    return text
+    return for_a_dataset(text)
 
 
 @contextmanager
@@ -349,7 +343,7 @@ def _each_kind_of_warning_once(name: str, seen: set[str]) -> Iterator[None]:
             text = str(message).replace(name, "")
             if not issubclass(category, InputWarning) or text not in seen:
                 seen.add(text)
-                shown = category(_for_a_dataset(str(message))) if issubclass(category, InputWarning) else message
+                shown = category(for_a_dataset(str(message))) if issubclass(category, InputWarning) else message
                 show(shown, category, *rest, **more)
 
         warnings.showwarning = show_once

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .report_markup import cards, picture, warning_list
-from .report_page import PAGE, STYLE
+from .report_page import FOOTER, PAGE, STYLE
 
 _STYLE = ".cards, .warnings { margin-bottom: .75rem; }"
 
@@ -25,7 +25,7 @@ def participant_page(
     names = sorted({*records, *problems})
     body = "".join(_section(name, records.get(name), problems.get(name), out) for name in names)
     nothing = '<p class="note">No series of this participant is complete; see summary.tsv.</p>'
-    return PAGE.format(title=escape(f"sub-{participant}"), style=STYLE + _STYLE, body=body or nothing)
+    return PAGE.format(title=escape(f"sub-{participant}"), style=STYLE + _STYLE, body=(body or nothing) + FOOTER)
 
 
 def _section(name: str, record: Mapping[str, Any] | None, problem: str | None, out: Path) -> str:

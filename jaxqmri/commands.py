@@ -21,6 +21,8 @@ from .options import (
     add_job_options,
     add_json,
     add_loudness,
+    add_negative,
+    add_noise,
     add_series,
     command,
     map_command,
@@ -132,6 +134,18 @@ def _add_bids(commands: Any) -> None:
             help=f"only these {option}s, with or without {prefix}; default: all",
         )  # fmt: skip
     bids.add_argument("--mask", choices=("auto", "none"), default="none", help="auto leaves out air; default: none")
+    bids.add_argument(
+        "--t2star-method", choices=("lm", "loglinear"), default="lm", help="of MEGRE, see jaxqmri t2star; default: lm"
+    )
+    bids.add_argument(
+        "--t2-method", choices=("lm", "dictionary", "mono"), default="lm", help="of MESE, see jaxqmri t2; default: lm"
+    )
+    bids.add_argument(
+        "--t2-b1", choices=("estimate", "fmap"), default="estimate",
+        help="B1 of MESE: estimated from the echoes (default), or fmap/*_TB1map of the session, which VFA always uses",
+    )  # fmt: skip
+    add_noise(bids)
+    add_negative(bids)
     add_job_options(bids)
     add_loudness(bids)
 
@@ -186,9 +200,9 @@ def _run_job(job: "Job", arguments: argparse.Namespace, started: float) -> None:
 
     if arguments.verbose:
         _name_files_passed_over(arguments)
-    with _device(arguments.device), _chunk(arguments.chunk):
+    with _computing(arguments):
         result = run_job(
-            replace(job, series=tuple(arguments.series)),
+            replace(job, series=tuple(arguments.series), negative=arguments.negative),
             arguments.inputs,
             arguments.out,
             mask=arguments.mask,
@@ -213,24 +227,36 @@ def _name_files_passed_over(arguments: argparse.Namespace) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again when the images are read
-        skipped = scan_images(arguments.inputs).skipped
+        with scan_images(arguments.inputs) as scan:
+            skipped = scan.skipped
     for reason, names in skipped.items():
         print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
 
 
 def _bids(arguments: argparse.Namespace, started: float) -> None:
     from .bids import run_bids
+    from .bids_settings import Settings
+    from .jobs import NoiseChoice
+
+    settings = Settings(
+        t2star_method=arguments.t2star_method,
+        t2_method=arguments.t2_method,
+        t2_b1=arguments.t2_b1,
+        noise=NoiseChoice(arguments.noise, arguments.sigma),
+        negative=arguments.negative,
+    )
 
     def say(line: str) -> None:
         if not arguments.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    with _device(arguments.device), _chunk(arguments.chunk):
+    with _computing(arguments):
         result = run_bids(
             arguments.root,
             arguments.out,
             participants=arguments.participant_label,
             sessions=arguments.session_label,
+            settings=settings,
             mask=arguments.mask,
             overwrite=arguments.overwrite,
             report=not arguments.no_report,
@@ -247,7 +273,7 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
 def _demo(arguments: argparse.Namespace, started: float) -> None:
     from .demo import IMAGES, run_demo
 
-    with _device(arguments.device), _chunk(arguments.chunk):
+    with _computing(arguments):
         result = run_demo(
             arguments.out,
             overwrite=arguments.overwrite,
@@ -303,6 +329,16 @@ def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
     from .io.datasets import fetch
 
     print(fetch(arguments.name, progress=sys.stderr.isatty()))
+
+
+@contextmanager
+def _computing(arguments: argparse.Namespace) -> Iterator[None]:
+    """On which device and in what pieces, as the command line says; what is compiled is kept for the next run."""
+    from .compiled import keep_compiled_programs
+
+    keep_compiled_programs()
+    with _device(arguments.device), _chunk(arguments.chunk):
+        yield
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -129,12 +130,12 @@ def _timing(facts: Mapping[str, Any]) -> str:
 def inspect_images(
     paths: Sequence[Path], given: Mapping[str, Sequence[float]] | None = None, series: Sequence[str] = ()
 ) -> Inspection:
-    """Looks at the headers of a folder of DICOM or NIfTI files, and at what each job would do with them.
+    """Looks at the headers of a folder or zip archive of DICOM or NIfTI files, and at what each job would do with them.
 
     Warns of what the job would mend, not of what is passed over: that is listed.
 
     Args:
-        paths: a folder, or files.
+        paths: a folder or zip archive, or files.
         given: "te", "ti" or "flip_angle" -> (n,) values that replace those in the files [s] or [rad]; one of them.
         series: numbers of the series to look at, or how their UIDs begin; empty: all.
 
@@ -142,9 +143,14 @@ def inspect_images(
         NoInputError, CorruptInputError, MetadataError, UsageError: nothing can be listed; see `scan_images`.
     """
     name, values = next(iter((given or {}).items()), ("te", None))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)
-        scan = scan_images(paths, values, axis_named(name), series)
+    with ExitStack() as files:  # of a zip archive they are there as long as it lasts
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)
+            scan = files.enter_context(scan_images(paths, values, axis_named(name), series))
+        return _inspected(scan, name, given=values is not None)
+
+
+def _inspected(scan: Scan, name: str, given: bool) -> Inspection:
     would_fit: dict[str, Mapping[str, Any]] = {}
     refusals: dict[str, str] = {}
     if name == "te":
@@ -153,7 +159,7 @@ def inspect_images(
             would_fit |= dict.fromkeys(_jobs_for_echoes(stack), _facts(stack, "te"))
         except (ValueError, OSError) as error:
             refusals["t2star"] = str(error)
-    if name != "te" or values is None:
+    if name != "te" or not given:
         try:
             stack = _complete(*(choose_stack(scan) if name != "te" else choose_axis(scan, T1_AXES)))
             would_fit["t1"] = _facts(stack, next(axis for axis in T1_AXES if axis_named(axis) is stack.axis))
@@ -230,8 +236,10 @@ def installation() -> dict[str, Any]:
     """Versions, devices, precision, extras, DICOM codecs and the data cache; a broken device is a fact, no error."""
     import jax
 
+    from .compiled import kept_in
     from .record import versions
 
+    folder = kept_in()
     try:
         devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
         backend, device_error = jax.default_backend(), None
@@ -248,6 +256,7 @@ def installation() -> dict[str, Any]:
         "extras": {extra: all(map(_is_installed, packages)) for extra, packages in _EXTRAS.items()},
         "dicom_codecs": [name for name in _CODECS if importlib.util.find_spec(name)],
         "data_cache": str(cache_dir()),
+        "compiled_programs": None if folder is None else str(folder),
     }
 
 
@@ -266,6 +275,7 @@ def installation_text(facts: Mapping[str, Any]) -> str:
         "extras": ", ".join(name for name in facts["extras"] if name not in missing) or "none installed",
         "extras missing": ", ".join(missing) + ' (pip install "jaxqmri[NAME]")' if missing else "none",
         "data cache": facts["data_cache"],
+        "compiled": facts["compiled_programs"] or "not kept (JAX_ENABLE_COMPILATION_CACHE)",
     }
     return "\n".join(f"{name:<14} {value}" for name, value in rows.items())
 

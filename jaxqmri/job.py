@@ -5,7 +5,7 @@ A job says what is estimated; `run_job` does everything else and is the same for
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ from .io.atomic import strict_json, write_bytes, write_files
 from .io.errors import CorruptInputError, InputWarning, NoInputError, UsageError
 from .io.images import check_paths, read_images
 from .io.maps import Maps, map_kind, write_maps
+from .io.negative import Negative
 from .io.nifti import read_mask
 from .io.result_folder import RECORD, result_folder
 from .io.series import ImageSeries
@@ -64,6 +65,7 @@ class Job:
         component: which images, "magnitude" or "real"; None: as `read_images` chooses.
         given: (n,) values of the one axis that replace those in the files [s] or [rad].
         series: numbers of the series to read, or how their UIDs begin; empty: those that fit together.
+        negative: what becomes of negative magnitudes, "keep" or "abs", see `settle_negative`.
     """
 
     word: str
@@ -77,6 +79,7 @@ class Job:
     component: str | None = None
     given: Sequence[float] | None = None
     series: Sequence[str] = ()
+    negative: Negative = "keep"
 
 
 @dataclass
@@ -112,14 +115,15 @@ class JobResult:
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the job, ready for JSON, in SI units; a map without a single value has no entry in `maps`."""
-        finite = {name: values[np.isfinite(values)] for name, values in self.maps.items() if name != "status"}
+        ok = self.maps["status"] == Status.OK
+        finite = ((name, values[np.isfinite(values) & ok]) for name, values in self.maps.items() if name != "status")
         return {
             "out": str(self.out),
             "files": self.files,
             "n_voxels": int(self.maps["status"].size),
             self.series.axis.key: [float(f"{value:.12g}") for value in self.series.axis_values],
             "status": self.status_counts(),
-            "maps": {name: _quartiles(values, name) for name, values in finite.items() if values.size},
+            "maps": {name: _quartiles(values, name) for name, values in finite if values.size},
             "regions": [dict(row) for row in self.regions],
             "models": [dict(row) for row in self.models],
             "timings_s": {step: round(seconds, 4) for step, seconds in self.timings.items()},
@@ -148,7 +152,7 @@ def run_job(
 
     Args:
         job: what to estimate, e.g. `t2star_job()`.
-        inputs: a folder of DICOM or NIfTI files, or the files.
+        inputs: a folder or zip archive of DICOM or NIfTI files, or the files.
         out: folder for the results; it may be there if it is empty. If the job fails it stays as it was.
         mask: "none", "auto", or a NIfTI file on the grid of the images.
         overwrite: replace the results of an earlier run.
@@ -185,6 +189,8 @@ def fill_folder(
     quiet: bool = True,
     timings: Mapping[str, float] | None = None,
     compare: Callable[[Maps], Rows] | None = None,
+    command: str | None = None,
+    remarks: list[str] | None = None,
 ) -> JobResult:
     """The same into a folder of `result_folder`; what is in it already is recorded as part of the results.
 
@@ -192,13 +198,15 @@ def fill_folder(
         folder: an existing folder.
         job, inputs, mask, report, dicom, quiet, timings: see `run_job`.
         compare: maps -> the rows of `JobResult.regions`.
+        command: how to run it again, without the paths; None: by the subcommand of the job.
+        remarks: the list of a `recorded_warnings` around this, whose words then stand in the results; None: its own.
     """
     if report:
         _load_matplotlib_meanwhile()
     clock = Clock(dict(timings or {}))
-    with recorded_warnings() as remarks:
+    with recorded_warnings() if remarks is None else nullcontext(remarks) as remarks:
         with _progress("reading", quiet), clock("reading"):
-            series = read_images(inputs, job.axes, job.given, job.component, job.series)
+            series = read_images(inputs, job.axes, job.given, job.component, job.series, job.negative)
             where = _where_to_fit(mask, series)
             _warn_of_saturation(series, where)
             _check_dicom(dicom, series)
@@ -212,7 +220,7 @@ def fill_folder(
         if report and estimate.compare is not None:
             with _progress("comparing", quiet), clock("comparing", compiling="compiling"):
                 result.models = estimate.compare()
-        command = _command(job, series, mask, report, dicom)
+        command = command or _command(job, series, mask, report, dicom)
         with _progress("writing", quiet), clock("writing"):
             write_maps(folder, estimate.maps, series)
             if dicom != "no":
@@ -222,8 +230,9 @@ def fill_folder(
         written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         result.files = [*written, RECORD]
         given = {f"{series.axis.name}_{series.axis.si_unit}": job.given}
-        chosen = {"series": [_series_name(name) for name in job.series]} if job.series else {}
-        arguments = {**job.arguments, "mask": _mask_kind(mask), **given, **chosen, "report": report, "dicom": dicom}
+        chosen: dict[str, Any] = {"series": [_series_name(name) for name in job.series]} if job.series else {}
+        chosen |= {"negative": job.negative, "report": report, "dicom": dicom}
+        arguments = {**job.arguments, "mask": _mask_kind(mask), **given, **chosen}
         write_bytes(folder / RECORD, strict_json(_provenance(result, command, arguments)).encode())
     return result
 
@@ -273,15 +282,15 @@ def _where_to_fit(mask: str | Path, series: ImageSeries) -> np.ndarray | None:
 
 
 def _warn_of_saturation(series: ImageSeries, where: np.ndarray | None) -> None:
-    if series.saturated is None:
+    if series.clipped is None:
         return
-    looked_at = series.saturated if where is None else series.saturated[where]
+    looked_at = series.clipped if where is None else series.clipped[where]
     n_saturated = int(looked_at.sum())
-    if n_saturated > 1:  # a scanner that scales to the full range leaves one voxel there
+    if n_saturated:
         warnings.warn(
             f"{100 * n_saturated / looked_at.size:.3g} % of the voxels ({n_saturated} of {looked_at.size}) hold the "
-            "largest value that can be stored: their signal may be clipped and their maps wrong; look at them, and "
-            "export the series at another scale if they matter.",
+            "largest value that can be stored: their signal may be clipped and their maps wrong (status SATURATED); "
+            "look at them, and export the series at another scale if they matter.",
             InputWarning,
             stacklevel=2,
         )
@@ -306,6 +315,8 @@ def _command(job: Job, series: ImageSeries, mask: str | Path, report: bool, dico
         words.append(f"--component {job.component}")
     if job.given is not None:
         words.append(f"{series.axis.option} {series.axis.listed(np.asarray(job.given), ' ')}")
+    if job.negative != "keep":
+        words.append(f"--negative {job.negative}")
     if job.series:
         words.append(f"--series {' '.join(map(_series_name, job.series))}")
     if not report:

@@ -42,15 +42,8 @@ def map_command(commands: Any, name: str, run: Any, summary: str) -> argparse.Ar
         "--mask", metavar="FILE|auto|none", default="none",
         help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
     )  # fmt: skip
-    parser.add_argument(
-        "--noise", choices=("gaussian", "rician"), default="gaussian",
-        help="rician: magnitudes drowning in noise, which least squares (gaussian, default) fits with a bias",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sigma", metavar="X", type=float,
-        help="standard deviation of the noise, in units of the images; default: from the residuals of each voxel, "
-        "with rician from the air around the patient",
-    )  # fmt: skip
+    add_negative(parser)
+    add_noise(parser)
     parser.add_argument("--dicom", action="store_true", help="also write the maps as DICOM Parametric Map objects")
     parser.add_argument(
         "--dicom-identity", choices=("remove", "keep"), default="remove",
@@ -61,10 +54,31 @@ def map_command(commands: Any, name: str, run: Any, summary: str) -> argparse.Ar
     return parser
 
 
+def add_negative(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--negative", choices=("keep", "abs"), default="keep",
+        help="magnitudes below zero: keep fits them as they are, as the real part of the signal (default), abs their "
+        "absolute values",
+    )  # fmt: skip
+
+
+def add_noise(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--noise", choices=("gaussian", "rician"), default="gaussian",
+        help="rician: magnitudes drowning in noise, which least squares (gaussian, default) fits with a bias",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sigma", metavar="X", type=float,
+        help="standard deviation of the noise, in units of the images; default: from the residuals of each voxel, "
+        "with rician from the air around the patient",
+    )  # fmt: skip
+
+
 def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "inputs", metavar="INPUT", type=Path, nargs="+", help="folder of DICOM or NIfTI files, or the files themselves"
-    )
+        "inputs", metavar="INPUT", type=Path, nargs="+",
+        help="folder or zip archive of DICOM or NIfTI files, or the files themselves",
+    )  # fmt: skip
 
 
 def add_series(parser: argparse.ArgumentParser) -> None:

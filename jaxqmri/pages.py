@@ -99,12 +99,12 @@ def _example_fits(
     series: ImageSeries, maps: Maps, label: str, main_map: str, curves: Callable, n_examples: int = 4
 ) -> VoxelFits | None:
     """Voxels at evenly spaced ranks of the main map, so that short, usual and long decays are all seen."""
-    ok = np.argwhere(maps["status"] == Status.OK)
+    ok = np.flatnonzero(maps["status"] == Status.OK)
     if not len(ok):
         return None
-    ranked = ok[np.argsort(maps[main_map][tuple(ok.T)], kind="stable")]
+    ranked = np.argsort(maps[main_map].ravel()[ok], kind="stable")
     ranks = np.linspace(0.05, 0.95, n_examples) * (len(ranked) - 1)
-    chosen = tuple(ranked[np.unique(ranks.round().astype(int))].T)
+    chosen = np.unravel_index(ok[ranked[np.unique(ranks.round().astype(int))]], maps[main_map].shape)
     curve_x, signals = curves(chosen)
     extra = next((name for name in ("TB1map", "InversionEfficiency") if name in maps), None)
     symbol = "B1" if extra == "TB1map" else "efficiency"

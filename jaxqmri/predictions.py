@@ -7,8 +7,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .estimation.fit import Status, fit
 from .io.maps import Maps
+from .io.memory import slabs
 from .io.series import ImageSeries
-from .models.base import Params, SignalModel, simulate
+from .models.base import Params, SignalModel, simulate, sum_of_measurements
 from .models.batches import in_batches
 from .models.decay import Decay, MonoExponential
 from .models.fse import FSE
@@ -38,9 +39,9 @@ def misfit(
 @eqx.filter_jit
 def _misfit(model: SignalModel, voxels: tuple[Params, Array]) -> tuple[Array, Array]:
     params, signal = voxels
-    off = jnp.abs(simulate(model, params) - signal)
-    relative = jnp.sum(off, axis=-1) / jnp.maximum(jnp.sum(jnp.abs(signal), axis=-1), jnp.finfo(signal.dtype).tiny)
-    return relative, jnp.sqrt(jnp.mean(off**2, axis=-1))
+    off, size = jnp.abs(simulate(model, params) - signal).T, jnp.abs(signal).T
+    relative = sum_of_measurements(off) / jnp.maximum(sum_of_measurements(size), jnp.finfo(signal.dtype).tiny)
+    return relative, jnp.sqrt(sum_of_measurements(off**2) / len(off))
 
 
 def decay_curves(te: np.ndarray, s0: np.ndarray, t2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,28 +158,36 @@ def compare_with_mono(
         b1, t1, flip_angle: as given to `t2_map`.
 
     Returns:
-        A row per model: number of voxels, median T2 [s], median relative error. For the train also the median ratio of
-        its rms misfit to that of the mono-exponential, what this ratio would be if all misfit were noise (the train may
-        have a parameter more), and the share of the voxels that it fits better. No rows where there is no such voxel.
+        A row per model: number of voxels, median and quartiles of T2 [s], median relative error. For the train also the
+        median ratio of its rms misfit to that of the mono-exponential, what this ratio would be if all misfit were
+        noise (the train may have a parameter more), and the share of the voxels that it fits better. No rows where
+        there is no such voxel.
     """
     ok = maps["status"] == Status.OK
-    signal, decay = jnp.asarray(series.data[ok]), MonoExponential(series.te)
-    other = fit(decay, signal)
-    both = np.asarray(other.status) == Status.OK
-    if not both.any():
+    train, decay = spin_echo_train(series, flip_angle)[0], MonoExponential(series.te)
+
+    def compared(slices: slice) -> list[np.ndarray]:
+        """T2, relative error and rms misfit of the train, then those of the decay, where both have an answer."""
+        where = ok[:, :, slices]
+        signal = jnp.asarray(series.data[:, :, slices][where])
+        other = fit(decay, signal)
+        both = np.asarray(other.status) == Status.OK
+        x, y, z = np.nonzero(where)
+        tissue = _tissue(maps, (x, y, z + slices.start), b1, t1)
+        by_train, by_decay = misfit(train, tissue, signal), misfit(decay, other.params, signal)
+        values = (maps["T2map"][:, :, slices][where], *by_train, other.params.t2, *by_decay)
+        return [np.asarray(value)[both] for value in values]
+
+    parts = [compared(slices) for slices in slabs(series.data) if ok[:, :, slices].any()]
+    if not any(part[0].size for part in parts):
         return []
-    train, _ = spin_echo_train(series, flip_angle)
-    found = [
-        (np.asarray(m)[both] for m in misfit(model, params, signal))
-        for model, params in ((train, _tissue(maps, np.nonzero(ok), b1, t1)), (decay, other.params))
-    ]
-    (train_error, train_rms), (decay_error, decay_rms) = found
+    train_t2, train_error, train_rms, decay_t2, decay_error, decay_rms = map(np.concatenate, zip(*parts, strict=True))
     n, n_parameters = len(series.te), 3 if b1 is None else 2
     return [
         {
             "model": "EPG + B1" if b1 is None else "EPG, B1 given",
-            "voxels": int(both.sum()),
-            "median_T2_s": float(np.median(maps["T2map"][ok][both])),
+            "voxels": train_t2.size,
+            **_quartiles(train_t2),
             "relative_error": float(np.median(train_error)),
             "rms_misfit_to_mono": float(np.median(train_rms / np.maximum(decay_rms, 1e-30))),
             "by_noise_alone": float(np.sqrt(max(n - n_parameters, 0) / max(n - 2, 1))),
@@ -186,11 +195,16 @@ def compare_with_mono(
         },
         {
             "model": "mono-exponential",
-            "voxels": int(both.sum()),
-            "median_T2_s": float(np.median(np.asarray(other.params.t2)[both])),
+            "voxels": decay_t2.size,
+            **_quartiles(decay_t2),
             "relative_error": float(np.median(decay_error)),
         },
     ]
+
+
+def _quartiles(t2: np.ndarray) -> dict[str, float]:
+    lower, median, upper = np.percentile(t2, [25, 50, 75]).tolist()
+    return {"median_T2_s": median, "quartile_1_T2_s": lower, "quartile_3_T2_s": upper}
 
 
 def _tissue(maps: Maps, voxels: tuple[np.ndarray, ...], b1: ArrayLike | None, t1: ArrayLike) -> Tissue:

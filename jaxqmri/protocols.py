@@ -126,6 +126,8 @@ def _is_signed(series: ImageSeries) -> tuple[bool, str]:
     if series.component == "real":
         return True, "real images: signed signal"
     first = series.data[..., 0]
+    if np.mean(first < 0) <= NEGATIVE_SHARE:  # spares a sorted copy of all images
+        return False, "magnitude images: polarity restored in each voxel"
     size = np.nanpercentile(np.abs(series.data), 98) if np.any(np.isfinite(series.data)) else 0.0
     if np.mean(first < -0.1 * size) > NEGATIVE_SHARE:
         return True, "signed signal, as many values are negative"

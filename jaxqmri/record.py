@@ -5,7 +5,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .io.errors import InputWarning
+from .io.memory import in_c_order
 from .io.series import ImageSeries
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "pydicom", "highdicom", "nibabel", "matplotlib")
@@ -53,7 +54,9 @@ def surroundings() -> dict[str, Any]:
 def input_facts(series: ImageSeries) -> dict[str, Any]:
     """What was read. Neither paths nor file names of the input: they often carry names of patients."""
     axis = series.axis
-    content = hashlib.sha256(np.ascontiguousarray(series.data).tobytes() + series.axis_values.tobytes())
+    content = hashlib.sha256()
+    for piece in (*in_c_order(series.data), np.ascontiguousarray(series.axis_values)):
+        content.update(piece.data)
     return {
         "format": series.source_format,
         "n_files": series.n_files,
@@ -97,18 +100,22 @@ def _compilations() -> list[float]:
 
 
 @contextmanager
-def recorded_warnings() -> Iterator[list[str]]:
+def recorded_warnings(reword: Callable[[str], str] = str) -> Iterator[list[str]]:
     """Collects what was mended or passed over, and lets every warning pass on.
 
     Warnings of other libraries are not collected: pydicom's name files, and with them people.
+
+    Args:
+        reword: a warning -> the words under which it is collected.
     """
     texts: list[str] = []
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def record(message, category, *args, **kwargs):
-            if issubclass(category, InputWarning) and str(message) not in texts:
-                texts.append(str(message))
+            text = reword(str(message))
+            if issubclass(category, InputWarning) and text not in texts:
+                texts.append(text)
             with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
                 show(message, category, *args, **kwargs)
 

@@ -13,6 +13,7 @@ STATUS_MEANINGS = {
     "AT_BOUND": "outside what these measurements can tell apart, such as a signal that does not change",
     "UNIDENTIFIABLE": "the measurements do not determine all parameters",
     "MASKED": "outside the mask, not fitted",
+    "SATURATED": "fitted, but a stored value is at the top of its range: perhaps clipped, left out of all numbers here",
 }
 
 

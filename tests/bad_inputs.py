@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from command import Outcome, run
 
-from jaxqmri.io.archive import unpack_zip
-
 Build = Callable[[Path], Sequence[object]]
 NOTHING_IS_FITTED = (2, 3, 4, 5)  # exit codes of what must be found before anything is computed
 
@@ -25,7 +23,7 @@ class Case:
         build: makes the input in an empty folder; returns the words for the command, the input first.
         code: the exit code.
         words: a pattern in the error line or, with code 0, in a warning that is recorded too; "": there is no warning.
-        command: the subcommand; "unpack" calls `unpack_zip` instead.
+        command: the subcommand.
         skipped: files passed over, by reason, as `provenance.json` has them; None: not looked at.
         patch: what has to happen during the run.
         check: looks at a folder of results.
@@ -59,10 +57,7 @@ def answer(case: Case, folder: Path, capsys: pytest.CaptureFixture) -> Outcome:
     with pytest.MonkeyPatch.context() as monkeypatch:
         if case.patch:
             case.patch(monkeypatch, out)
-        if case.command == "unpack":
-            done = unpacked(folder, words[0])
-        else:
-            done = run(capsys, case.command, *words, "--no-report", *([] if "-o" in words else ["-o", out]))
+        done = run(capsys, case.command, *words, "--no-report", *([] if "-o" in words else ["-o", out]))
     if case.code and not case.leaves:
         assert content(folder) == before, "a failed run changes nothing and leaves nothing, not even an empty folder"
     return done
@@ -80,14 +75,6 @@ def _content_of(path: Path) -> bytes | int | None:
     return path.read_bytes() if size < 2**24 else size
 
 
-def unpacked(folder: Path, archive: str) -> Outcome:
-    try:
-        unpack_zip(Path(archive), folder / "out")
-    except (ValueError, OSError) as error:
-        return Outcome(getattr(error, "exit_code", 1), "", f"jaxqmri: error: {error}")
-    return Outcome(0, "", "")
-
-
 def verify(case: Case, done: Outcome, folder: Path) -> None:
     """Holds an answer to what the table says."""
     assert done.code == case.code, done.err
@@ -96,7 +83,7 @@ def verify(case: Case, done: Outcome, folder: Path) -> None:
         assert re.search(case.words, done.err)
     elif case.code:
         assert re.search(case.words, done.error), done.error
-    elif case.command != "unpack":
+    else:
         record = json.loads((folder / "out" / "provenance.json").read_text())
         assert done.err.splitlines() == [f"jaxqmri: warning: {text}" for text in record["warnings"]]
         assert re.search(case.words, done.err) if case.words else not done.err, done.err

@@ -12,7 +12,7 @@ from bad_inputs import Build, Case
 from bad_inputs_dicom import made, right
 from dicom_series import save as save_dicom
 from nifti_files import OBLIQUE, SHIFTED, echo_values, patch_header, save
-from small_scans import TE_MS, datasets, dicom_folder, load, nifti_folder, signal
+from small_scans import T2STAR, TE_MS, datasets, dicom_folder, load, nifti_folder, signal
 from spin_echoes import TE as TE_SPIN_ECHO
 from spin_echoes import nifti_folder as spin_echo_folder
 from test_nifti_scan import BAD as BAD_NIFTI
@@ -57,10 +57,37 @@ def negative_dicom(folder: Path) -> None:
     save_dicom(folder, files)
 
 
+def half_negative(folder: Path) -> None:
+    """The sign of every other echo is lost."""
+    nifti_folder(folder, signal() * [1, -1, 1, -1])
+
+
+def right_everywhere(out: Path) -> None:
+    np.testing.assert_allclose(load(out, "T2starmap")[..., 0], T2STAR, rtol=1e-3)
+
+
+def real_images(folder: Path) -> list[object]:
+    scan = nifti_folder(folder / "scan")
+    for path in scan.glob("*.json"):
+        seconds = json.loads(path.read_text())["EchoTime"]
+        path.write_text(json.dumps({"InversionTime": 10 * seconds, "ImageType": ["ORIGINAL", "PRIMARY", "R"]}))
+    return [scan, "--negative", "abs"]
+
+
 def saturated(folder: Path) -> None:
     images = signal()
-    images[0] = 2.0**16 - 1
+    images[0, :, 0] = 2.0**16 - 1
     dicom_folder(folder, images)
+
+
+def flagged_as_saturated(out: Path) -> None:
+    """The values are there, nothing is lost; but no number of the report is made of them."""
+    status = json.loads((out / "status.json").read_text())["Levels"]
+    codes = load(out, "status")[..., 0]
+    assert {status[str(int(code))] for code in codes[0]} == {"SATURATED"}
+    assert {status[str(int(code))] for code in codes[1:].ravel()} == {"OK"}
+    assert np.isfinite(load(out, "T2starmap")).all()
+    right(out)
 
 
 # masks and NIfTI ------------------------------------------------------------------------------------------------------
@@ -168,14 +195,19 @@ WORDLESS = {
 
 NIFTI_CASES = [
     Case(24, "2 echoes for 3 parameters", two_echoes, 4, "2 echoes cannot determine 3 parameters", command="t2"),
-    Case(36, "negative magnitudes, NIfTI", voxels(y0=[9000, 4000, 900, -50]), words="below 0", check=right),
+    Case(36, "negative magnitudes, NIfTI", voxels(y0=[9000, 4000, 900, -50]), check=right,
+         words=r"1 of 1024 .*are negative and are fitted as they are.*NOT_FINITE.*--negative abs"),
     Case(36, "negative magnitudes, DICOM", made(negative_dicom), words="16 of 1024 .* are negative", check=right),
+    Case(36, "negative magnitudes, --negative abs", made(half_negative, "--negative", "abs"), check=right_everywhere,
+         words=r"512 of 1024 .* are negative; their absolute values are fitted"),
+    Case(36, "real images, --negative abs", real_images, 2, "--negative abs is about magnitudes.*are real", "t1"),
     Case(37, "voxel all zero", voxels(y0=0.0), check=ends_as("NO_SIGNAL")),
     Case(37, "all voxels zero", lambda f: [nifti_folder(f / "scan", np.zeros((16, 16, 4)))], words="no voxel could be"),
     Case(38, "NaN and Inf voxels", voxels(y0=np.nan, y1=np.inf), check=ends_as("NOT_FINITE", "NOT_FINITE")),
     Case(39, "constant and rising signals", voxels(y0=100.0, y1=[100.0, 200.0, 300.0, 400.0]),
          check=ends_as("AT_BOUND", "AT_BOUND")),
-    Case(40, "saturated voxels", made(saturated), words="6.25 % of the voxels.*may be clipped", check=right),
+    Case(40, "saturated voxels", made(saturated), words="6.25 % of the voxels.*may be clipped",
+         check=flagged_as_saturated),
     Case(41, "mask of another shape", masked(np.ones((16, 16, 2))), 4, r"shape \(16, 16, 2\).*\(16, 16, 1\)"),
     Case(41, "mask in another place", masked(ONES, SHIFTED), 4, "lies elsewhere"),
     Case(41, "mask empty", masked(0 * ONES), 4, "mask is empty"),

@@ -222,6 +222,7 @@ def test_flip_angles_that_cannot_be_meant(tmp_path, angles, words):
     ("arguments", "error", "words"),
     [
         ({"flip_angles": [3.0, 8.0, 17.0]}, MetadataError, "degrees in a field of radians"),
+        ({"flip_angles": [3.5, 3.5, 3.5]}, MetadataError, "flip angles 200.535 deg in all 3 images are outside"),
         ({"flip_angles": [0.1, 0.2]}, UsageError, "2 flip angle.* given for 3 volume"),
         ({"flip_angles": [0.1, 0.2, 0.2]}, UsageError, "name one flip angle twice"),
         ({"flip_angles": "abc"}, UsageError, "must be numbers in radians"),

@@ -1,11 +1,9 @@
 """`jaxqmri bids`: a valid derivative, series by series; what fails stops nothing, what is complete is left alone."""
 
-import csv
 import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,56 +11,21 @@ import numpy as np
 import pytest
 from bids_datasets import SHAPE, T2STAR, TE_GRE, add_series, all_kinds, dataset
 from command import run
+from quick_bids import content, make_jobs_quick, rows
 
-from jaxqmri import FSE, InversionRecovery, MonoExponential, SpoiledGradientEcho, bids
+from jaxqmri import bids
 from jaxqmri.bids import run_bids
 from jaxqmri.bids_page import participant_page
 from jaxqmri.io.bids_derivative import map_place, read_problems, read_records, update_summary
 from jaxqmri.io.bids_names import parse_name
 from jaxqmri.io.errors import CorruptInputError, InputWarning, NoInputError, OutputError, PartialFailureError
-from jaxqmri.io.maps import Maps
-from jaxqmri.job import Estimate
-from jaxqmri.jobs import t1_job, t2_job, t2star_job
-from jaxqmri.pipelines.metadata import how
 
 STEM = "sub-01_MEGRE"
-PRODUCTS = {
-    "t2star": ("T2starmap", "R2starmap", "S0map", "T2starmap_stderr"),
-    "t2": ("T2map", "R2map", "M0map", "TB1map", "T2map_stderr"),
-    "t1": ("T1map", "R1map", "M0map", "T1map_stderr"),
-}
-
-
-def quick(job):
-    """The same job with maps of ones, as nothing here depends on the fit: no compiling."""
-
-    def estimate(series, mask, progress):
-        shape = series.data.shape[:3]
-        maps = {name: np.ones(shape, np.float32) for name in (*PRODUCTS[job.word], "residual")}
-        if series.ti is not None:
-            maps["InversionEfficiency"] = np.ones(shape, np.float32)
-        model = {
-            "t2star": lambda: MonoExponential(series.te),
-            "t2": lambda: FSE(np.full(8, np.pi), 0.01),
-            "t1": lambda: (
-                InversionRecovery(series.ti) if series.ti is not None else SpoiledGradientEcho([0.1, 0.2], 0.01)
-            ),
-        }[job.word]()
-        metadata = how(model, "in words", "LevenbergMarquardt", {"max_steps": 3}, None)
-        return Estimate(Maps({**maps, "status": np.zeros(shape, np.uint8)}, metadata), curves=lambda voxels: None)
-
-    return replace(job, estimate=estimate)
 
 
 @pytest.fixture
 def quick_jobs(monkeypatch):
-    jobs = {
-        "MEGRE": lambda _: quick(t2star_job()),
-        "MESE": lambda _: quick(t2_job()),
-        "IRT1": lambda _: quick(t1_job("ir")),
-        "VFA": lambda b1: quick(t1_job("vfa", b1=b1)),
-    }
-    monkeypatch.setattr(bids, "JOBS", jobs)
+    make_jobs_quick(monkeypatch)
 
 
 @pytest.fixture
@@ -82,15 +45,6 @@ def validator_errors(folder):
     done = subprocess.run([program, folder, "--ignoreWarnings", "--format", "json"], capture_output=True, check=False)
     found = json.loads(done.stdout)["issues"]["issues"]
     return [(issue["code"], issue.get("subCode"), issue["location"]) for issue in found]
-
-
-def rows(out):
-    with (out / "summary.tsv").open(encoding="utf-8", newline="") as file:
-        return {row["series"]: row for row in csv.DictReader(file, delimiter="\t")}
-
-
-def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # the derivative -------------------------------------------------------------------------------------------------------
@@ -120,6 +74,10 @@ def test_the_command_writes_the_true_map_its_sources_and_a_page(tmp_path, capsys
     assert "data:image/png;base64," in page
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
     assert str(tmp_path) not in page
+    assert (
+        "<pre>jaxqmri bids BIDS_ROOT OUT participant --participant-label 01 --session-label pre --mask none</pre>"
+        in (report.read_text())
+    )
     assert validator_errors(out) == []
 
 
@@ -161,32 +119,34 @@ def test_where_a_map_goes(series, map_name, siblings, place):
     assert map_place(parse_name(series), map_name, siblings) == place
 
 
-def test_the_b1_map_of_the_session_is_used_and_named_among_the_sources(tmp_path, quick_jobs):
-    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
-    add_series(root, "01", "VFA", part="_part-mag")
-    (root / "sub-01" / "fmap").mkdir()
-    b1 = nib.Nifti1Image(
-        np.ones(SHAPE, np.float32), nib.load(root / "sub-01/anat/sub-01_flip-1_part-mag_VFA.nii.gz").affine
-    )
-    nib.save(b1, root / "sub-01" / "fmap" / "sub-01_TB1map.nii.gz")
-    run_bids(root, out, report=False)
-    assert "bids:raw:sub-01/fmap/sub-01_TB1map.nii.gz" in json.loads(
-        (out / "sub-01" / "anat" / "sub-01_T1map.json").read_text()
-    )["Sources"]  # fmt: skip
-
-
-def test_the_derivative_names_the_raw_dataset_but_no_folders_above_it(three, tmp_path, quick_jobs):
-    description = json.loads((three / "dataset_description.json").read_text())
-    (three / "dataset_description.json").write_text(json.dumps({**description, "DatasetDOI": "doi:10.1234/abc"}))
+@pytest.mark.parametrize(("stated", "doi"), [({}, ""), ({"DatasetDOI": "10.1234/abc"}, "doi:10.1234/abc")])
+def test_the_derivative_names_the_raw_dataset_but_no_folders_above_it(tmp_path, quick_jobs, stated, doi):
+    root = dataset(tmp_path / "study" / "raw", **stated)
+    add_series(root, "01", "MEGRE", part="_part-mag")
     places = {
-        three / "derivatives" / "maps": "../..",
-        tmp_path / "out": "../raw",
-        tmp_path / "a" / "b": "doi:10.1234/abc",
+        root / "derivatives" / "maps": "../..",
+        tmp_path / "study" / "out": "../raw",
+        tmp_path / "study" / "a" / "b": "../../raw",
+        tmp_path / "elsewhere" / "out": doi or "sourcedata/raw",
     }
     for out, link in places.items():
-        run_bids(three, out, participants=["01"], report=False)
-        assert json.loads((out / "dataset_description.json").read_text())["DatasetLinks"] == {"raw": link}
-        assert not [path for path, raw in content(out).items() if str(tmp_path).encode() in raw]
+        run_bids(root, out, report=False)
+        description = json.loads((out / "dataset_description.json").read_text())
+        assert description["DatasetLinks"] == {"raw": link}
+        assert description["SourceDatasets"] == [{"DOI": doi} if doi else {"URL": link}]
+        assert (out / link).resolve() == root or "elsewhere" in out.parts
+        told = [raw for raw in content(out).values() if str(tmp_path).encode() in raw or b"study" in raw]
+        assert not told
+    assert validator_errors(out) == []
+
+
+def test_a_raw_dataset_may_lie_in_the_derivative_where_its_sources_belong(tmp_path, quick_jobs):
+    out = tmp_path / "maps"
+    root = dataset(out / "sourcedata" / "raw")
+    add_series(root, "01", "MEGRE", part="_part-mag")
+    run_bids(root, out, report=False)
+    assert json.loads((out / "dataset_description.json").read_text())["DatasetLinks"] == {"raw": "sourcedata/raw"}
+    assert run_bids(root, out, report=False).n_there == 1
     assert validator_errors(out) == []
 
 
@@ -261,20 +221,6 @@ def test_other_images_or_settings_are_told_and_not_mixed_in(three, tmp_path, qui
         path.unlink()
         path.symlink_to("nowhere")
     assert run_bids(three, out, participants=["01"], report=False).n_there == 1
-
-
-def test_a_b1_map_that_arrives_later_is_noticed(tmp_path, quick_jobs):
-    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
-    folder = add_series(root, "01", "VFA", part="_part-mag")
-    run_bids(root, out, report=False)
-    (root / "sub-01" / "fmap").mkdir()
-    first = nib.load(folder / "sub-01_flip-1_part-mag_VFA.nii.gz")
-    nib.save(nib.Nifti1Image(np.ones(SHAPE), first.affine), root / "sub-01" / "fmap" / "sub-01_TB1map.nii.gz")
-    run_bids(root, out, report=False)
-    assert rows(out)["sub-01_VFA"]["message"].startswith("the images, the B1 map or their metadata have changed")
-    for overwrite in (True, False):
-        run_bids(root, out, report=False, overwrite=overwrite)
-        assert rows(out)["sub-01_VFA"]["status"] == "done"
 
 
 def test_sessions_done_one_by_one_leave_no_row_of_nothing_to_fit(tmp_path, quick_jobs):

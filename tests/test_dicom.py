@@ -196,7 +196,7 @@ def test_clipped_pixels_are_marked(tmp_path):
 
 def test_negative_magnitudes_are_kept_and_warned_of(tmp_path):
     datasets = [image(te, 0, np.full((ROWS, COLUMNS), -3 + e, "<i2")) for e, te in enumerate((5, 10))]
-    with pytest.warns(InputWarning, match="24 of 24 magnitude values are negative"):
+    with pytest.warns(InputWarning, match=r"24 of 24 magnitude values .* are negative"):
         found = read_dicom(save(tmp_path, datasets))
     np.testing.assert_array_equal(found.data[0, 0, 0], [-3, -2])
 

@@ -2,13 +2,24 @@
 
 import sys
 import time
+from io import BytesIO
 
+import jpeg_streams
 import numpy as np
 import pytest
 from command import run
 from dicom_series import enhanced, image, save, series
+from PIL import Image
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from jaxqmri.io import dicom_codec
 from jaxqmri.io.dicom import read_dicom
@@ -39,6 +50,69 @@ def test_compression_does_not_change_the_values(tmp_path, images, syntax, make):
     found = read_dicom(save(tmp_path / "compressed", datasets))
     np.testing.assert_array_equal(found.data, wanted.data)
     np.testing.assert_array_equal(found.affine, wanted.affine)
+
+
+def with_streams(images, syntax, encode, n_bits):
+    """The images with JPEG streams for pixels; `encode`: (row, column) values -> stream."""
+    for ds in images:
+        pixels = np.frombuffer(ds.PixelData, "<u2").reshape(SIZE, SIZE)
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8 if n_bits == 8 else 16, n_bits, n_bits - 1
+        ds.PixelData = encapsulate([encode(pixels)])
+        ds["PixelData"].VR = "OB"
+    return images
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLossless], ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize("n_bits", [12, 16])
+def test_lossless_jpeg_does_not_change_the_values(tmp_path, images, syntax, n_bits):
+    if n_bits == 16:  # all differences there are, up to the one of 16 bits
+        for ds in images:
+            pixels = np.frombuffer(ds.PixelData, "<u2") * 16
+            pixels[:4] = [32768, 0, 32768, 65535]
+            ds.PixelData = pixels.tobytes()
+    wanted = read_dicom(save(tmp_path / "plain", images))
+    coded = with_streams(images, syntax, lambda pixels: jpeg_streams.lossless(pixels, n_bits), n_bits)
+    found = read_dicom(save(tmp_path / "compressed", coded))
+    np.testing.assert_array_equal(found.data, wanted.data)
+
+
+def smooth(n_bits):
+    """(row, column) values over most of the range, as smooth as an image is."""
+    y, x = np.indices((SIZE, SIZE))
+    return ((0.5 + 0.25 * np.sin(x / 7) + 0.2 * np.cos(y / 5)) * 2**n_bits).astype("<u2")
+
+
+def as_read(image):
+    """(row, column) from the top -> the (x, y) of a series."""
+    return image[::-1].T
+
+
+@pytest.mark.parametrize("step", [1, 16])
+def test_extended_jpeg_is_what_its_coefficients_say(tmp_path, images, step):
+    stream, wanted = jpeg_streams.extended(smooth(12), 12, step)
+    coded = with_streams(images, JPEGExtended12Bit, lambda _: stream, 12)
+    found = read_dicom(save(tmp_path, coded)).data
+    assert np.ptp(wanted) > 3000
+    for k in range(2):
+        for echo in range(3):
+            np.testing.assert_allclose(found[:, :, k, echo], as_read(wanted), atol=1)
+
+
+def test_baseline_jpeg_is_what_another_decoder_makes_of_it(tmp_path, images):
+    content = BytesIO()
+    Image.fromarray(smooth(8).astype(np.uint8)).save(content, "JPEG", quality=90)
+    coded = with_streams(images, JPEGBaseline8Bit, lambda _: content.getvalue(), 8)
+    found = read_dicom(save(tmp_path, coded)).data
+    wanted = np.asarray(Image.open(content)).astype(float)
+    assert np.ptp(wanted) > 180
+    np.testing.assert_allclose(found[:, :, 0, 0], as_read(wanted), atol=1)
+
+
+def test_the_encoder_of_these_tests_is_understood_by_another_decoder():
+    for step in (1, 7):
+        stream, wanted = jpeg_streams.extended(smooth(8), 8, step)
+        np.testing.assert_allclose(np.asarray(Image.open(BytesIO(stream))), wanted, atol=1)
 
 
 def test_rle_is_decoded_without_another_process(tmp_path, images, monkeypatch):

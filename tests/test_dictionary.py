@@ -7,6 +7,10 @@ import pytest
 
 import jaxqmri as jq
 from jaxqmri import Status
+from jaxqmri.estimation.layout import lay_out
+from jaxqmri.estimation.neighbours import neighbours_together
+from jaxqmri.estimation.search import best_atoms
+from jaxqmri.estimation.vectors import normalised
 
 N, SPACING = 32, 5e-3
 TE = SPACING * np.arange(1, N + 1)
@@ -106,6 +110,25 @@ def test_atoms_alike_and_in_no_order_are_told_apart(dictionary, rng):
     shuffled = jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=t2))
     signal = (decays(rng.uniform(0.21, 0.29, 300)) + 1e-3 * rng.normal(size=(300, N))).astype(np.float32)
     np.testing.assert_array_equal(jq.match(shuffled, signal).index, float64_search(unit(decays(t2)), signal))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_nothing_that_could_be_best_is_passed_over(rng, dtype):
+    """Atoms all over the sphere, alone and in tight clusters, and signals near to one or like none."""
+    n = 12  # as in the other tests of complex signals
+    centres = rng.normal(size=(60, 1, n)) + (1j * rng.normal(size=(60, 1, n)) if dtype == np.complex64 else 0)
+    spread = np.geomspace(1e-4, 1, 60)[:, None, None]
+    atoms = unit((centres + spread * rng.normal(size=(60, 50, n))).reshape(-1, n))[rng.permutation(3000)]
+    kept = atoms.astype(dtype)
+    order = jnp.asarray(neighbours_together(atoms), jnp.int32)
+    layout = lay_out(jnp.asarray(kept), jnp.asarray((atoms - kept).astype(dtype)), jnp.ones(3000), order)
+    near = atoms[rng.integers(0, 3000, 1000)] + np.geomspace(1e-7, 0.3, 1000)[:, None] * rng.normal(size=(1000, n))
+    signal = np.concatenate([near, rng.normal(size=(1000, n))]).astype(dtype)
+    found = np.asarray(jax.jit(best_atoms)(layout, normalised(jnp.asarray(signal))[0]))
+    products = np.abs(signal.astype(np.complex128) @ atoms.conj().T)
+    lost = products.max(axis=1) - products[np.arange(2000), found]
+    assert np.max(lost / np.linalg.norm(signal, axis=1)) < 1e-7  # atoms that are far apart, and equally good
+    assert np.mean(found == products.argmax(axis=1)) > 0.99
 
 
 def test_complex_signals_and_atoms(rng):

@@ -52,6 +52,8 @@ def test_the_share_of_saturated_voxels_is_warned_of(tmp_path):
     with pytest.warns(InputWarning, match=r"6\.25 % of the voxels \(16 of 256\) hold the largest value .*clipped"):
         run_job(t2star_job("loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
     assert "16 of 256" in recorded(tmp_path / "out")["warnings"][0]
+    assert recorded(tmp_path / "out")["status"] == {"OK": 240, "SATURATED": 16}
+    assert np.isfinite(nib.load(tmp_path / "out" / "T2starmap.nii.gz").get_fdata()).all()
     inside = np.zeros((16, 16, 1), np.uint8)
     inside[1:3] = 1
     affine = nib.load(tmp_path / "out" / "S0map.nii.gz").affine
@@ -65,6 +67,7 @@ def test_one_voxel_at_the_top_of_the_range_is_no_saturation(tmp_path):
     images[3, 3, 0] = 2.0**16 - 1
     run_job(t2star_job("loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
     assert recorded(tmp_path / "out")["warnings"] == []
+    assert recorded(tmp_path / "out")["status"] == {"OK": 256}
 
 
 def test_the_hash_is_that_of_the_images_and_nothing_else(scan, tmp_path):

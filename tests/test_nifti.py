@@ -196,7 +196,7 @@ def test_file_without_orientation_is_read_with_a_warning(tmp_path):
 
 def test_negative_magnitude_is_kept_with_a_warning(tmp_path):
     values = expected() - 300
-    with pytest.warns(InputWarning, match="below 0"):
+    with pytest.warns(InputWarning, match="are negative and are fitted as they are"):
         series = read_nifti(save(tmp_path / "a.nii", values), te=TE)
     np.testing.assert_array_equal(series.data, values)
 

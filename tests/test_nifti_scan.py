@@ -117,6 +117,18 @@ def test_of_two_series_with_numbers_the_option_that_chooses_one_is_told(folder):
         read_nifti(folder)
 
 
+def test_values_that_do_not_vary_are_said_once_and_no_series_is_offered_for_them(folder):
+    for k, te in enumerate(TE[:2]):
+        save(folder / f"other_e{k}.nii.gz", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 9})
+    for path in folder.glob("*.json"):
+        edit(folder, path.stem, FlipAngle=90 if path.stem.startswith("other") else 25)
+    with pytest.raises(CorruptInputError, match="the flip angle varies in none of 2 series") as caught:
+        read_nifti(folder, axis="flip_angle")
+    assert "(magnitude, flip angle 25 deg in all 4 images)" in str(caught.value)
+    assert "(magnitude, flip angle 90 deg in all 2 images)" in str(caught.value)
+    assert "--series" not in str(caught.value)
+
+
 # the scan ------------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +212,12 @@ def only_phase_left(folder):
         path.rename(folder / f"{stem}_ph.{suffix}")
 
 
+def only_phase_in_radians(folder):
+    for name in ("scan_e1", "scan_e2", "scan_e3", "scan_e10"):
+        edit(folder, name, Units="rad")
+    only_phase_left(folder)
+
+
 def second_series(folder):
     for number, te in ((1, 0.01), (2, 0.02)):
         save(folder / f"b_e{number}.nii", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 8})
@@ -220,7 +238,8 @@ RGB = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD = {
     "empty folder": (nothing_left, NoInputError, "no DICOM or NIfTI images found in .*"),
     "one echo": (one_echo_left, CorruptInputError, "need at least 2 echoes"),
-    "phase only": (only_phase_left, CorruptInputError, "only phase images.*magnitude"),
+    "phase only": (only_phase_in_radians, CorruptInputError, "only phase images.*magnitude"),
+    "phase of unknown range only": (only_phase_left, MetadataError, "only phase images.*magnitude.*it is not declared"),
     "two multi-echo series": (second_series, CorruptInputError, "2 multi-echo series.*folder of its own"),
     "duplicate TE": (changed_sidecar(EchoTime=TE[0]), CorruptInputError, r"scan_e1\..* and scan_e2\..*4 ms twice"),
     "all TE equal": (changed_all(EchoTime=0.004), MetadataError, "all 4 echo times are 4 ms"),

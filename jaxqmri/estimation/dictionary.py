@@ -5,6 +5,7 @@ A dictionary holds simulated signals (atoms) of norm 1. A measured signal s is m
 Source: Ma et al., Nature 495:187 (2013); Ben-Eliezer et al., Magn Reson Med 73:809 (2015) for T2 from spin-echo trains.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +21,11 @@ from ..models.base import Params, SignalModel, simulate, sum_of_measurements, wi
 from ..models.batches import in_batches
 from ..models.context import double_precision
 from .fit import Status
+from .layout import Atoms, lay_out
+from .neighbours import neighbours_together
 from .refinement import refine as refine_off_grid
-from .search import Atoms, best_atoms, lay_out, norm_of, normalised, times_power_of_2
+from .search import best_atoms
+from .vectors import norm_of, normalised, times_power_of_2
 
 _REACH = 3  # values of the grid; how far refinement may go
 
@@ -35,6 +39,7 @@ class Dictionary(eqx.Module):
         params: the model's NamedTuple, every leaf (atom,).
         basis: orthonormal temporal basis, or None: `atoms` are measurements.
         rest: what storage in this precision cut off `atoms`, or None: not known.
+        layout: the same atoms as the search wants them, or None: laid out anew at each match.
         model: what simulated them.
         varying: names of the parameters that are not the same for all atoms.
     """
@@ -44,6 +49,7 @@ class Dictionary(eqx.Module):
     params: Params
     basis: Inexact[Array, "n k"] | None
     rest: Inexact[Array, "atom k"] | None
+    layout: Atoms | None
     model: SignalModel
     varying: tuple[str, ...] = eqx.field(static=True)
 
@@ -136,7 +142,7 @@ def make_dictionary(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, params))):
         stored = type(params)(*(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape or (1,)) for leaf in params))
         signals = simulate(model, stored)
-        atoms, norms, basis, rest = *_unit_norm(jnp, signals), None, None
+        atoms, norms, basis, rest, layout = *_unit_norm(jnp, signals), None, None, None
         varying = tuple(name for name in params._fields if np.ndim(getattr(params, name)))
     else:
         signals = _simulated_in_double_precision(model, params, shape or (1,))
@@ -150,9 +156,11 @@ def make_dictionary(
         if basis is not None:
             atoms, in_basis = _unit_norm(np, atoms @ basis.conj())
             norms = norms * in_basis
+        order = jnp.asarray(neighbours_together(atoms), jnp.int32)
         atoms, rest = _stored(atoms, dtype)
+        layout = lay_out(atoms, rest, jnp.asarray(norms, dtype), order)
         basis = None if basis is None else jnp.asarray(basis, atoms.dtype)
-    return Dictionary(atoms, jnp.asarray(norms, dtype), stored, basis, rest, model, varying)
+    return Dictionary(atoms, jnp.asarray(norms, dtype), stored, basis, rest, layout, model, varying)
 
 
 def match(
@@ -198,7 +206,9 @@ def match(
     signal = signal.astype(jnp.promote_types(real, jnp.complex64) if jnp.iscomplexobj(signal) else real)
     if not jnp.iscomplexobj(signal):
         dictionary = _of_magnitudes(dictionary)
-    atoms = lay_out(dictionary.atoms, dictionary.rest, dictionary.norms)
+    atoms = dictionary.layout
+    if atoms is None:
+        atoms = lay_out(dictionary.atoms, dictionary.rest, dictionary.norms)
     axes = _axes(dictionary) if refine and dictionary.varying else None
     voxel_shape = signal.shape[:-1]
     result = in_batches(_match_batch, (dictionary, atoms, axes), signal.reshape(-1, n), batch_size, progress)
@@ -272,10 +282,11 @@ def _of_magnitudes(dictionary: Dictionary) -> Dictionary:
             "signal is real and the dictionary complex and compressed; match complex signals, or rank=None."
         )
     if isinstance(dictionary.atoms, Tracer) or dictionary.rest is None:
-        return eqx.tree_at(lambda d: d.atoms, dictionary, jnp.abs(dictionary.atoms))
-    exact = np.asarray(dictionary.atoms, np.complex128) + np.asarray(dictionary.rest)
-    atoms, rest = _stored(np.abs(exact), dictionary.norms.dtype)
-    return eqx.tree_at(lambda d: (d.atoms, d.rest), dictionary, (atoms, rest))
+        return dataclasses.replace(dictionary, atoms=jnp.abs(dictionary.atoms), layout=None)
+    exact = np.abs(np.asarray(dictionary.atoms, np.complex128) + np.asarray(dictionary.rest))
+    atoms, rest = _stored(exact, dictionary.norms.dtype)
+    layout = lay_out(atoms, rest, dictionary.norms, jnp.asarray(neighbours_together(exact), jnp.int32))
+    return dataclasses.replace(dictionary, atoms=atoms, rest=rest, layout=layout)
 
 
 @eqx.filter_jit

@@ -32,6 +32,7 @@ class Status(enum.IntEnum):
     AT_BOUND = 4  # a parameter ran to the end of what the protocol can tell apart (a constant or rising signal)
     UNIDENTIFIABLE = 5  # the measurements do not determine all the parameters
     MASKED = 6  # outside the mask, not fitted
+    SATURATED = 7  # fitted, and not NaN; but a stored value is at the top of its range, so the signal may be clipped
 
 
 class FitResult(NamedTuple):

@@ -36,6 +36,7 @@ def match_spin_echo(
     *,
     t1: ArrayLike = 1.0,
     b1: ArrayLike | None = None,
+    of_dictionary: float | None = None,
     noise: Gaussian | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> FitResult:
@@ -53,6 +54,7 @@ def match_spin_echo(
         signal: magnitudes [a.u.].
         t1: a number or (voxel,) [s].
         b1: true / nominal flip angle, a number or (voxel,); voxels outside 0.1 ... 2 are NOT_FINITE. None: estimated.
+        of_dictionary: the one T1 of all trains of the dictionary [s]; None: that of these voxels by `typical_t1`.
         noise: what is known of the noise; None: its level is taken from the residuals.
         progress: called with the number of voxels done after each batch.
 
@@ -61,20 +63,26 @@ def match_spin_echo(
     """
     t1 = jnp.asarray(t1, signal.dtype)
     t1 = jnp.where(t1 > 0, t1, jnp.nan)
-    typical_t1 = float(jnp.nan_to_num(jnp.nanmedian(t1), nan=1.0))
+    of_dictionary = typical_t1(t1) if of_dictionary is None else of_dictionary
     if b1 is None:
-        found = _match_with_b1(model, signal, typical_t1, progress)
+        found = _match_with_b1(model, signal, of_dictionary, progress)
         known, free = {"t1": t1}, ("t2", "b1")
     else:
         b1 = jnp.broadcast_to(jnp.asarray(b1, signal.dtype), signal.shape[:1])
         b1 = within_range(b1)
-        found = _match_by_groups(model, signal, typical_t1, b1, progress)
+        found = _match_by_groups(model, signal, of_dictionary, b1, progress)
         known, free = {"t1": t1, "b1": b1}, ("t2",)
     before = params = found.params._replace(**known)
     for _ in range(ROUNDS):
         before, params = params, _refined(model, params, signal, free)
     moving = _moved_as_far_as_allowed(model, before, params)
     return _with_error_bars(model, signal, params, found.status, moving, known, noise)
+
+
+def typical_t1(t1: ArrayLike) -> float:
+    """The median of those above 0 [s], or 1 s where there is none."""
+    t1 = jnp.asarray(t1)
+    return float(jnp.nan_to_num(jnp.nanmedian(jnp.where(t1 > 0, t1, jnp.nan)), nan=1.0))
 
 
 def within_range(b1: ArrayLike) -> Array:

@@ -7,6 +7,7 @@ while it is unpacked into a scratch folder beside the target: the target either 
 
 import errno
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -22,6 +23,7 @@ RATIO_FLOOR = 10 * 2**20  # bytes; below this a high ratio harms nobody and is c
 LONGEST_NAME = 255  # bytes; the limit of one path component on the file systems in use
 CHUNK = 2**20  # bytes
 
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # with members, empty, in several parts
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, central directory masked
 # The standard library inflates bzip2 and LZMA with no limit on the output of one step: a few kB could fill the memory.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -29,8 +31,27 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, ValueError)
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive by its content; False for all that is no file."""
+    if not path.is_file():  # opening a named pipe would wait for ever
+        return False
+    with path.open("rb") as file:
+        return starts_as_zip(file.read(132))
+
+
+def starts_as_zip(start: bytes) -> bool:
+    """Whether these first 132 bytes of a file are those of a zip archive; those of a DICOM file may be anything."""
+    return start[:4] in _MAGIC and start[128:132] != b"DICM"
+
+
 def unpack_zip(
-    archive: Path, folder: Path, *, max_bytes: int = 2**30, max_members: int = 10_000, max_ratio: float = 100.0
+    archive: Path,
+    folder: Path,
+    *,
+    max_bytes: int = 2**30,
+    max_members: int = 10_000,
+    max_ratio: float = 100.0,
+    lasting: bool = True,
 ) -> None:
     """Unpacks a zip archive into a new folder, completely or not at all.
 
@@ -43,6 +64,7 @@ def unpack_zip(
         max_bytes: limit on the size of everything unpacked, as declared and as found.
         max_members: limit on the number of files and folders.
         max_ratio: limit on unpacked size / archive size, for more than 10 MiB unpacked.
+        lasting: whether the files have to survive a power cut, which takes time for each of them.
 
     Raises:
         NoInputError: there is no such archive.
@@ -61,7 +83,8 @@ def unpack_zip(
             members = opened.infolist()
             _check_amount(archive, members, max_bytes, max_members, max_ratio)
             paths = _checked_paths(archive, members)
-            _write_all(opened, list(zip(members, paths, strict=True)), folder, max_bytes)
+            _check_space(members, folder.parent)
+            _write_all(opened, list(zip(members, paths, strict=True)), folder, max_bytes, lasting)
     except CorruptInputError:
         raise
     except _DAMAGE as error:
@@ -73,6 +96,9 @@ def unpack_zip(
             f"{archive.name}: cannot be unpacked into {folder} ({error.strerror or _one_line(error)}); check that the "
             "archive can be read, that the folder can be written and that the disk is not full."
         ) from error
+
+
+_BY_OTHER_MEANS = "Nothing was unpacked; if you trust it, unpack it with another program and use the folder."
 
 
 def _refusal(
@@ -89,14 +115,21 @@ def _check_amount(
     archive: Path, members: list[zipfile.ZipInfo], max_bytes: int, max_members: int, max_ratio: float
 ) -> None:
     if len(members) > max_members:
-        raise _refusal(archive, f"it has {len(members)} members, more than {max_members}")
+        raise _refusal(archive, f"it has {len(members)} members, more than {max_members}", _BY_OTHER_MEANS)
     declared = sum(member.file_size for member in members)
     if declared > max_bytes:
-        raise _refusal(archive, f"it unpacks to {declared} bytes, more than {max_bytes}")
+        raise _refusal(archive, f"it unpacks to {declared} bytes, more than {max_bytes}", _BY_OTHER_MEANS)
     # Against the file on disk, not the sum of the members' packed sizes: members of a bomb may share the same bytes.
     packed = archive.stat().st_size
     if declared > max(RATIO_FLOOR, max_ratio * packed):
-        raise _refusal(archive, f"{packed} bytes unpack to {declared}, more than {max_ratio:g} times as many")
+        why = f"{packed} bytes unpack to {declared}, more than {max_ratio:g} times as many"
+        raise _refusal(archive, why, _BY_OTHER_MEANS)
+
+
+def _check_space(members: list[zipfile.ZipInfo], folder: Path) -> None:
+    """A full disk harms everybody who uses it, so it is not tried out."""
+    if sum(member.file_size for member in members) > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _checked_paths(archive: Path, members: list[zipfile.ZipInfo]) -> list[tuple[str, ...]]:
@@ -104,6 +137,8 @@ def _checked_paths(archive: Path, members: list[zipfile.ZipInfo]) -> list[tuple[
     for member in members:
         if why := _distrust(member):
             raise _refusal(archive, f"member {_shown(member)} {why}")
+        if why := _inability(member):
+            raise _refusal(archive, f"member {_shown(member)} {why}", _BY_OTHER_MEANS)
     paths = [_components(member.orig_filename) for member in members]
     if clash := _clash(zip(members, paths, strict=True)):
         raise _refusal(archive, f"member {_shown(clash)} has the same name as another one (upper and lower case alike)")
@@ -135,6 +170,11 @@ def _distrust(member: zipfile.ZipInfo) -> str | None:
         return f"has a name longer than {LONGEST_NAME} bytes"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device, not a file"
+    return None
+
+
+def _inability(member: zipfile.ZipInfo) -> str | None:
+    """Why a member cannot be unpacked here, or None."""
     if member.flag_bits & _ENCRYPTED:
         return "is encrypted"
     if member.compress_type not in _METHODS:
@@ -161,7 +201,11 @@ def _clash(members: Iterable[tuple[zipfile.ZipInfo, tuple[str, ...]]]) -> zipfil
 
 
 def _write_all(
-    opened: zipfile.ZipFile, members: list[tuple[zipfile.ZipInfo, tuple[str, ...]]], folder: Path, max_bytes: int
+    opened: zipfile.ZipFile,
+    members: list[tuple[zipfile.ZipInfo, tuple[str, ...]]],
+    folder: Path,
+    max_bytes: int,
+    lasting: bool,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}-", dir=folder.parent) as scratch:
         # A folder of its own: the scratch folder is private to the user and would stay so after the move.
@@ -174,11 +218,11 @@ def _write_all(
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                left -= _write_one(opened, member, target, left)
+                left -= _write_one(opened, member, target, left, lasting)
         unpacked.rename(folder)
 
 
-def _write_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max_bytes: int) -> int:
+def _write_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max_bytes: int, lasting: bool) -> int:
     written = 0
     with opened.open(member) as packed, target.open("xb") as plain:
         while chunk := packed.read(CHUNK):
@@ -186,8 +230,9 @@ def _write_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, m
             if written > min(max_bytes, member.file_size):
                 raise zipfile.BadZipFile(f"{_shown(member)} holds more than it declares")
             plain.write(chunk)
-        plain.flush()
-        os.fsync(plain.fileno())  # the folder's name will promise complete files, also after a power cut
+        if lasting:
+            plain.flush()
+            os.fsync(plain.fileno())  # the folder's name will promise complete files, also after a power cut
     if written != member.file_size:
         raise zipfile.BadZipFile(f"{_shown(member)} holds {written} bytes but declares {member.file_size}")
     return written

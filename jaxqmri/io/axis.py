@@ -89,6 +89,13 @@ class Axis(NamedTuple):
         """Values [SI] in print, without their unit."""
         return separator.join(f"{v:g}" for v in self.shown(values))
 
+    def described(self, values: Sequence[float] | np.ndarray, separator: str = ", ") -> str:
+        """The values [SI] of several images in print, once where they do not vary: "25 deg in all 12 images"."""
+        shown = self.shown(values)
+        if len(shown) > 1 and np.all(shown == shown[0]):
+            return f"{shown[0]:g} {self.unit} in all {len(shown)} images"
+        return f"{self.listed(values, separator)} {self.unit}"
+
 
 ECHO_TIME = Axis(
     name="te",
@@ -194,11 +201,10 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
     Raises:
         MetadataError: not finite, not positive, outside the range in use, or all equal.
     """
-    text = f"{axis.quantities} {axis.listed(values)} {axis.unit}"
+    described = axis.described(values)
     if not np.all(np.isfinite(values)) or np.any(values <= 0):
         raise MetadataError(
-            f"{where}: {axis.quantities} must be finite and positive, got {axis.listed(values)} {axis.unit}; give them "
-            f"with {axis.option}."
+            f"{where}: {axis.quantities} must be finite and positive, got {described}; give them with {axis.option}."
         )
     too_low = bool(np.any(values < axis.lowest)) or (len(values) > 1 and bool(np.max(values) < axis.top))
     if too_low or np.any(values > axis.highest):
@@ -207,8 +213,8 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
         if too_low and not np.any(values < axis.lowest):
             outside = f"stay below {axis.listed(axis.top)} {axis.unit}"
         raise MetadataError(
-            f"{where}: {text} {outside}; they look like {axis.too_low if too_low else axis.too_high}. Give the right "
-            f"ones with {axis.option}."
+            f"{where}: {axis.quantities} {described} {outside}; they look like "
+            f"{axis.too_low if too_low else axis.too_high}. Give the right ones with {axis.option}."
         )
     if len(values) > 1 and np.all(values == values[0]):
         raise MetadataError(

@@ -178,7 +178,7 @@ def _why_not_b1(path: Path, series: BidsSeries) -> str:
     """Why a map is no B1 map, true / nominal flip angle, of these images; "" where it is one."""
     b1_map, first = read_image(path), read_image(series.images[0])
     check_grid(b1_map, "B1 map", first.affine, first.shape[:3], "resample it onto")
-    values = read_voxels(b1_map)[0]
+    values = read_voxels(b1_map)
     usable = values[np.isfinite(values) & (values > 0)]
     if not usable.size or not PLAUSIBLE_B1[0] < np.median(usable) < PLAUSIBLE_B1[1]:
         return "its values are no fractions of the nominal flip angle, 1 where it is reached"

@@ -27,6 +27,7 @@ BIDS_VERSION = "1.11.0"
 SUMMARY = "summary.tsv"
 LOGS = "logs"
 RAW = "raw"  # what Sources call the dataset of the images
+SOURCE_DATA = "sourcedata"  # where BIDS has the data that a dataset was made of
 
 # Which maps come from which images; where two series of a session would give one name, desc-<suffix> tells them apart.
 MAPS_OF = {
@@ -63,6 +64,8 @@ images, TB1map is the true over the nominal flip angle. Voxels without a trustwo
 * `sub-*.html`: what to look at first; `{LOGS}`: how each map was made.
 * `{SUMMARY}`: who was fitted, and why not. `status` is `done`, `failed`, `nothing to fit`, or `outdated`: the maps are
   there, but were made of other images, metadata or settings than those of the last run.
+* `Sources` that begin with `bids:{RAW}:` are files of the dataset of the images. `DatasetLinks` in `{DESCRIPTION}`
+  says where that is, seen from here; where it says `{SOURCE_DATA}/{RAW}`, put that dataset, or a link to it, there.
 """
 
 
@@ -83,11 +86,15 @@ def check_derivative_folder(out: Path, root: Path) -> None:
                 f"{out}: {where}, where maps would be taken for images; name a folder outside it or in "
                 f"{root / 'derivatives'}, e.g. {root / 'derivatives' / 'jaxqmri'}."
             )
-        if out.is_dir() and not is_own(out) and (n := sum(not e.name.startswith(".") for e in out.iterdir())):
+        if out.is_dir() and not is_own(out) and (n := sum(_is_foreign(entry.name) for entry in out.iterdir())):
             raise OutputError(
                 f"{out}: has {n} file(s) or folder(s) that are no results of `jaxqmri bids`; name another folder, or "
                 "a new one in it."
             )
+
+
+def _is_foreign(name: str) -> bool:
+    return not name.startswith(".") and name != SOURCE_DATA
 
 
 def is_own(out: Path) -> bool:
@@ -122,19 +129,28 @@ def finish_derivative(out: Path, dataset: BidsDataset) -> None:
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
     }
-    doi = dataset.description.get("DatasetDOI")
-    if isinstance(doi, str):
-        content["SourceDatasets"] = [{"DOI": doi}]
-    if (link := _link(out.resolve(), dataset.root.resolve()) or doi) is not None:
-        content["DatasetLinks"] = {RAW: link}
+    doi = _doi(dataset)
+    # Sources need a link: a place that is still to be filled is better than none, or than folders that name people.
+    link = _way(out.resolve(), dataset.root.resolve()) or doi or f"{SOURCE_DATA}/{RAW}"
+    content["DatasetLinks"] = {RAW: link}
+    content["SourceDatasets"] = [{"DOI": doi} if doi else {"URL": link}]
     write_bytes(out / DESCRIPTION, strict_json(content).encode())
 
 
-def _link(out: Path, root: Path) -> str | None:
-    """The way from `out` to `root` where it tells no more than the dataset's own name: folders may name people."""
+def _doi(dataset: BidsDataset) -> str:
+    """As a URI, or ""."""
+    doi = dataset.description.get("DatasetDOI")
+    return "" if not isinstance(doi, str) else f"doi:{doi}" if doi.startswith("10.") else doi
+
+
+def _way(out: Path, root: Path) -> str:
+    """From `out` to `root` where it tells no more than the dataset's own name, as folders may name people; else ""."""
+    if root.is_relative_to(out):
+        return root.relative_to(out).as_posix()
     if out.is_relative_to(root):
         return "/".join([".."] * len(out.relative_to(root).parts))
-    return f"../{root.name}" if out.parent == root.parent else None
+    up = [".."] * len(out.relative_to(root.parent).parts) if out.is_relative_to(root.parent) else []
+    return "/".join([*up, root.name]) if up else ""
 
 
 def source_uri(image: Path, root: Path) -> str:
@@ -219,6 +235,8 @@ def place_results(
         record.unlink(missing_ok=True)
         for name in earlier - set(map(Path, places.values())):
             (out / name).unlink(missing_ok=True)
+            with suppress(OSError):  # nothing else in it: no empty fmap where B1 is not estimated any more
+                (out / name).parent.rmdir()
         for path, place in places.items():
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             path.replace(out / place)

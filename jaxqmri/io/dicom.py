@@ -4,8 +4,11 @@ Enhanced MR keeps many images in one file. `dicom_scan` turns every file into Fr
 decodes one; nothing between knows how many files there are.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +20,15 @@ from .dicom_codec import decoder
 from .dicom_geometry import IRREGULAR, stack_affine
 from .dicom_header import Frame
 from .dicom_identity import dicom_identity
-from .dicom_pixels import at_top, rescaled, stored_values, upright, use_floating_point
+from .dicom_pixels import at_top, pixels_let_go, rescaled, stored_values, upright, use_floating_point
 from .dicom_scan import OTHER_SERIES, DicomScan, PathLike, in_brackets, scan_dicom
 from .dicom_stack import ROUNDING, Stack, at, thickness
 from .errors import CorruptInputError, warn
-from .memory import check_memory
+from .memory import new_images
+from .negative import Negative, settle_negative
+from .phase import common_factor, in_radians
 from .series import ImageSeries
+from .zipped import unpacked
 
 # By these a scanner tells repeated images of one slice apart.
 _REPEATS = (
@@ -49,7 +55,8 @@ _WORDS = {
     "ScanningSequence": "ScanningSequence",
 }
 
-Images = dict[tuple[int, float], tuple[Frame, np.ndarray]]  # slice, value of the axis -> image and its stored values
+Place = tuple[int, float]  # slice, value of the axis
+Images = dict[Place, Frame]
 
 
 def read_dicom(
@@ -69,7 +76,7 @@ def read_dicom(
     are comparable. Series of one value each are joined if they cover the same slices with the same timing.
 
     Args:
-        path: a folder (searched recursively), a file, or several of either.
+        path: a folder (searched recursively), a zip archive, a file, or several of these.
         te: (n,) echo times [s] that replace those in the files, in the order of acquisition; see `scan_dicom`.
         ti: likewise inversion times [s].
         flip_angles: likewise flip angles [rad].
@@ -81,47 +88,65 @@ def read_dicom(
 
     Returns:
         data (x, y, z, n) float32, the axis ascending; x along rows, y from the bottom row up, z along the slice normal,
-        as dcm2niix stores them; affine in RAS+ mm.
+        as dcm2niix stores them; affine in RAS+ mm. Phase is in radians.
 
     Raises:
         NoInputError: nothing there that could be fitted.
-        CorruptInputError: files damaged, incomplete, contradictory, or of several series.
-        MetadataError: what varies is missing or implausible.
+        CorruptInputError: files damaged, incomplete, contradictory, or of several series; an archive not to be trusted.
+        MetadataError: what varies is missing or implausible; phase images do not declare their range.
         UsageError: the values given do not fit the images; values for two axes; no such series.
+        OutputError: no room to unpack an archive.
 
     Sources:
         DICOM PS3.3 C.7.6.2 (geometry) and C.11.1 (rescale).
     """
     wanted, given = requested_axis(axis, te, ti, flip_angles)
-    scan = scan_dicom(path, given, wanted).of_series(series)
-    return read_stack(scan, choose_stack(scan, component))
+    with unpacked([Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]) as folders:
+        scan = scan_dicom(folders, given, wanted).of_series(series)
+        stack = choose_stack(scan, component)
+        if stack.component != "phase":
+            return read_stack(scan, stack)
+        return in_radians(read_stack(scan, stack), common_factor(_phase_factors(stack.frames), str(stack)))
 
 
-def read_stack(scan: DicomScan, stack: Stack) -> ImageSeries:
-    """Reads the images of a stack of any component; what else the scan found is counted as skipped.
+def _phase_factors(frames: Sequence[Frame]) -> list[float | None]:
+    """Angle [rad] per value that `read_stack` gives, of each image."""
+    factors = [header.radians_per_displayed(frame.dataset) for frame in frames]
+    if not use_floating_point(frames):
+        return factors
+    displayed = [header.rescale(f.dataset)[0] * (header.philips_scale_slope(f.dataset) or 1.0) for f in frames]
+    return [factor and float(f"{factor * unit:.6g}") for factor, unit in zip(factors, displayed, strict=True)]
+
+
+def read_stack(scan: DicomScan, stack: Stack, negative: Negative = "keep") -> ImageSeries:
+    """Reads the images of a stack of any component, scaled as the files say.
+
+    What else the scan found is counted as skipped. `negative`: see `settle_negative`.
 
     Raises:
         CorruptInputError: images damaged, missing, contradictory, or not a regular volume.
         MetadataError: the stack has no usable values of what varies.
-        DeviceError: the images are larger than the memory.
+        DeviceError, OutputError: neither memory nor disk suffice for the images, see `new_images`.
     """
     axis = stack.axis
     if stack.value_error:
         raise stack.value_error
     check_complete(stack, scan.skipped)
-    check_memory((*stack.shape, stack.n_slices, len(stack.values)), str(stack))
-    images, n_duplicates = _one_image_each(stack)
-    frames = [frame for frame, _ in images.values()]
-    affine = _affine(stack, images)
-    data = np.empty((*stack.shape, stack.n_slices, len(stack.values)), np.float32)
-    saturated = np.zeros(data.shape[:3], bool)
+    data = new_images((*stack.shape, stack.n_slices, len(stack.values)), str(stack))
+    images = _one_image_each(stack)
+    frames, n_duplicates = list(images.values()), len(stack.frames) - len(images)
+    saturated, n_negative = np.zeros(data.shape[:3], bool), 0
     floating_point = use_floating_point(frames)
-    for (k, value), (frame, stored) in images.items():
-        data[:, :, k, stack.values.index(value)] = upright(rescaled(frame, stored, floating_point=floating_point))
-        saturated[:, :, k] |= upright(at_top(frame, stored))
-    negative = int(np.count_nonzero(data < 0))
-    if negative and stack.component == "magnitude":
-        warn(f"{negative} of {data.size} magnitude values are negative; they are kept. Is this a real or phase image?")
+    with closing(_decoded(stack, images)) as decoded:
+        for (k, value), frame, stored in decoded:
+            image = data[:, :, k, stack.values.index(value)]
+            image[...] = upright(rescaled(frame, stored, floating_point=floating_point))
+            saturated[:, :, k] |= upright(at_top(frame, stored))
+            n_negative += np.count_nonzero(image < 0)
+    affine = _affine(stack, images)
+    if n_duplicates:
+        warn(f"{n_duplicates} duplicate images (identical pixels) were dropped.")
+    settle_negative(data, int(n_negative), stack.component, negative)
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
         warn(f"the given {axis.quantities} do not ascend; they were sorted together with their images.")
     acquisition, values = _acquisition(frames, axis), np.array(stack.values)
@@ -143,26 +168,53 @@ def read_stack(scan: DicomScan, stack: Stack) -> ImageSeries:
     )
 
 
-def _one_image_each(stack: Stack) -> tuple[Images, int]:
-    """Decodes the images; identical copies are dropped, different images of one slice and value refused."""
+def _places(stack: Stack) -> Iterator[tuple[Place, Frame]]:
+    for k, frame in zip(stack.slices.tolist(), stack.frames, strict=True):
+        yield (k, frame.value), frame
+
+
+def _one_image_each(stack: Stack) -> Images:
     images: Images = {}
-    n_duplicates = 0
+    for place, frame in _places(stack):
+        images.setdefault(place, frame)
+    return images
+
+
+def _decoded(stack: Stack, images: Images) -> Generator[tuple[Place, Frame, np.ndarray], None, None]:
+    """Decodes these images one by one; also their copies, which must be identical.
+
+    They come file by file, so that the pixels of no two files are in memory at once.
+
+    Raises:
+        CorruptInputError: pixels damaged, or different images of one slice and value.
+    """
+    n_copies = Counter(place for place, _ in _places(stack))
+    copies: dict[Place, tuple[Frame, np.ndarray]] = {}
+    number: dict[int, int] = {}
+    for frame in stack.frames:
+        number.setdefault(id(frame.file), len(number))
+    by_file = sorted(_places(stack), key=lambda at_place: number[id(at_place[1].file)])
     with decoder() as decoding:
-        decoded = [stored_values(frame, decoding) for frame in stack.frames]
-    for k, frame, stored in zip(stack.slices.tolist(), stack.frames, decoded, strict=True):
-        first, known = images.setdefault((k, frame.value), (frame, stored))
-        if first is frame:
-            continue
-        if not np.array_equal(stored, known) or header.rescale(first.dataset) != header.rescale(frame.dataset):
-            names = " and ".join(sorted((first.name, frame.name)))
-            raise CorruptInputError(
-                f"{names}: different images of slice {k + 1} at {at(frame.axis, frame.value)}"
-                f"{_difference(first, frame)}; two measurements must not be mixed: {OWN_FOLDER}"
-            )
-        n_duplicates += 1
-    if n_duplicates:
-        warn(f"{n_duplicates} duplicate images (identical pixels) were dropped.")
-    return images, n_duplicates
+        for _, of_one_file in groupby(by_file, key=lambda at_place: id(at_place[1].file)):
+            members = list(of_one_file)
+            with pixels_let_go(members[0][1].file):
+                for place, frame in members:
+                    stored = stored_values(frame, decoding)
+                    if n_copies[place] > 1:
+                        _check_copy(place, *copies.setdefault(place, (frame, stored)), frame, stored)
+                    if frame is images[place]:
+                        yield place, frame, stored
+
+
+def _check_copy(place: Place, first: Frame, known: np.ndarray, frame: Frame, stored: np.ndarray) -> None:
+    if first is frame:
+        return
+    if not np.array_equal(stored, known) or header.rescale(first.dataset) != header.rescale(frame.dataset):
+        names = " and ".join(sorted((first.name, frame.name)))
+        raise CorruptInputError(
+            f"{names}: different images of slice {place[0] + 1} at {at(frame.axis, frame.value)}"
+            f"{_difference(first, frame)}; two measurements must not be mixed: {OWN_FOLDER}"
+        )
 
 
 def _difference(a: Frame, b: Frame) -> str:
@@ -187,8 +239,8 @@ def check_complete(stack: Stack, skipped: Mapping[str, Sequence[str]]) -> None:
 def _affine(stack: Stack, images: Images) -> np.ndarray:
     """Voxel index -> RAS+ [mm], once all images of a slice are known to lie in one place."""
     first = stack.frames[0]
-    positions = np.array([images[k, stack.values[0]][0].position for k in range(stack.n_slices)])
-    for (k, value), (frame, _) in images.items():
+    positions = np.array([images[k, stack.values[0]].position for k in range(stack.n_slices)])
+    for (k, value), frame in images.items():
         shift = float(np.linalg.norm(frame.position - positions[k]))  # mm
         if shift > IRREGULAR * min(first.pixel_spacing):
             raise CorruptInputError(

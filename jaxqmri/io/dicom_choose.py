@@ -10,6 +10,7 @@ from .dicom_geometry import SAME_SLICE
 from .dicom_scan import DicomScan, in_brackets
 from .dicom_stack import Stack, at, differences, owners_differ
 from .errors import CorruptInputError, MetadataError, NoInputError, UsageError, warn
+from .phase import UNDECLARED
 from .series import wanted_component
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
@@ -30,7 +31,7 @@ def choose_stack(scan: DicomScan, component: str | None = None) -> Stack:
     Raises:
         NoInputError: no MR image of any kind.
         CorruptInputError: several stacks could be meant; or there are single images, phase, or mosaics only.
-        MetadataError: the values of the axis cannot be used.
+        MetadataError: the values of the axis cannot be used; there is only phase, of unknown range.
         UsageError: the number of given values is not that of the images of a slice.
     """
     component = wanted_component(scan.axis, component, [s.component for s in scan.stacks for _ in s.values])
@@ -143,10 +144,11 @@ def _nothing_to_fit(scan: DicomScan, stacks: Sequence[Stack], component: str) ->
             return CorruptInputError(f"{scan.source}: {message}")
     if scan.stacks:
         fitted = "decay is fitted to magnitude images" if axis is ECHO_TIME else f"{component} images are wanted"
-        return CorruptInputError(
-            f"{scan.source}: {_listed(scan.stacks)}: not {component}, and {fitted}. "
-            f"Give the folder of the {component} series."
-        )
+        refusal = f"{scan.source}: {_listed(scan.stacks)}: not {component}, and {fitted}"
+        remedy = f"Give the folder of the {component} series."
+        if _is_phase_of_unknown_range(scan.stacks):
+            return MetadataError(f"{refusal}; nor could the phase be used, as {UNDECLARED}. {remedy}")
+        return CorruptInputError(f"{refusal}. {remedy}")
     if header.UNPLACED in scan.skipped:
         return MetadataError(
             f"{scan.source}: the images lack ImagePositionPatient (0020,0032), ImageOrientationPatient (0020,0037) or "
@@ -154,6 +156,13 @@ def _nothing_to_fit(scan: DicomScan, stacks: Sequence[Stack], component: str) ->
         )
     return NoInputError(
         f"{scan.source}: no MR image that could be fitted{in_brackets(scan.skipped)}; check the folder."
+    )
+
+
+def _is_phase_of_unknown_range(stacks: Sequence[Stack]) -> bool:
+    frames = [frame for stack in stacks for frame in stack.frames]
+    return all(frame.component == "phase" for frame in frames) and any(
+        header.radians_per_displayed(frame.dataset) is None for frame in frames
     )
 
 

@@ -68,6 +68,7 @@ class Decoder:
     def _single_frame(self, file: Dataset, index: int) -> Dataset:
         if id(file) not in self._encoded:
             n_frames = int(file.get("NumberOfFrames") or 1)
+            self._encoded.clear()  # images come file by file
             self._encoded[id(file)] = list(generate_frames(file.PixelData, number_of_frames=n_frames))
         image = Dataset()
         image.file_meta = FileMetaDataset()

@@ -15,6 +15,7 @@ from pydicom.uid import UID, MRImageStorage
 from .axis import ECHO_TIME, Axis, check_axis_values
 from .dicom_enhanced import ENHANCED_MR, is_enhanced, where_in_enhanced
 from .errors import CorruptInputError, MetadataError
+from .phase import radians_per_unit
 
 DICOMDIR = "DICOMDIR index"
 MOSAIC = "mosaic of slices"
@@ -235,6 +236,11 @@ def rescale(dataset: Dataset) -> tuple[float, float]:
     """Slope and intercept (0028,1053), (0028,1052) from stored to displayed values; 1 and 0 where absent."""
     slope, intercept = as_float(dataset.get("RescaleSlope")), as_float(dataset.get("RescaleIntercept"))
     return (1.0 if slope is None else slope), (0.0 if intercept is None else intercept)
+
+
+def radians_per_displayed(dataset: Dataset) -> float | None:
+    """Angle per displayed value of a phase image [rad], or None where the header does not declare it."""
+    return radians_per_unit(*rescale(dataset), str(dataset.get("RescaleType") or ""))
 
 
 def philips_scale_slope(dataset: Dataset) -> float | None:

@@ -1,9 +1,12 @@
 """The values of one MR image: decoded, scaled, and laid out as NIfTI viewers expect them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
 from . import dicom_header as header
@@ -48,6 +51,17 @@ def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
             f"{frame.name}: pixels are {values.shape}, but Rows and Columns say {frame.shape}; the file is damaged."
         )
     return values
+
+
+@contextmanager
+def pixels_let_go(file: Dataset) -> Iterator[None]:
+    """Afterwards the pixels of a file are on disk again and nowhere else; pydicom would keep what it has once read."""
+    on_disk = file.get_item("PixelData", keep_deferred=True)
+    try:
+        yield
+    finally:
+        if isinstance(on_disk, RawDataElement) and on_disk.value is None:
+            file["PixelData"] = on_disk
 
 
 def rescaled(frame: Frame, stored: np.ndarray, *, floating_point: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from . import dicom_header as header
+from .archive import starts_as_zip
 from .axis import ECHO_TIME, Axis, given_values
 from .dicom_enhanced import frame_headers, is_enhanced
 from .dicom_header import Frame
@@ -22,6 +23,7 @@ EMPTY = "empty file"
 NOT_DICOM = "not DICOM"
 FALSE_DICOM = "not DICOM in spite of its name"
 UNREADABLE = "not readable"
+ARCHIVE = "zip archive"
 _WORTH_A_WARNING = (
     EMPTY,
     FALSE_DICOM,
@@ -126,10 +128,21 @@ def scan_dicom(
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
     given = given_values(axis, given)
     frames, skipped = _read_frames(_find_files(paths), axis)
-    if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE}:
-        raise NoInputError(f"no DICOM or NIfTI images found in {source}{in_brackets(skipped)}; check the path.")
+    if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE}:
+        raise NoInputError(f"no DICOM or NIfTI images found in {source}{_what_else(skipped)}")
     _warn_of(skipped)
     return DicomScan(source, find_stacks(frames, given, axis), skipped, axis, given)
+
+
+def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
+    n = len(skipped.get(ARCHIVE, ()))
+    if n == 0:
+        return f"{in_brackets(skipped)}; check the path."
+    others = in_brackets({reason: names for reason, names in skipped.items() if reason != ARCHIVE})
+    return (
+        f"{others}; it holds {n} zip archive{'s' * (n > 1)}, which are opened only where they are named: name one as "
+        "INPUT (take it out first if it lies in another archive)."
+    )
 
 
 def in_brackets(skipped: Mapping[str, Sequence[str]]) -> str:
@@ -214,6 +227,8 @@ def _parse(path: Path) -> Dataset | str:
         return UNREADABLE
     if not start:
         return NOT_DICOM if path.name.startswith(".") else EMPTY
+    if starts_as_zip(start):
+        return ARCHIVE
     not_dicom = FALSE_DICOM if path.suffix.lower() in _DICOM_SUFFIXES else NOT_DICOM
     has_preamble = start[128:] == b"DICM"
     # Without the preamble a data set starts with a low group number; pydicom's force reads any text as DICOM.

@@ -13,10 +13,12 @@ from . import dicom, dicom_choose, dicom_stack, nifti, nifti_scan
 from .axis import ECHO_TIME, Axis, axis_named
 from .dicom_scan import DicomScan, scan_dicom
 from .errors import CorruptInputError, MetadataError, NoInputError, UsageError
+from .negative import Negative
 from .nifti_file import NIFTI_NAME, check_grid, read_image, read_voxels
 from .nifti_scan import NiftiScan, scan_nifti
 from .series import ImageSeries
 from .sidecar import NOT_FETCHED, is_not_fetched, read_sidecar
+from .zipped import unpacked
 
 Scan = DicomScan | NiftiScan
 Stack = dicom_stack.Stack | nifti_scan.Stack
@@ -28,34 +30,51 @@ def read_images(
     given: Sequence[float] | None = None,
     component: str | None = None,
     series: Sequence[str] = (),
+    negative: Negative = "keep",
 ) -> ImageSeries:
     """Reads the one series among these files in which one thing varies; see `read_dicom` and `read_nifti`.
 
     Args:
-        paths: one folder, or files of one format.
+        paths: one folder or zip archive, or files of one format.
         axes: what varies: "te", "ti" or "flip_angle"; of several, the one that the files vary.
         given: (n,) values of it [s] or [rad] that replace those in the files; `axes` has one entry then.
         component: "magnitude", "real", ...; None: see `read_dicom`.
         series: numbers of the series to read, or how their UIDs begin; empty: those that fit together.
+        negative: what becomes of negative magnitudes, see `settle_negative`.
 
     Raises:
         NoInputError: a path does not exist or cannot be read.
         CorruptInputError: DICOM and NIfTI side by side.
-        UsageError: the files vary several of `axes`; no such series.
+        UsageError: the files vary several of `axes`; no such series; `negative` of images whose sign means something.
     """
-    scan = scan_images(paths, given, axis_named(axes[0]), series)
-    scan, stack = choose_stack(scan, component) if len(axes) == 1 else choose_axis(scan, axes, component)
-    reader: Any = dicom if isinstance(scan, DicomScan) else nifti
-    return reader.read_stack(scan, stack)
+    with scan_images(paths, given, axis_named(axes[0]), series) as scan:
+        scan, stack = choose_stack(scan, component) if len(axes) == 1 else choose_axis(scan, axes, component)
+        if negative == "abs" and stack.component != "magnitude":
+            raise UsageError(
+                f"--negative abs is about magnitudes, but the images to be fitted are {stack.component}, whose sign is "
+                "part of the signal; leave it out, or give magnitude images."
+            )
+        reader: Any = dicom if isinstance(scan, DicomScan) else nifti
+        return reader.read_stack(scan, stack, negative)
 
 
+@contextmanager
 def scan_images(
     paths: Sequence[Path],
     given: Sequence[float] | None = None,
     axis: Axis = ECHO_TIME,
     series: Sequence[str] = (),
-) -> Scan:
-    """Lists what is there without reading images; see `scan_dicom` and `scan_nifti`. Raises as `read_images`."""
+) -> Iterator[Scan]:
+    """Lists what is there without reading images; see `scan_dicom` and `scan_nifti`. Raises as `read_images`.
+
+    What it yields can be read within the block only: the files of a zip archive are gone afterwards.
+    """
+    with unpacked(paths) as folders:
+        scan = _scan(folders, given, axis, series)
+        yield scan if isinstance(scan, NiftiScan) else replace(scan, source=_name_of(paths))
+
+
+def _scan(paths: Sequence[Path], given: Sequence[float] | None, axis: Axis, series: Sequence[str]) -> Scan:
     if _are_nifti(paths):
         return _of_series(scan_nifti(_one_or_all(paths), given, axis), series)
     try:
@@ -72,7 +91,7 @@ def _nifti_below(paths: Sequence[Path]) -> NoInputError | None:
         return None
     return NoInputError(
         f"{_name_of(paths)}: no DICOM images, and its NIfTI files lie in subfolders, which are not searched; name the "
-        "folder that holds them, or map a BIDS data set with `jaxqmri bids`."
+        "folder that holds them (unpack an archive first), or map a BIDS data set with `jaxqmri bids`."
     )
 
 
@@ -180,7 +199,7 @@ def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
         raise NoInputError(f"{path}: no such B1 map file.")
     image = read_image(path)
     check_grid(image, "B1 map", series.affine, series.data.shape[:3], "resample it onto")
-    return read_voxels(image)[0][..., 0]
+    return read_voxels(image)[..., 0]
 
 
 def _one_or_all(paths: Sequence[Path]) -> Path | Sequence[Path]:

@@ -8,12 +8,15 @@ import numpy as np
 
 from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, requested_axis
 from .errors import CorruptInputError, InputWarning, NoInputError
-from .memory import check_memory
+from .memory import new_images
+from .negative import Negative, settle_negative
 from .nifti_choose import choose_stack
-from .nifti_file import check_grid, read_image, read_voxels
+from .nifti_file import check_grid, check_length, read_image, read_volumes, read_voxels
 from .nifti_scan import NiftiScan, Stack, scan_nifti
+from .phase import common_factor, in_radians
 from .series import ImageSeries
 from .sidecar import physics
+from .zipped import unpacked
 
 
 def read_nifti(
@@ -30,7 +33,7 @@ def read_nifti(
     Which images are magnitude, phase, real or imaginary is known from their names or ImageType.
 
     Args:
-        paths: a folder (its subfolders are not searched), one file or a list of files.
+        paths: a folder (its subfolders are not searched), a zip archive, one file or a list of files.
         te: echo times [s] in place of those of the sidecars: one per volume of a 4-D file, or one per file in the
             order of the list. In a folder, files are put in order by EchoTime, EchoNumber, or `_e1` or `echo-1` in
             their names.
@@ -41,36 +44,46 @@ def read_nifti(
             images only, real.
 
     Returns:
-        The series, float32, rescaled, in the machine's byte order.
+        The series, float32, rescaled, in the machine's byte order. Phase is in radians.
 
     Raises:
         NoInputError: nothing there.
         UsageError: the values given do not fit the files; values for two axes.
-        CorruptInputError: a file cannot be read, the files do not fit together, fewer than 2 images.
-        MetadataError: what varies is missing or implausible.
+        CorruptInputError: a file cannot be read, the files do not fit together, fewer than 2 images; an archive not to
+            be trusted.
+        MetadataError: what varies is missing or implausible; phase images do not declare their range.
+        OutputError: no room to unpack an archive.
     """
     wanted, given = requested_axis(axis, te, ti, flip_angles)
-    scan = scan_nifti(paths, given, wanted)
-    return read_stack(scan, choose_stack(scan, component))
+    listed = not isinstance(paths, str | Path)
+    with unpacked([Path(path) for path in paths] if listed else [Path(paths)]) as folders:
+        scan = scan_nifti(folders if listed else folders[0], given, wanted)
+        stack = choose_stack(scan, component)
+        if stack.component != "phase":
+            return read_stack(scan, stack)
+        factors = [image.radians_per_value for image in stack.images]
+        return in_radians(read_stack(scan, stack), common_factor(factors, str(stack)))
 
 
-def read_stack(scan: NiftiScan, stack: Stack) -> ImageSeries:
-    """Reads the images of a stack; what else the scan found is counted as skipped.
+def read_stack(scan: NiftiScan, stack: Stack, negative: Negative = "keep") -> ImageSeries:
+    """Reads the images of a stack, scaled as the files say; what else the scan found is counted as skipped.
+
+    `negative`: see `settle_negative`.
 
     Raises:
         CorruptInputError: a file is cut short or damaged.
-        DeviceError: the images are larger than the memory.
+        DeviceError, OutputError: neither memory nor disk suffice for the images, see `new_images`.
     """
-    on_disk = sum(image.path.stat().st_size for image in stack.images)
-    check_memory((*stack.shape, stack.n_slices, stack.n_volumes), stack.images[0].path.name, on_disk)
-    voxels = [read_voxels(image) for image in stack.images]
-    volumes = [volume for values, _ in voxels for volume in np.moveaxis(values, -1, 0)]
-    data = np.stack([volumes[index] for index in stack.order], axis=-1)
-    negative = float(np.mean(data < 0))
-    if negative > 0 and stack.component == "magnitude":
-        message = f"{negative:.2%} of the values are below 0, as in no magnitude image; they are kept as they are."
-        warnings.warn(message, InputWarning, stacklevel=2)
-    saturated = np.any([flags for _, flags in voxels], axis=0)
+    for image in stack.images:
+        check_length(image)
+    data = new_images((*stack.shape, stack.n_slices, stack.n_volumes), stack.images[0].path.name)
+    saturated, n_negative = np.zeros(data.shape[:3], bool), 0
+    volumes = (volume for image in stack.images for volume in read_volumes(image))
+    for k, (values, at_top) in zip(np.argsort(stack.order), volumes, strict=True):
+        data[..., k] = values
+        saturated |= at_top
+        n_negative += np.count_nonzero(values < 0)
+    settle_negative(data, int(n_negative), stack.component, negative)
     acquisition = physics((image.sidecar for image in stack.images), scan.axis)
     values = np.array(stack.values, dtype=np.float64)
     echo_time = acquisition.get("EchoTime")
@@ -110,7 +123,7 @@ def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:
         raise NoInputError(f"{path}: no such mask file.")
     image = read_image(path)
     check_grid(image, "mask", series.affine, series.data.shape[:3], "draw it on")
-    values = read_voxels(image)[0][..., 0]
+    values = read_voxels(image)[..., 0]
     mask = values > 0
     if not mask.any():
         raise CorruptInputError(f"{path.name}: the mask is empty, so no voxel would be mapped; mark voxels with 1.")

@@ -14,6 +14,7 @@ from .bids_names import NUMBERS, parse_name
 from .errors import CorruptInputError, InputWarning, MetadataError, UsageError
 from .nifti_file import NiftiImage, same_grid
 from .nifti_scan import NiftiScan, Stack, ordered, stack_of
+from .phase import UNDECLARED
 from .series import wanted_component
 from .sidecar import image_number, stem
 
@@ -31,16 +32,18 @@ def choose_stack(scan: NiftiScan, component: str | None = None) -> Stack:
     Raises:
         UsageError: the values given do not fit the files.
         CorruptInputError: no such component, no or several series, images on different grids or twice.
-        MetadataError: values missing, or not those of the volumes.
+        MetadataError: values missing, or not those of the volumes; only phase images, of unknown range.
     """
     found = [stack.component for stack in scan.stacks for _ in range(stack.n_volumes)]
     component = wanted_component(scan.axis, component, found)
     wanted = [stack for stack in scan.stacks if stack.component == component]
     if not wanted:
         there = " and ".join(sorted(set(found)))
-        raise CorruptInputError(
-            f"{scan.source}: only {there} images; a fit needs {component} images, convert those too."
-        )
+        refusal = f"{scan.source}: only {there} images; a fit needs {component} images, convert those too"
+        images = [image for stack in scan.stacks for image in stack.images]
+        if there == "phase" and any(image.radians_per_value is None for image in images):
+            raise MetadataError(f"{refusal}. Nor could the phase be used: {UNDECLARED}.")
+        raise CorruptInputError(f"{refusal}.")
     if scan.given is None:
         for image in (image for stack in wanted for image in stack.images):
             _check_volumes(image, scan.axis)
@@ -82,6 +85,12 @@ def _the_series(stacks: Sequence[Stack], scan: NiftiScan) -> Stack:
     varying = [stack for stack in several if len(set(stack.values)) != 1]  # or nobody knows
     if scan.given is None and varying:
         several = varying
+    elif scan.given is None and len(several) > 1:
+        raise CorruptInputError(
+            f"{scan.source}: the {axis.quantity} varies in none of {len(several)} series "
+            f"({'; '.join(map(str, several))}); give images of different {axis.quantities}, or one series with its "
+            f"real ones, {axis.option}."
+        )
     if len(several) > 1:
         raise CorruptInputError(
             f"{scan.source}: {len(several)} multi-{axis.quantity.split()[0]} series ({'; '.join(map(str, several))}); "

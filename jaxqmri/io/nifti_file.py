@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
 from .axis import Axis
 from .errors import CorruptInputError, MetadataError, NoInputError
 from .memory import INFLATION
+from .phase import radians_per_unit
 from .sidecar import NOT_FETCHED, component, is_not_fetched, read_sidecar, sidecar_values
 
 NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
@@ -77,6 +78,11 @@ class NiftiImage:
     def is_scaled(self) -> bool:
         return (self.slope, self.intercept) != (1.0, 0.0)
 
+    @property
+    def radians_per_value(self) -> float | None:
+        """Angle per value of a phase image [rad], or None where nothing declares it."""
+        return radians_per_unit(self.slope, self.intercept, str(self.sidecar.get("Units") or ""))
+
 
 def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
     """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not.
@@ -96,7 +102,8 @@ def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
     if is_not_fetched(path):
         raise NoInputError(f"{path.name}: {NOT_FETCHED}")
     try:
-        header = _header(_read_bytes(path, HEADER_SIZE))
+        with _opened(path) as file:
+            header = _header(file.read(HEADER_SIZE))
         shape = tuple(map(int, header.get_data_shape()))
         dtype = header.get_data_dtype()
         slope, intercept = header.get_slope_inter()  # None where the slope is 0 or NaN, which means "not scaled"
@@ -169,37 +176,61 @@ def check_grid(image: NiftiImage, what: str, affine: np.ndarray, shape: tuple[in
         )
 
 
-def read_voxels(image: NiftiImage) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the voxels of a file.
+def read_voxels(image: NiftiImage) -> np.ndarray:
+    """Reads the voxels of a file, (x, y, z, volume); see `read_volumes`."""
+    check_length(image)
+    return np.stack([values for values, _ in read_volumes(image)], axis=-1)
+
+
+def read_volumes(image: NiftiImage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads the voxels of a file, one volume at a time.
 
     Args:
         image: its header, by `read_image`.
 
-    Returns:
-        (x, y, z, volume) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value
-        is at the top of its range in any volume.
+    Yields:
+        (x, y, z) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value is at
+        the top of its range.
 
     Raises:
-        CorruptInputError: truncated, or its checksum is wrong.
+        CorruptInputError: truncated, or its checksum is wrong, which is known only behind the last volume.
     """
     try:
-        header: Any = _header(_read_bytes(image.path, HEADER_SIZE))
-        n_values = prod(map(int, header.get_data_shape()))
-        wanted = int(header.get_data_offset()) + n_values * header.get_data_dtype().itemsize
-        content = _read_bytes(image.path, wanted, to_the_end=True)
-        kind = Nifti2Image if content[:4] in NIFTI2_SIZES else Nifti1Image
-        with _nibabel_silent():
-            proxy: Any = kind.from_bytes(content).dataobj
-        if len(content) < wanted:
-            raise EOFError(f"truncated: {len(content)} of {wanted} bytes")
-        stored = np.asarray(proxy.get_unscaled()).reshape((*image.shape[:3], image.n_volumes))
+        dtype, offset = _layout(image.path)
+        # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
+        whole = dtype.kind in "iu" and not image.is_scaled
+        top = np.iinfo(dtype).max if whole else np.inf
+        shape = image.shape[:3]
+        with _opened(image.path) as file:
+            _read_exactly(file, offset, 0, image)
+            for k in range(image.n_volumes):
+                n_bytes = prod(shape) * dtype.itemsize
+                content = _read_exactly(file, n_bytes, offset + k * n_bytes, image)
+                stored = np.frombuffer(content, dtype).reshape(shape, order="F")
+                values = stored * np.float64(image.slope) + image.intercept if image.is_scaled else stored
+                yield values.astype(np.float32), stored == top
+            if isinstance(file, gzip.GzipFile):
+                _skip_rest(file)
     except UNREADABLE as error:
         raise _unreadable(image.path, error) from error
-    values = stored * np.float64(image.slope) + image.intercept if image.is_scaled else stored
-    # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
-    whole = stored.dtype.kind in "iu" and not image.is_scaled
-    top = np.iinfo(stored.dtype).max if whole else np.inf
-    return values.astype(np.float32), np.any(stored == top, axis=-1)
+
+
+def check_length(image: NiftiImage) -> None:
+    """Refuses a file that cannot hold what its header promises, before room is made for that.
+
+    Raises:
+        CorruptInputError: truncated.
+    """
+    try:
+        wanted, on_disk = _n_bytes(image), image.path.stat().st_size
+        with _opened(image.path) as file:
+            compressed = isinstance(file, gzip.GzipFile)
+            if wanted <= on_disk * (INFLATION if compressed else 1):
+                return
+            there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else on_disk
+        raise _truncated(there, wanted)
+    except UNREADABLE as error:
+        raise _unreadable(image.path, error) from error
 
 
 def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
@@ -208,22 +239,41 @@ def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.allclose(a, b, rtol=0, atol=SAME_GRID * edge))
 
 
-def _read_bytes(path: Path, size: int, *, to_the_end: bool = False) -> bytes:
-    """The first bytes, fewer where there are not as many; `to_the_end` looks at the checksum of a compressed file."""
-    on_disk = path.stat().st_size  # a damaged header may ask for more than any memory holds
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The content of a file, compressed or not."""
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        if not compressed:
-            return file.read(min(size, on_disk))
-        packed = gzip.GzipFile(fileobj=file)
-        content = packed.read(min(size, INFLATION * on_disk))
-        if to_the_end:  # nibabel stops at the last voxel and so never sees the checksum behind it
-            _skip_rest(packed)
-        return content
+        yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if compressed else file
+
+
+def _layout(path: Path) -> tuple[np.dtype, int]:
+    """Type of the stored values and where in the file they begin."""
+    with _opened(path) as file:
+        header: Any = _header(file.read(HEADER_SIZE))
+    return header.get_data_dtype(), int(header.get_data_offset())
+
+
+def _n_bytes(image: NiftiImage) -> int:
+    """Length of the content that its header promises."""
+    dtype, offset = _layout(image.path)
+    return offset + prod(image.shape) * dtype.itemsize
+
+
+def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiImage) -> bytes:
+    content = file.read(n_bytes)
+    if len(content) < n_bytes:
+        raise _truncated(n_before + len(content), _n_bytes(image))
+    return content
+
+
+def _truncated(there: int, wanted: int) -> EOFError:
+    return EOFError(f"truncated: {there} of {wanted} bytes")
 
 
 def _skip_rest(packed: gzip.GzipFile) -> None:
+    """Reads on to the checksum behind the last voxel, and so has it looked at."""
     n_behind = 0
     while more := packed.read(CHUNK):
         n_behind += len(more)

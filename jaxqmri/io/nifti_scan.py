@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .archive import is_zip
 from .axis import ECHO_TIME, Axis, given_values
 from .bids_names import BidsName, parse_name
 from .errors import NoInputError
@@ -95,10 +96,10 @@ class Stack:
 
     def __str__(self) -> str:
         axis = self.axis
-        values = axis.listed(self.values, " ") or "unknown"
+        values = axis.described(self.values, " ") if self.values else "unknown"
         number = "without number" if self.series_number is None else self.series_number
         name = self.bids_series or f"series {number} '{self.description}'"
-        return f"{name} ({self.component}, {axis.symbol} {values} {axis.unit})"
+        return f"{name} ({self.component}, {axis.symbol} {values})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,9 @@ def _why_not(entry: Path) -> str:
         return "subfolder (not searched)"
     if NIFTI_NAME.search(entry.name):
         return ""
-    return "sidecar" if entry.suffix.lower() == ".json" else "not NIfTI"
+    if entry.suffix.lower() == ".json":
+        return "sidecar"
+    return "zip archive" if is_zip(entry) else "not NIfTI"
 
 
 def stack_of(images: Sequence[NiftiImage], axis: Axis) -> Stack:

@@ -22,7 +22,7 @@ class ImageSeries:
     """Images of one object that differ in one thing, which is the last axis: echo, inversion time or flip angle.
 
     Attributes:
-        data: (x, y, z, n) float32, rescaled as the file says [a.u.].
+        data: (x, y, z, n) float32, rescaled as the file says [a.u.]; phase in radians.
         te: (n,) float64 echo times [s], ascending unless `ti` or `flip_angles` vary; then NaN where not known.
         affine: (4, 4) float64, voxel index -> RAS+ [mm], as in NIfTI.
         component: "magnitude", "phase", "real" or "imaginary".
@@ -78,6 +78,14 @@ class ImageSeries:
     def axis_values(self) -> np.ndarray:
         """(n,) what varies [s] or [rad]."""
         return getattr(self, self.axis.name)
+
+    @property
+    def clipped(self) -> np.ndarray | None:
+        """(x, y, z) bool, True where the signal may be clipped, or None: nowhere.
+
+        One voxel alone at the top of the range is where a scanner scales images to the whole of it.
+        """
+        return self.saturated if self.saturated is not None and np.count_nonzero(self.saturated) > 1 else None
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:

@@ -1,13 +1,13 @@
 """T1 by inversion recovery or by variable flip angles."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import ArrayLike
 
-from ..estimation.fit import FitResult, fit
+from ..estimation.fit import fit
 from ..estimation.noise import Noise
 from ..estimation.solvers import LevenbergMarquardt
 from ..io.axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME
@@ -17,15 +17,8 @@ from ..io.series import ImageSeries
 from ..models.base import SignalModel
 from ..protocols import inversion_recovery, spoiled_gradient_echoes
 from .metadata import how, settings
-from .voxels import (
-    check_magnitude,
-    checked_b1,
-    maps_of,
-    noise_of_voxels,
-    signal_of_voxels,
-    values_of,
-    warn_if_exactly_determined,
-)
+from .slabs import Slab, Values, maps_by_slabs
+from .voxels import check_magnitude, checked_b1, values_of, voxels_to_fit, warn_if_exactly_determined
 
 T1_METHODS = ("auto", "ir", "vfa")
 
@@ -109,25 +102,20 @@ def _by_inversion_recovery(
 ) -> Maps:
     if series.component not in ("magnitude", "real"):
         raise ValueError(f"T1 is fitted to magnitude or real images, this series is {series.component}.")
-    fitted, signal = signal_of_voxels("T1 by inversion recovery", series, INVERSION_TIME, mask)
+    fitted = voxels_to_fit("T1 by inversion recovery", series, INVERSION_TIME, mask)
     model, assumed = inversion_recovery(series, tr)
     if noise is not None and not noise.least_squares and not model.magnitude:
         raise UsageError(f"{type(noise).__name__} noise is that of magnitude images, these are signed; use Gaussian.")
     known, why = _efficiency(series, model.magnitude, efficiency)
     parameters = ["T1", "M0", *([] if known else ["InversionEfficiency"])]
     warn_if_exactly_determined(series, parameters, noise)
-    result, metadata = _fitted(
-        model, signal, known, noise, fitted, progress,
-        equation="S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]" + (", magnitude" if model.magnitude else ""),
-    )  # fmt: skip
-    metadata["EstimatedParameters"] = parameters
+    equation = "S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]" + (", magnitude" if model.magnitude else "")
+    facts: dict[str, Any] = {"EstimatedParameters": parameters}
     if model.tr is not None:
-        metadata["RepetitionTime"] = float(f"{float(model.tr):.6g}")
-    metadata["Assumptions"] = [why, *assumed]
-    values = values_of(result, model, signal, time="T1", field="t1", amplitude="M0map")
-    if not known:
-        values["InversionEfficiency"] = result.params.efficiency
-    return maps_of(values, result.status, fitted, metadata)
+        facts["RepetitionTime"] = float(f"{float(model.tr):.6g}")
+    facts["Assumptions"] = [why, *assumed]
+    estimated = {} if known else {"InversionEfficiency": "efficiency"}
+    return _fitted(series, model, known, noise, fitted, progress, equation, facts, estimated)
 
 
 def _efficiency(series: ImageSeries, magnitude: bool, given: float | None) -> tuple[dict[str, float], str]:
@@ -164,7 +152,7 @@ def _by_flip_angles(
     progress: Callable[[int], None] | None,
 ) -> Maps:
     check_magnitude("T1 by variable flip angles", series)
-    fitted, signal = signal_of_voxels("T1 by variable flip angles", series, FLIP_ANGLE, mask)
+    fitted = voxels_to_fit("T1 by variable flip angles", series, FLIP_ANGLE, mask)
     model, assumed = spoiled_gradient_echoes(series, tr)
     if b1 is None:
         warnings.warn(
@@ -178,28 +166,34 @@ def _by_flip_angles(
         why = "B1 from a map" if np.ndim(b1) else f"B1 = {np.asarray(b1):g} everywhere"
     warn_if_exactly_determined(series, ("T1", "M0"), noise)
     known = {"b1": np.float32(1.0) if b1 is None else checked_b1(b1, fitted, "T1")}
-    result, metadata = _fitted(
-        model, signal, known, noise, fitted, progress,
-        equation="S(a) = M0 sin(B1 a) (1 - E1) / (1 - cos(B1 a) E1), E1 = exp(-TR/T1)",
-    )  # fmt: skip
-    metadata["EstimatedParameters"] = ["T1", "M0"]
-    metadata["RepetitionTime"] = float(f"{float(model.tr):.6g}")
-    metadata["Assumptions"] = [why, *assumed]
-    return maps_of(
-        values_of(result, model, signal, time="T1", field="t1", amplitude="M0map"), result.status, fitted, metadata
-    )
+    equation = "S(a) = M0 sin(B1 a) (1 - E1) / (1 - cos(B1 a) E1), E1 = exp(-TR/T1)"
+    facts = {
+        "EstimatedParameters": ["T1", "M0"],
+        "RepetitionTime": float(f"{float(model.tr):.6g}"),
+        "Assumptions": [why, *assumed],
+    }
+    return _fitted(series, model, known, noise, fitted, progress, equation, facts)
 
 
 def _fitted(
+    series: ImageSeries,
     model: SignalModel,
-    signal: Array,
-    known: dict[str, Any],
+    known: Mapping[str, ArrayLike],
     noise: Noise | None,
     fitted: np.ndarray,
     progress: Callable[[int], None] | None,
     equation: str,
-) -> tuple[FitResult, dict[str, Any]]:
+    facts: Mapping[str, Any],
+    beside: Mapping[str, str] | None = None,
+) -> Maps:
+    """The maps; `beside` T1 and M0 also those of other parameters, by name."""
     solver = LevenbergMarquardt()
-    of_voxels = noise_of_voxels(noise, fitted)
-    result = fit(model, signal, known=known, solver=solver, noise=of_voxels, progress=progress)
-    return result, how(model, equation, type(solver).__name__, settings(solver), noise)
+
+    def estimate(slab: Slab) -> Values:
+        of_slab = {name: slab.of(np.asarray(value)) for name, value in known.items()}
+        result = fit(model, slab.signal, known=of_slab, solver=solver, noise=slab.noise(noise), progress=progress)
+        values = values_of(result, model, slab.signal, time="T1", field="t1", amplitude="M0map")
+        return values | {name: getattr(result.params, parameter) for name, parameter in (beside or {}).items()}
+
+    metadata = how(model, equation, type(solver).__name__, settings(solver), noise) | dict(facts)
+    return maps_by_slabs(series, fitted, estimate, metadata)

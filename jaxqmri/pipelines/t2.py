@@ -6,10 +6,10 @@ from typing import cast
 import numpy as np
 from jaxtyping import ArrayLike
 
-from ..estimation.fit import fit
+from ..estimation.fit import FitResult, fit
 from ..estimation.noise import Gaussian, Noise
 from ..estimation.solvers import LevenbergMarquardt
-from ..estimation.spin_echo import N_B1, N_T2, match_spin_echo, within_range
+from ..estimation.spin_echo import N_B1, N_T2, match_spin_echo, typical_t1, within_range
 from ..io.axis import ECHO_TIME
 from ..io.errors import CorruptInputError, MetadataError, UsageError
 from ..io.maps import Maps
@@ -17,14 +17,13 @@ from ..io.series import ImageSeries
 from ..models.decay import MonoExponential
 from ..protocols import repetition, spin_echo_train, warn_if_gradient_echo
 from .metadata import how, settings
+from .slabs import Slab, Values, maps_by_slabs
 from .voxels import (
     check_magnitude,
     checked_b1,
-    maps_of,
-    noise_of_voxels,
     number_or_voxels,
-    signal_of_voxels,
     values_of,
+    voxels_to_fit,
     warn_if_exactly_determined,
 )
 
@@ -83,18 +82,20 @@ def t2_map(
     if method == "dictionary" and not (noise is None or isinstance(noise, Gaussian)):
         raise UsageError(f"a dictionary knows no {type(noise).__name__} noise; use method lm.")
     check_magnitude("T2", series)
-    fitted, signal = signal_of_voxels("T2", series, ECHO_TIME, mask)
+    fitted = voxels_to_fit("T2", series, ECHO_TIME, mask)
     warn_if_gradient_echo(series)
     assumed = [f"full recovery between repetitions{repetition(series)}: M0 carries the saturation"]
     if method == "mono":
         warn_if_exactly_determined(series, ("T2", "M0"), noise)
         model, solver = MonoExponential(series.te), LevenbergMarquardt()
-        result = fit(model, signal, solver=solver, noise=noise_of_voxels(noise, fitted), progress=progress)
+
+        def decays(slab: Slab) -> Values:
+            result = fit(model, slab.signal, solver=solver, noise=slab.noise(noise), progress=progress)
+            return values_of(result, model, slab.signal, time="T2", field="t2", amplitude="M0map")
+
         metadata = how(model, "S(TE) = M0 exp(-TE / T2)", type(solver).__name__, settings(solver), noise)
         metadata["Assumptions"] = ["perfect refocusing: no stimulated echoes", *assumed]
-        return maps_of(
-            values_of(result, model, signal, time="T2", field="t2", amplitude="M0map"), result.status, fitted, metadata
-        )
+        return maps_by_slabs(series, fitted, decays, metadata)
 
     parameters = ["T2", "M0", *(["B1"] if b1 is None else [])]
     _check_number_of_echoes(series, parameters)
@@ -102,14 +103,24 @@ def t2_map(
     model, why = spin_echo_train(series, flip_angle)
     t1 = _checked_t1(DEFAULT_T1 if t1 is None else t1, fitted)
     b1 = None if b1 is None else checked_b1(b1, fitted, "T2")
-    of_voxels, equation = noise_of_voxels(noise, fitted), "S(n) = M0 EPG_n(T2, T1, B1 x flip angles)"
+    equation = "S(n) = M0 EPG_n(T2, T1, B1 x flip angles)"
     if method == "lm":
-        solver, known = LevenbergMarquardt(), {"t1": t1} | ({} if b1 is None else {"b1": within_range(b1)})
-        result = fit(model, signal, known=known, solver=solver, noise=of_voxels, progress=progress)
+        solver = LevenbergMarquardt()
+
+        def search(slab: Slab) -> FitResult:
+            known = {"t1": slab.of(t1)} | ({} if b1 is None else {"b1": within_range(slab.of(b1))})
+            return fit(model, slab.signal, known=known, solver=solver, noise=slab.noise(noise), progress=progress)
+
         metadata = how(model, equation, type(solver).__name__, settings(solver), noise)
     else:
-        gaussian = cast(Gaussian | None, of_voxels)
-        result = match_spin_echo(model, signal, t1=t1, b1=b1, noise=gaussian, progress=progress)
+        of_dictionary = typical_t1(t1)
+
+        def search(slab: Slab) -> FitResult:
+            return match_spin_echo(
+                model, slab.signal, t1=slab.of(t1), b1=None if b1 is None else slab.of(b1), of_dictionary=of_dictionary,
+                noise=cast(Gaussian | None, slab.noise(noise)), progress=progress,
+            )  # fmt: skip
+
         size = {"atoms_T2": N_T2, "atoms_B1": N_B1 if b1 is None else 1}
         metadata = how(model, equation, "dictionary match, refined off the grid", size, noise)
     t1_words = f"T1 = {t1:g} s everywhere" if t1.ndim == 0 else "T1 from a map"
@@ -117,13 +128,17 @@ def t2_map(
     metadata["EchoSpacing"] = float(f"{model.echo_spacing:.6g}")  # s
     metadata["RefocusingFlipAngle"] = float(f"{np.rad2deg(model.flip_angles[0]):.6g}")  # degrees, as BIDS has FlipAngle
     metadata["Assumptions"] = [why, f"{t1_words}: one echo train hardly depends on it", *assumed]
-    values = values_of(result, model, signal, time="T2", field="t2", amplitude="M0map")
     if b1 is None:
-        values["TB1map"] = result.params.b1
         metadata["Assumptions"].append(
             "B1 not above that of perfect refocusing, from which on it acts as its mirror image (only M0 would change)"
         )
-    return maps_of(values, result.status, fitted, metadata)
+
+    def trains(slab: Slab) -> Values:
+        result = search(slab)
+        values = values_of(result, model, slab.signal, time="T2", field="t2", amplitude="M0map")
+        return values | ({"TB1map": result.params.b1} if b1 is None else {})
+
+    return maps_by_slabs(series, fitted, trains, metadata)
 
 
 def _check_number_of_echoes(series: ImageSeries, parameters: list[str]) -> None:

@@ -16,14 +16,8 @@ from ..io.series import ImageSeries
 from ..models.decay import Decay, MonoExponential
 from ..protocols import warn_if_spin_echo
 from .metadata import how, settings
-from .voxels import (
-    check_magnitude,
-    maps_of,
-    noise_of_voxels,
-    signal_of_voxels,
-    values_of,
-    warn_if_exactly_determined,
-)
+from .slabs import Slab, Values, maps_by_slabs
+from .voxels import check_magnitude, values_of, voxels_to_fit, warn_if_exactly_determined
 
 METHODS = ("lm", "loglinear", "adam")
 
@@ -60,35 +54,40 @@ def t2star_map(
         ValueError: unknown method, a mask of another shape, or images that are not magnitudes.
     """
     check_magnitude("T2*", series)
-    fitted, signal = signal_of_voxels("T2*", series, ECHO_TIME, mask)
+    fitted = voxels_to_fit("T2*", series, ECHO_TIME, mask)
     warn_if_spin_echo(series)
     warn_if_exactly_determined(series, ("T2*", "S0"), noise)
-    solver, init, batch_size = _recipe(method, series, signal)
+    solver, start, batch_size = _recipe(method, series)
     model = MonoExponential(series.te)
-    result = fit(
-        model, signal, init=init, solver=solver, noise=noise_of_voxels(noise, fitted), batch_size=batch_size,
-        progress=progress,
-    )  # fmt: skip
-    values = values_of(result, model, signal, time="T2star", field="t2", amplitude="S0map")
+
+    def estimate(slab: Slab) -> Values:
+        signal = slab.signal
+        result = fit(
+            model, signal, init=start(signal), solver=solver, noise=slab.noise(noise), batch_size=batch_size,
+            progress=progress,
+        )  # fmt: skip
+        return values_of(result, model, signal, time="T2star", field="t2", amplitude="S0map")
+
     equation = "S(TE) = S0 exp(-TE / T2star)"
-    return maps_of(values, result.status, fitted, how(model, equation, type(solver).__name__, settings(solver), noise))
+    metadata = how(model, equation, type(solver).__name__, settings(solver), noise)
+    return maps_by_slabs(series, fitted, estimate, metadata)
 
 
-def _recipe(
-    method: str | Solver, series: ImageSeries, signal: Float[Array, "voxel echo"]
-) -> tuple[Solver, Decay | None, int | None]:
+Start = Callable[[Float[Array, "voxel echo"]], Decay | None]
+
+
+def _recipe(method: str | Solver, series: ImageSeries) -> tuple[Solver, Start, int | None]:
     """Solver, start and batch size of a method."""
     match method:
         case Solver():
-            return method, None, None
+            return method, lambda _: None, None
         case "lm":
-            return LevenbergMarquardt(), None, None
+            return LevenbergMarquardt(), lambda _: None, None
         case "loglinear":
-            return LogLinear(), None, None
+            return LogLinear(), lambda _: None, None
         case "adam":
-            shortest_echo = signal[:, int(np.argmin(series.te))]
-            start = Decay(s0=shortest_echo, t2=jnp.asarray(EXAMPLE_T2STAR))
-            return Adam(scale=EXAMPLE_SCALE), start, _ADAM_BATCH_SIZE
+            shortest, t2 = int(np.argmin(series.te)), jnp.asarray(EXAMPLE_T2STAR)
+            return Adam(scale=EXAMPLE_SCALE), lambda signal: Decay(s0=signal[:, shortest], t2=t2), _ADAM_BATCH_SIZE
     raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)} or a solver.")
 
 

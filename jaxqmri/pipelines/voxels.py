@@ -1,29 +1,27 @@
-"""Between images and lists of voxels: which voxels are fitted, what is known of each, and back to maps."""
+"""Between images and lists of voxels: which voxels are fitted, what is known of each, and what came of it."""
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool
 
-from ..estimation.fit import FitResult, Status
+from ..estimation.fit import FitResult
 from ..estimation.noise import Noise
 from ..estimation.spin_echo import B1_RANGE
 from ..io.axis import Axis
 from ..io.errors import CorruptInputError, InputWarning, MetadataError, UsageError
-from ..io.maps import Maps
+from ..io.memory import slabs
 from ..io.series import ImageSeries
 from ..models.base import SignalModel
 from ..predictions import misfit
 
 
-def signal_of_voxels(
+def voxels_to_fit(
     what: str, series: ImageSeries, axis: Axis, mask: np.ndarray | str | None
-) -> tuple[Bool[np.ndarray, "x y z"], Array]:
-    """Which voxels to fit, (x, y, z), and their measurements, (voxel, n).
+) -> Bool[np.ndarray, "x y z"]:
+    """Which voxels to fit, (x, y, z).
 
     Args:
         what: what is to be fitted, in print.
@@ -41,8 +39,7 @@ def signal_of_voxels(
             f"{what} is fitted to images of different {axis.quantities}, in this series the {series.axis.quantities} "
             f"vary; read the images with axis={axis.name.removesuffix('s')!r}."
         )
-    fitted = _as_mask(mask, series)
-    return fitted, jnp.asarray(series.data[fitted], jnp.float32)
+    return _as_mask(mask, series)
 
 
 def check_magnitude(what: str, series: ImageSeries) -> None:
@@ -68,7 +65,7 @@ def warn_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], n
 def values_of(
     result: FitResult, model: SignalModel, signal: Array, *, time: str, field: str, amplitude: str
 ) -> dict[str, ArrayLike]:
-    """(voxel,) values by the names of BIDS: relaxation time and rate, amplitude, standard error, relative misfit.
+    """(voxel,) values by the names of BIDS: relaxation time and rate, amplitude, standard error, misfit, and `status`.
 
     Args:
         result: what was found.
@@ -85,16 +82,8 @@ def values_of(
         amplitude: getattr(result.params, model.amplitude),
         f"{time}map_stderr": getattr(result.stderr, field),
         "residual": misfit(model, result.params, signal)[0],
+        "status": result.status,
     }
-
-
-def maps_of(
-    values: Mapping[str, ArrayLike], status: Array, fitted: Bool[np.ndarray, "x y z"], metadata: Mapping[str, Any]
-) -> Maps:
-    """(x, y, z) maps of the (voxel,) values of the voxels that were fitted."""
-    maps = {name: _scattered(np.asarray(value), fitted, np.nan) for name, value in values.items()}
-    maps["status"] = _scattered(np.asarray(status, dtype=np.uint8), fitted, Status.MASKED)
-    return Maps(maps, metadata)
 
 
 def number_or_voxels(name: str, value: ArrayLike, fitted: Bool[np.ndarray, "x y z"]) -> np.ndarray:
@@ -132,8 +121,8 @@ def checked_b1(b1: ArrayLike, fitted: Bool[np.ndarray, "x y z"], result: str) ->
     return b1
 
 
-def noise_of_voxels(noise: Noise | None, fitted: Bool[np.ndarray, "x y z"]) -> Noise | None:
-    """The same noise model with (voxel,) values where it holds maps."""
+def noise_of_voxels(noise: Noise | None, fitted: Bool[np.ndarray, "x y z"], slices: slice) -> Noise | None:
+    """The same noise model with (voxel,) values of some slices where it holds maps."""
     if noise is None:
         return None
     changes: dict[str, Array] = {}
@@ -143,7 +132,7 @@ def noise_of_voxels(noise: Noise | None, fitted: Bool[np.ndarray, "x y z"]) -> N
             continue
         if value.shape[:3] != fitted.shape:
             raise ValueError(f"noise.{name} has shape {value.shape}, the images have {fitted.shape}.")
-        changes[name] = value[fitted]
+        changes[name] = value[:, :, slices][fitted[:, :, slices]]
     return dataclasses.replace(noise, **changes) if changes else noise
 
 
@@ -159,13 +148,18 @@ def auto_mask(images: np.ndarray) -> Bool[np.ndarray, "x y z"]:
     """
     from scipy import ndimage  # a quarter of a second to load
 
-    magnitudes = np.abs(np.nan_to_num(images, nan=0.0, posinf=0.0, neginf=0.0))
-    brightest = magnitudes[..., int(np.argmax(magnitudes.mean(axis=(0, 1, 2))))]
+    parts = (_magnitudes(images[:, :, slices]) for slices in slabs(images))
+    sums = sum(part.mean(axis=(0, 1, 2)) * part.shape[2] for part in parts)
+    brightest = _magnitudes(images[..., int(np.argmax(sums))])
     low, high = np.percentile(brightest, [2, 98])
     above = brightest > low + 0.1 * (high - low)
     in_plane_cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)[:, :, None]
     opened = ndimage.binary_opening(above, structure=in_plane_cross)
     return opened if min(above.shape[:2]) > 2 else above  # in a line of voxels each one stands alone
+
+
+def _magnitudes(images: np.ndarray) -> np.ndarray:
+    return np.abs(np.nan_to_num(images, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _as_mask(mask: np.ndarray | str | None, series: ImageSeries) -> Bool[np.ndarray, "x y z"]:
@@ -180,9 +174,3 @@ def _as_mask(mask: np.ndarray | str | None, series: ImageSeries) -> Bool[np.ndar
     if not wanted.any():
         raise CorruptInputError("the mask is empty, so no voxel would be mapped; mark the voxels wanted with True.")
     return wanted
-
-
-def _scattered(values: np.ndarray, mask: np.ndarray, outside: Any) -> np.ndarray:
-    full = np.full(mask.shape, outside, dtype=values.dtype)
-    full[mask] = values
-    return full

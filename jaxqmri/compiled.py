@@ -1,0 +1,54 @@
+"""Programs that XLA compiled stay on disk, so that the next run of the command starts without compiling them again."""
+
+import hashlib
+import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+import jax
+from platformdirs import user_cache_path
+
+MOST_BYTES = 2**28
+"""Kept at most; what has not been used for longest goes first."""
+
+FOLDER, SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
+"""JAX's own variables: whoever sets one of them has decided where and whether to keep anything."""
+
+
+def kept_in() -> Path | None:
+    """The folder that keeps them, or None where the environment says that nothing is kept."""
+    if os.environ.get(SWITCH, "true").lower() in ("0", "false", "n", "no", "off"):
+        return None
+    given = os.environ.get(FOLDER)
+    return Path(given) if given else user_cache_path("jaxqmri") / "compiled" / _processor()
+
+
+def keep_compiled_programs() -> None:
+    """Makes JAX keep what it compiles from now on, in the user's cache folder.
+
+    For commands, which own their process; a library must not decide this for the program it is part of. Nothing is kept
+    where the folder cannot be written, nor changed where the environment decides.
+    """
+    folder = kept_in()
+    if folder is None or FOLDER in os.environ:
+        return
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.access(folder, os.W_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update(
+        "jax_compilation_cache_max_size", MOST_BYTES
+    )  # with it JAX locks the folder, so runs may share it
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _processor() -> str:
+    """What a program for the CPU depends on: homes are shared between machines, instruction sets are not."""
+    words = [platform.machine(), platform.processor()]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+        words += [next((line for line in lines if line.startswith(("flags", "Features"))), "")]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]

@@ -1,0 +1,33 @@
+"""Magnitudes below zero: no scanner measures them, but interpolation and lost sign bits make them."""
+
+from typing import Literal
+
+import numpy as np
+
+from .errors import warn
+
+Negative = Literal["keep", "abs"]
+
+
+def settle_negative(data: np.ndarray, n_negative: int, component: str, negative: Negative = "keep") -> None:
+    """Tells of negative values among magnitudes and, where asked for, takes their absolute values.
+
+    Args:
+        data: (x, y, z, n) images; changed in place by "abs".
+        n_negative: how many of the values are below zero.
+        component: what the images are; only magnitudes cannot be negative.
+        negative: "keep": they are fitted as they are, as the real part of the signal; "abs": absolute values.
+    """
+    if n_negative == 0 or component != "magnitude":
+        return
+    found = f"{n_negative} of {data.size} magnitude values ({100 * n_negative / data.size:.3g} %) are negative"
+    if negative == "keep":
+        warn(
+            f"{found} and are fitted as they are: where one is below zero by more than a tenth of the largest of its "
+            "voxel, T2 of echo trains and T1 of inversion recoveries have no answer (NOT_FINITE). Take absolute values "
+            "with --negative abs or, if these are real or phase images, give the magnitudes."
+        )
+        return
+    for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
+        np.abs(data[..., k], out=data[..., k])
+    warn(f"{found}; their absolute values are fitted (--negative abs).")
