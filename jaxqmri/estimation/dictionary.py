@@ -7,6 +7,7 @@ Source: Ma et al., Nature 495:187 (2013); Ben-Eliezer et al., Magn Reson Med 73:
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..models.base import Params, SignalModel, simulate, sum_of_measurements, with_dtype
-from ..models.batches import in_batches
-from ..models.context import double_precision
+from ..models.batches import DEFAULT_BATCH_SIZE, in_batches
+from ..models.context import double_precision, on_cpu
 from .fit import Status
 from .layout import Atoms, lay_out
 from .neighbours import neighbours_together
@@ -27,6 +28,7 @@ from .refinement import refine as refine_off_grid
 from .search import best_atoms
 from .vectors import norm_of, normalised, times_power_of_2
 
+_LEAST_BATCH = 4096  # voxels; fewer are hardly alike, and search more of a large dictionary
 _REACH = 3  # values of the grid; how far refinement may go
 
 
@@ -183,8 +185,8 @@ def match(
         refine: leave the grid by Gauss-Newton steps with the model's own derivatives, for the parameters that vary
             between atoms, as far as their third next values there (where two parameters make up for each other the
             best atom need not be a neighbour of the least-squares answer). Without it the answer is the grid's.
-        batch_size: voxels matched at once; None: 32768. Changes memory and speed, never the result. Atoms are always
-            taken in chunks.
+        batch_size: voxels matched at once; None: 32768, on a CPU down to 4096 so that every processor has some. Changes
+            memory and speed, never the result. Atoms are always taken in chunks.
         progress: called with the number of voxels done after each batch.
 
     Returns:
@@ -211,7 +213,9 @@ def match(
         atoms = lay_out(dictionary.atoms, dictionary.rest, dictionary.norms)
     axes = _axes(dictionary) if refine and dictionary.varying else None
     voxel_shape = signal.shape[:-1]
-    result = in_batches(_match_batch, (dictionary, atoms, axes), signal.reshape(-1, n), batch_size, progress)
+    signal = signal.reshape(-1, n)
+    usual_size = _for_every_processor(len(signal))
+    result = in_batches(_match_batch, (dictionary, atoms, axes), signal, batch_size, progress, usual_size)
     return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
 
 
@@ -287,6 +291,12 @@ def _of_magnitudes(dictionary: Dictionary) -> Dictionary:
     atoms, rest = _stored(exact, dictionary.norms.dtype)
     layout = lay_out(atoms, rest, dictionary.norms, jnp.asarray(neighbours_together(exact), jnp.int32))
     return dataclasses.replace(dictionary, atoms=atoms, rest=rest, layout=layout)
+
+
+def _for_every_processor(n_voxels: int) -> int:
+    """Voxels at once, so that each processor of a CPU has a batch, but none of a few voxels."""
+    n_batches = os.cpu_count() or 1 if on_cpu() else 1
+    return min(max(-(-n_voxels // n_batches), _LEAST_BATCH), DEFAULT_BATCH_SIZE)
 
 
 @eqx.filter_jit

@@ -47,7 +47,8 @@ from .vectors import (
     rough_alignment,
 )
 
-_LEADERS = 2  # blocks in which the best atom is looked for first
+_LEADERS = 2  # blocks in which the best atom is looked for first, the most that `_best_of_blocks` takes
+_TELLING = 0.1  # n |d - r| |s - r| up to which the rounding of differences, u times that, tells atoms apart
 _UNROLL = 4  # measurements
 _GROUP_VALUES = 32768  # measurements of the voxels that are searched at once on a CPU, so that they stay in its cache
 _MANY_CHUNKS = 64  # from which on smaller groups pay, as they pass over more
@@ -232,9 +233,8 @@ def _leading(atoms: Atoms, signals: Signals, view: _View) -> tuple[Int[Array, " 
         return _with_rows(leaders, _block_maxima(atoms, view, visits[i]), visits[i] * blocks_per_chunk(atoms))
 
     leaders = jax.lax.fori_loop(0, n_visits, with_chunk, _nobody(_LEADERS, signals.kept))
-    first, second = jax.lax.map(lambda block: _best_of_block(atoms, signals, block), jnp.stack(leaders.rows))
-    best = _better(atoms, signals, first, second)
-    return best, leaders.others >= _least_gain(atoms, view, best)
+    best, far = _best_of_blocks(atoms, signals, leaders.rows)
+    return best, far | (leaders.others >= _least_gain(atoms, view, best))
 
 
 # --- leaders ----------------------------------------------------------------------------------------------------------
@@ -281,16 +281,28 @@ def _larger(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "...
 # --- differences ------------------------------------------------------------------------------------------------------
 
 
-def _best_of_block(atoms: Atoms, signals: Signals, block: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
-    """Row of the best atom in a block of each voxel."""
-    seen = _seen_from(atoms, signals, block * BLOCK + BLOCK // 2)
+def _best_of_blocks(
+    atoms: Atoms, signals: Signals, blocks: tuple[Int[Array, " voxel"], ...]
+) -> tuple[Int[Array, " voxel"], Bool[Array, " voxel"]]:
+    """Row of the best atom in the given blocks of each voxel, and whether it is too far from the first one to tell."""
+    seen = _seen_from(atoms, signals, blocks[0] * BLOCK + BLOCK // 2)
 
-    def at(leaf: Array, i: Int[Array, ""]) -> Inexact[Array, "voxel 16"]:
-        return leaf.at[block, i].get(mode="promise_in_bounds")
+    def gains_of(block: Int[Array, " voxel"]) -> Float[Array, "voxel 16"]:
+        def at(leaf: Array, i: Int[Array, ""]) -> Inexact[Array, "voxel 16"]:
+            return leaf.at[block, i].get(mode="promise_in_bounds")
 
-    gains = _gains_over(seen, at, Signals(atoms.blocks, atoms.rest_of_blocks), BLOCK)
-    best, runner_up = _with_rows(_nobody(2, signals.kept), gains.T).rows
-    return _better(atoms, signals, block * BLOCK + best, block * BLOCK + runner_up)
+        return _gains_over(seen, at, Signals(atoms.blocks, atoms.rest_of_blocks), BLOCK)
+
+    # Of equal atoms the first is to win.
+    ascending = jnp.stack([functools.reduce(jnp.minimum, blocks), functools.reduce(jnp.maximum, blocks)])
+    gains = jax.lax.map(gains_of, ascending).swapaxes(1, 2).reshape(-1, seen.overlap.size)
+    best, runner_up = (
+        jnp.take_along_axis(ascending, place[None] // BLOCK, 0)[0] * BLOCK + place % BLOCK
+        for place in _with_rows(_nobody(2, signals.kept), gains).rows
+    )
+    best = _better(atoms, signals, best, runner_up)
+    step = length_of(atoms_of(atoms, best).kept - seen.near.kept)
+    return best, signals.kept.shape[1] * step * (length_of(seen.away) + step) > _TELLING
 
 
 class _Seen(NamedTuple):
