@@ -299,7 +299,7 @@ def _row(
 
 def _result_row(series: BidsSeries, made: JobResult, seconds: float) -> Row:
     values = made.maps[made.job.main_map]
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values) & (made.maps["status"] == Status.OK)]
     return _row(
         series.participant, series, "done", seconds=seconds,
         map=made.job.main_map,

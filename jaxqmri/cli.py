@@ -9,17 +9,16 @@ needed.
 import argparse
 import io
 import os
-import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 from .commands import parser
 from .io.errors import error_in_words
+from .stopping import stop_on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +38,7 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = None
     try:
         arguments = parser().parse_args(argv)
-        with _stop_on_sigterm(), _warnings_in_one_line(arguments):
+        with stop_on_signals(), _warnings_in_one_line(arguments):
             arguments.run(arguments, started)
     except SystemExit as stop:  # argparse has printed --help or --version
         return int(stop.code or 0)
@@ -60,24 +59,6 @@ def _report_error(error: Exception, debug: bool) -> int:
     code, text = error_in_words(error)
     print(f"jaxqmri: error: {text}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does, so that temporary files are removed."""
-
-    def interrupt(*_: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread, where nobody sends signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from .io.result_folder import RECORD, result_folder
 from .io.series import ImageSeries
 from .pipelines import auto_mask
 from .record import Clock, input_facts, recorded_warnings, surroundings, versions
+from .stopping import stop_if_asked
 
 Rows = Sequence[Mapping[str, object]]
 DicomOut = Literal["no", "anonymous", "keep"]
@@ -298,7 +299,7 @@ def _warn_of_saturation(series: ImageSeries, where: np.ndarray | None) -> None:
 
 def _warn_if_nothing_fitted(result: JobResult) -> None:
     counts = result.status_counts()
-    if Status.OK.name not in counts:
+    if not {Status.OK.name, Status.SATURATED.name} & set(counts):
         reasons = ", ".join(f"{n} {name}" for name, n in counts.items())
         warnings.warn(
             f"no voxel could be fitted ({reasons}), so all maps are empty; look at the images and their "
@@ -391,5 +392,7 @@ def _progress(what: str, quiet: bool, n_voxels: int | None = None) -> Iterator[C
 
         def advance(n: int) -> None:
             bar.update(n)
+            stop_if_asked()
 
         yield advance
+        stop_if_asked()

@@ -48,7 +48,8 @@ TEMPORARY = "temporary"  # a failed run leaves it as it was
 
 
 def temporary_files_here(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(out.parent / TEMPORARY))
+    monkeypatch.setenv("TMPDIR", str(out.parent / TEMPORARY))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what Python remembers of it
 
 
 def few_files_allowed(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -14,7 +14,7 @@ import jaxqmri
 PACKAGE = Path(jaxqmri.__file__).parent
 # From the top. A module may import from its own layer and from those named behind it.
 MAY_IMPORT = {
-    "cli": {"commands", "io"},
+    "cli": {"commands", "stopping", "io"},
     "commands": {
         "options",
         "compiled",
@@ -30,13 +30,14 @@ MAY_IMPORT = {
     },
     "options": {"io"},
     "compiled": set(),
+    "stopping": set(),
     "terminal": {"job"},
     "demo": {"jobs", "job", "phantoms", "pipelines", "estimation", "io"},
     "bids": {"bids_page", "bids_settings", "job", "record", "estimation", "io"},
     "bids_settings": {"jobs", "job", "io"},
     "bids_page": {"report_markup", "report_page"},
     "jobs": {"job", "pipelines", "predictions", "io"},
-    "job": {"pages", "pipelines", "record", "estimation", "io"},
+    "job": {"stopping", "pages", "pipelines", "record", "estimation", "io"},
     "pages": {"estimation", "report", "figures", "io"},
     "inspection": {"compiled", "record", "io"},
     "pipelines": {"predictions", "protocols", "estimation", "models", "io"},

@@ -131,6 +131,16 @@ def test_nothing_that_could_be_best_is_passed_over(rng, dtype):
     assert np.mean(found == products.argmax(axis=1)) > 0.99
 
 
+def test_a_voxel_like_no_atom_at_all_does_not_touch_its_neighbours():
+    """Its product with every atom is 0 to the last bit, so that no angle to one says anything."""
+    model = jq.MonoExponential(te=[0.5e-3, 1e-3, 2e-3, 4e-3, 0.4])
+    dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=np.linspace(0.8e-3, 1.2e-3, 50)))
+    signal = np.asarray(dictionary.atoms)[np.arange(200) % 50]
+    signal[7] = [0, 0, 0, 0, 50]
+    found = np.asarray(jq.match(dictionary, signal).index)
+    np.testing.assert_array_equal(np.delete(found, 7), np.delete(np.arange(200) % 50, 7))
+
+
 def test_complex_signals_and_atoms(rng):
     phases = jnp.asarray(rng.uniform(-0.6, 0.6, 12))
     train = jq.FSE(jnp.deg2rad(jnp.full(12, 150.0)), 0.01, phases=phases)

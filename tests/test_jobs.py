@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import re
+import signal as signals
+import sys
 import warnings
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from jaxqmri.io.maps import Maps
 from jaxqmri.io.series import ImageSeries
 from jaxqmri.job import in_words, run_job
 from jaxqmri.jobs import NoiseChoice, t2_job, t2star_job
+from jaxqmri.stopping import stop_on_signals
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +220,21 @@ def test_a_missing_package_version_is_said_and_does_no_harm(monkeypatch):
     monkeypatch.setattr(record, "PACKAGES", ("numpy", "no-such-package"))
     assert record.versions()["no-such-package"] == "not installed"
     assert record.versions()["numpy"] == np.__version__
+
+
+def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, tmp_path, monkeypatch):
+    class Swallowing:
+        def __del__(self):  # an exception in a finaliser can only be printed
+            signals.raise_signal(signals.SIGTERM)
+
+    job, lost = t2star_job("loglinear"), []
+
+    def estimate(*arguments):
+        Swallowing()
+        return job.estimate(*arguments)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: lost.append(ignored.exc_type))
+    with stop_on_signals(), pytest.raises(KeyboardInterrupt):
+        run_job(replace(job, estimate=estimate), [scan], tmp_path / "out", report=False)
+    assert lost == [KeyboardInterrupt]
+    assert not (tmp_path / "out").exists()

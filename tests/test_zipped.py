@@ -25,7 +25,8 @@ def temporary(tmp_path, monkeypatch):
     """The folder for temporary files of this test."""
     folder = tmp_path / "temporary"
     folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what Python remembers of it
     return folder
 
 
@@ -45,6 +46,12 @@ def test_maps_are_those_of_the_folder(tmp_path, capsys, temporary, make, below):
         np.testing.assert_array_equal(load(tmp_path / "zip", name), load(tmp_path / "folder", name))
     facts = [json.loads((tmp_path / out / "provenance.json").read_text())["input"] for out in ("folder", "zip")]
     assert facts[0] == facts[1]
+    assert not any(temporary.iterdir())
+
+
+def test_no_name_of_an_archive_is_in_the_way_of_its_content(tmp_path, temporary):
+    archive = zipped_folder(dicom_folder(tmp_path / "scan"), tmp_path / "content", below="content/")
+    assert read_dicom(archive).n_files == read_dicom(tmp_path / "scan").n_files
     assert not any(temporary.iterdir())
 
 
@@ -164,7 +171,7 @@ def test_a_private_folder(tmp_path, temporary, monkeypatch):
     archive = zipped_folder(dicom_folder(tmp_path / "scan"), tmp_path / "scan.zip")
     with zipped.unpacked([archive]) as (folder,):
         (private,) = temporary.iterdir()
-        assert folder.parent == private
+        assert private in folder.parents
         assert private.stat().st_mode & 0o77 == 0
     assert not any(temporary.iterdir())
 

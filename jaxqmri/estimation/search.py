@@ -204,14 +204,15 @@ def _worth_a_visit(
     beside = length_of(view.turned.kept - overlap[:, None] * view.origin.kept) ** 2
     beside = _barrier(beside * (1 + 1e-5))  # |s|^2 - <r, s>^2
     # p = |<c, s>| and q = |s x c| from their differences to those of r
-    p_ahead = above / (overlap + jnp.sqrt(jnp.maximum(overlap**2 + above, 0)))
+    tiny = float(jnp.finfo(overlap.dtype).tiny)  # a signal at right angles to everything
+    p_ahead = above / jnp.maximum(overlap + jnp.sqrt(jnp.maximum(overlap**2 + above, 0)), tiny)
     q = jnp.sqrt(jnp.maximum(beside - gain + wrong, 0))
-    chord = atoms.radii[:, None] * (1 + 1e-5)
+    chord = atoms.radii[:, None] * (1 + 1e-5) + 4 * float(jnp.finfo(overlap.dtype).eps)
     lost, sine = _barrier((chord**2 / 2, chord * jnp.sqrt(jnp.maximum(1 - chord**2 / 4, 0))))  # 1 - cos a, sin a
     ahead = p_ahead - (overlap + p_ahead) * lost + q * sine  # p cos a + q sin a - <r, s>
     inside = q <= sine * jnp.sqrt(beside + overlap**2)  # the signal is between atoms of the chunk
     most = jnp.where(inside, jnp.inf, ahead * (2 * overlap + ahead) * (1 + 1e-6) + wrong)
-    wanted = jnp.max(most - least, axis=1) >= 0
+    wanted = ~jnp.all(most < least, axis=1)
     return jnp.nonzero(wanted, size=wanted.size, fill_value=0)[0].astype(jnp.int32), jnp.sum(wanted)
 
 

@@ -61,7 +61,7 @@ def new_images(shape: Sequence[int], where: str) -> np.ndarray:
             return np.empty(shape, np.float32)
         raise OutputError(
             f"{where}: {size} images need {needed / 1e9:.3g} GB of memory, this machine has {there / 1e9:.3g} GB, and "
-            f"the {4 * prod(shape) / 1e9:.3g} GB of a temporary file cannot be had in {_temporary_folder()} "
+            f"the {4 * prod(shape) / 1e9:.3g} GB of a temporary file cannot be had in {temporary_folder()} "
             f"({error.strerror}); set TMPDIR to a folder on a disk with that much free space."
         ) from error
 
@@ -96,7 +96,7 @@ def in_c_order(images: np.ndarray) -> Iterator[np.ndarray]:
 
 def _on_disk(shape: Sequence[int]) -> np.memmap:
     """Raises OSError where the disk does not suffice."""
-    n_bytes, folder = 4 * prod(shape), _temporary_folder()
+    n_bytes, folder = 4 * prod(shape), temporary_folder()
     if shutil.disk_usage(folder).free < n_bytes:  # a disk filled to the brim harms others
         raise OSError(28, os.strerror(28))
     with tempfile.TemporaryFile(dir=folder, prefix=".jaxqmri-") as file:
@@ -114,10 +114,11 @@ def _reserve(file: int, n_bytes: int) -> None:
         n_bytes -= os.write(file, zeros[:n_bytes])
 
 
-def _temporary_folder() -> str:
+def temporary_folder() -> str:
     """The one that was asked for, or one that is a disk: on many machines /tmp itself is memory."""
-    asked_for = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    return tempfile.gettempdir() if asked_for or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
+    asked_for = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    on_disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
+    return next(filter(None, asked_for), on_disk)
 
 
 def _memory() -> int | None:

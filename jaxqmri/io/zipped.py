@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .archive import is_zip, unpack_zip
 from .errors import OutputError
+from .memory import temporary_folder
 
 MOST_BYTES = 8 * 2**30  # what is unpacked may be as large as the images of a long examination
 MOST_FILES = 100_000  # one per slice and echo
@@ -42,6 +43,10 @@ def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
         except Exception as error:
             renamed = [(str(folder), str(path)) for folder, path in zip(given, paths, strict=True) if folder != path]
             error.args = tuple(_renamed(part, renamed) if isinstance(part, str) else part for part in error.args)
+            if isinstance(error, OSError):
+                for name in ("filename", "filename2"):
+                    if isinstance(there := getattr(error, name), str | Path):
+                        setattr(error, name, _renamed(str(there), renamed))
             raise
 
 
@@ -63,12 +68,14 @@ def _folder_of(archive: Path) -> Iterator[Path]:
     """Its content in a folder that has its name, and the user's eyes only."""
     private = _private_folder(archive)
     try:
-        content = private / "content"
+        content = private / "0" / "content"  # so that no name of an archive or of a folder in it can be in the way
+        content.parent.mkdir()
         try:
             unpack_zip(archive, content, max_bytes=MOST_BYTES, max_members=MOST_FILES, lasting=False)
         except OutputError as error:
             raise _no_room(archive, error.__cause__) from error
-        folder = private / archive.name
+        folder = private / "1" / archive.name
+        folder.parent.mkdir()
         _lone_folder(content).rename(folder)
         yield folder
     finally:
@@ -77,7 +84,7 @@ def _folder_of(archive: Path) -> Iterator[Path]:
 
 def _private_folder(archive: Path) -> Path:
     try:
-        return Path(tempfile.mkdtemp(prefix=_PREFIX))
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary_folder()))
     except OSError as error:
         raise _no_room(archive, error) from error
 
