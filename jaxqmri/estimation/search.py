@@ -48,7 +48,6 @@ from .vectors import (
 )
 
 _LEADERS = 2  # blocks in which the best atom is looked for first, the most that `_best_of_blocks` takes
-_TELLING = 0.1  # n |d - r| |s - r| up to which the rounding of differences, u times that, tells atoms apart
 _UNROLL = 4  # measurements
 _GROUP_VALUES = 32768  # measurements of the voxels that are searched at once on a CPU, so that they stay in its cache
 _MANY_CHUNKS = 64  # from which on smaller groups pay, as they pass over more
@@ -151,7 +150,7 @@ def _gains(view: _View, some: Signals) -> tuple[Float[Array, "atom voxel"], Floa
     products = products_of(steps, view.away)
     x = products.real - (length**2 / 2)[:, None]
     y = products.imag + _across(view, steps)[:, None] if jnp.iscomplexobj(products) else 0.0
-    return gain_from(x, y, view.overlap), _wrong(view, steps, jnp.max(length))
+    return gain_from(x, y, view.overlap), _wrong(steps, view.away, jnp.max(length), view.distance)
 
 
 def _gain_of_own(view: _View, some: Signals) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
@@ -160,7 +159,7 @@ def _gain_of_own(view: _View, some: Signals) -> tuple[Float[Array, " voxel"], Fl
     terms = steps.conj() * view.away
     x = jnp.sum(terms.real, axis=1) - length**2 / 2
     y = jnp.sum(terms.imag, axis=1) + _across(view, steps) if jnp.iscomplexobj(terms) else 0.0
-    return gain_from(x, y, view.overlap), _wrong(view, terms, length)
+    return gain_from(x, y, view.overlap), _wrong(steps, view.away, length, view.distance)
 
 
 def _across(view: _View, steps: Inexact[Array, "atom n"]) -> Float[Array, " atom"]:
@@ -168,16 +167,25 @@ def _across(view: _View, steps: Inexact[Array, "atom n"]) -> Float[Array, " atom
     return jnp.sum((steps.conj() * view.origin.kept).imag, axis=1)
 
 
-def _wrong(view: _View, terms: Inexact[Array, "_ n"], length: Float[Array, "..."]) -> Float[Array, "..."]:
+def _wrong(
+    steps: Inexact[Array, "_ n"],
+    away: Inexact[Array, "_ n"],
+    length: Float[Array, "..."],
+    distance: Float[Array, "..."],
+) -> Float[Array, "..."]:
     """Bound on the error of a gain: 2 (<r, s> + |x|) times that of x.
 
     A sum of n products is wrong by n u |d - r| |s - r| at most in whatever order it is added up, u = eps / 2; each
     factor and |d - r|^2 / 2 are wrong by a few u themselves. Each part of a complex product sums 2 n real ones.
     Twice that is taken. Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), sec. 3.1.
+
+    Args:
+        steps, away: d - r and s - r, for the number and kind of their measurements.
+        length, distance: how long they are.
     """
-    n_real = terms.shape[1] * (2 if jnp.iscomplexobj(terms) or jnp.iscomplexobj(view.away) else 1)
+    n_real = away.shape[1] * (2 if jnp.iscomplexobj(steps) or jnp.iscomplexobj(away) else 1)
     units = (4 * n_real + 32) * float(jnp.finfo(length.dtype).eps) / 2
-    return units * (1 + length) * length * (view.distance + length)
+    return units * (1 + length) * length * (distance + length)
 
 
 def _least_gain(atoms: Atoms, view: _View, best: Int[Array, " voxel"]) -> Float[Array, " voxel"]:
@@ -285,7 +293,10 @@ def _larger(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "...
 def _best_of_blocks(
     atoms: Atoms, signals: Signals, blocks: tuple[Int[Array, " voxel"], ...]
 ) -> tuple[Int[Array, " voxel"], Bool[Array, " voxel"]]:
-    """Row of the best atom in the given blocks of each voxel, and whether it is too far from the first one to tell."""
+    """Row of the best atom in the given blocks of each voxel, and whether more than two are as good to within rounding.
+
+    They are where the blocks are far from each other, or from the signal, for how alike their atoms are.
+    """
     seen = _seen_from(atoms, signals, blocks[0] * BLOCK + BLOCK // 2)
 
     def gains_of(block: Int[Array, " voxel"]) -> Float[Array, "voxel 16"]:
@@ -297,13 +308,14 @@ def _best_of_blocks(
     # Of equal atoms the first is to win.
     ascending = jnp.stack([functools.reduce(jnp.minimum, blocks), functools.reduce(jnp.maximum, blocks)])
     gains = jax.lax.map(gains_of, ascending).swapaxes(1, 2).reshape(-1, seen.overlap.size)
+    found = _with_rows(_nobody(2, signals.kept), gains)
     best, runner_up = (
-        jnp.take_along_axis(ascending, place[None] // BLOCK, 0)[0] * BLOCK + place % BLOCK
-        for place in _with_rows(_nobody(2, signals.kept), gains).rows
+        jnp.take_along_axis(ascending, place[None] // BLOCK, 0)[0] * BLOCK + place % BLOCK for place in found.rows
     )
     best = _better(atoms, signals, best, runner_up)
-    step = length_of(atoms_of(atoms, best).kept - seen.near.kept)
-    return best, signals.kept.shape[1] * step * (length_of(seen.away) + step) > _TELLING
+    step = atoms_of(atoms, best).kept - seen.near.kept
+    wrong = _wrong(step, seen.away, length_of(step), length_of(seen.away))
+    return best, found.others >= found.values[0] - 2 * wrong
 
 
 class _Seen(NamedTuple):
