@@ -15,7 +15,6 @@ _asked: list[int] = []
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does, so that temporary files are removed: by a KeyboardInterrupt."""
-    _asked.clear()
 
     def interrupt(number: int, _: Any) -> NoReturn:
         _asked.append(number)
@@ -29,6 +28,7 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        _asked.clear()  # whoever runs after this has not been asked
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -238,3 +238,4 @@ def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, t
         run_job(replace(job, estimate=estimate), [scan], tmp_path / "out", report=False)
     assert lost == [KeyboardInterrupt]
     assert not (tmp_path / "out").exists()
+    run_job(job, [scan], tmp_path / "out", report=False)  # the next run has not been asked to stop
