@@ -28,9 +28,9 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _asked.clear()  # whoever runs after this has not been asked
         for number, handler in before.items():
             signal.signal(number, handler)
+        _asked.clear()  # whoever runs after this has not been asked
 
 
 def stop_if_asked() -> None:
