@@ -298,13 +298,12 @@ def _row(
 
 
 def _result_row(series: BidsSeries, made: JobResult, seconds: float) -> Row:
-    values = made.maps[made.job.main_map]
-    finite = values[np.isfinite(values) & (made.maps["status"] == Status.OK)]
+    found = made.values_found(made.job.main_map)
     return _row(
         series.participant, series, "done", seconds=seconds,
         map=made.job.main_map,
-        median_s=float(np.median(finite)) if finite.size else None,
-        n_voxels=int(values.size),
+        median_s=float(np.median(found)) if found.size else None,
+        n_voxels=int(made.maps["status"].size),
         n_fitted=made.status_counts().get(Status.OK.name, 0),
         n_warnings=len(made.warnings),
     )  # fmt: skip

@@ -114,17 +114,21 @@ class JobResult:
         counts = np.bincount(self.maps["status"].ravel(), minlength=len(Status))
         return {status.name: int(counts[status]) for status in Status if counts[status]}
 
+    def values_found(self, name: str) -> np.ndarray:
+        """(voxel,) what a map says where the fit went well; saturated voxels are no part of it."""
+        values = self.maps[name]
+        return values[np.isfinite(values) & (self.maps["status"] == Status.OK)]
+
     def summary(self) -> dict[str, Any]:
         """The numbers of the job, ready for JSON, in SI units; a map without a single value has no entry in `maps`."""
-        ok = self.maps["status"] == Status.OK
-        finite = ((name, values[np.isfinite(values) & ok]) for name, values in self.maps.items() if name != "status")
+        found = ((name, self.values_found(name)) for name in self.maps if name != "status")
         return {
             "out": str(self.out),
             "files": self.files,
             "n_voxels": int(self.maps["status"].size),
             self.series.axis.key: [float(f"{value:.12g}") for value in self.series.axis_values],
             "status": self.status_counts(),
-            "maps": {name: _quartiles(values, name) for name, values in finite if values.size},
+            "maps": {name: _quartiles(values, name) for name, values in found if values.size},
             "regions": [dict(row) for row in self.regions],
             "models": [dict(row) for row in self.models],
             "timings_s": {step: round(seconds, 4) for step, seconds in self.timings.items()},
@@ -283,9 +287,10 @@ def _where_to_fit(mask: str | Path, series: ImageSeries) -> np.ndarray | None:
 
 
 def _warn_of_saturation(series: ImageSeries, where: np.ndarray | None) -> None:
-    if series.clipped is None:
+    clipped = series.clipped
+    if clipped is None:
         return
-    looked_at = series.clipped if where is None else series.clipped[where]
+    looked_at = clipped if where is None else clipped[where]
     n_saturated = int(looked_at.sum())
     if n_saturated:
         warnings.warn(

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from .io.errors import InputWarning, MetadataError, UsageError
-from .io.memory import slabs
+from .io.memory import middle_slab
 from .io.series import EARLIEST_SPIN_ECHO, ImageSeries, echo_train
 from .models.fse import FSE
 from .models.recovery import InversionRecovery
@@ -129,8 +129,7 @@ def _is_signed(series: ImageSeries) -> tuple[bool, str]:
     first = series.data[..., 0]
     if np.mean(first < 0) <= NEGATIVE_SHARE:  # spares a sorted copy of all images
         return False, "magnitude images: polarity restored in each voxel"
-    pieces = slabs(series.data)  # one of all slices, unless the images are larger than the memory
-    some = series.data[:, :, pieces[len(pieces) // 2]]
+    some = middle_slab(series.data)
     size = np.nanpercentile(np.abs(some), 98) if np.any(np.isfinite(some)) else 0.0
     if np.mean(first < -0.1 * size) > NEGATIVE_SHARE:
         return True, "signed signal, as many values are negative"

@@ -7,7 +7,6 @@ import shutil
 import signal as signals
 import stat
 import struct
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +48,6 @@ TEMPORARY = "temporary"  # a failed run leaves it as it was
 
 def temporary_files_here(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(out.parent / TEMPORARY))
-    monkeypatch.setattr(tempfile, "tempdir", None)  # what Python remembers of it
 
 
 def few_files_allowed(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -183,7 +183,6 @@ def test_what_fits_comfortably_is_no_file(monkeypatch):
 
 def test_the_file_is_in_the_folder_that_was_asked_for_and_has_no_name(monkeypatch, tmp_path, short_of_memory):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
     before = shutil.disk_usage(tmp_path)
     asked = []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: asked.append(folder) or before)
@@ -196,7 +195,6 @@ def test_the_file_is_in_the_folder_that_was_asked_for_and_has_no_name(monkeypatc
 
 def test_a_disk_without_room_is_named_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     shape = (16, 16, 6, 10)
     needed = 8 * int(np.prod(shape))

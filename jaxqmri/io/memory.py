@@ -17,7 +17,6 @@ import numpy as np
 
 from .errors import DeviceError, OutputError
 
-INFLATION = 1032  # no byte of deflated data holds more
 BYTES_PER_VALUE = 8  # an image in float32, and its copy in the hands of the fit
 COMFORTABLE = 1 / 2  # of the memory; the rest is for the fit itself, the maps and everybody else
 BYTES_PER_VOXEL = 64  # of the maps with what is made of them when they are written
@@ -79,6 +78,12 @@ def slabs(images: np.ndarray) -> list[slice]:
     n_slabs = min(ceil(images.size / values_at_once), n_slices)
     at_once = ceil(n_slices / n_slabs)  # slabs of one size share the compiled programs
     return [slice(k, k + at_once) for k in range(0, n_slices, at_once)]
+
+
+def middle_slab(images: np.ndarray) -> np.ndarray:
+    """The slab in the middle, to look at where there is no time for all: all slices, unless the images are mapped."""
+    pieces = slabs(images)
+    return images[:, :, pieces[len(pieces) // 2]]
 
 
 def in_c_order(images: np.ndarray) -> Iterator[np.ndarray]:

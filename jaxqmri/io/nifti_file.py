@@ -20,11 +20,11 @@ from nibabel.wrapstruct import WrapStructError
 
 from .axis import Axis
 from .errors import CorruptInputError, MetadataError, NoInputError
-from .memory import INFLATION
 from .phase import radians_per_unit
 from .sidecar import NOT_FETCHED, component, is_not_fetched, read_sidecar, sidecar_values
 
 NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
+INFLATION = 1032  # no byte of deflated data holds more
 HEADER_SIZE = 540  # bytes of NIfTI-2; NIfTI-1 has 348
 CHUNK = 2**20  # bytes
 MOST_BEHIND = 2**24  # bytes; a few kB may inflate to more than the memory holds
@@ -57,6 +57,7 @@ class NiftiImage:
         intercept: signal where the stored value is 0.
         sidecar: its JSON; it may hold identity, so it is not for passing on.
         remark: what is odd about its geometry, or "".
+        header: as it is in the file.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class NiftiImage:
     intercept: float
     sidecar: Mapping[str, Any]
     remark: str
+    header: Nifti1Header
 
     @property
     def n_volumes(self) -> int:
@@ -132,6 +134,7 @@ def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
         intercept=0.0 if intercept is None else float(intercept),
         sidecar=content,
         remark=remark,
+        header=header,
     )
 
 
@@ -196,7 +199,7 @@ def read_volumes(image: NiftiImage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         CorruptInputError: truncated, or its checksum is wrong, which is known only behind the last volume.
     """
     try:
-        dtype, offset = _layout(image.path)
+        dtype, offset = _layout(image)
         # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
         whole = dtype.kind in "iu" and not image.is_scaled
         top = np.iinfo(dtype).max if whole else np.inf
@@ -248,16 +251,15 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if compressed else file
 
 
-def _layout(path: Path) -> tuple[np.dtype, int]:
+def _layout(image: NiftiImage) -> tuple[np.dtype, int]:
     """Type of the stored values and where in the file they begin."""
-    with _opened(path) as file:
-        header: Any = _header(file.read(HEADER_SIZE))
+    header: Any = image.header
     return header.get_data_dtype(), int(header.get_data_offset())
 
 
 def _n_bytes(image: NiftiImage) -> int:
     """Length of the content that its header promises."""
-    dtype, offset = _layout(image.path)
+    dtype, offset = _layout(image)
     return offset + prod(image.shape) * dtype.itemsize
 
 

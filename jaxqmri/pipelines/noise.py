@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from ..estimation.noise import Gaussian, Noise, Rician
 from ..estimation.noise_level import noise_level
 from ..io.errors import CorruptInputError
-from ..io.memory import slabs
+from ..io.memory import middle_slab
 from ..io.series import ImageSeries
 
 NOISES = ("gaussian", "rician")
@@ -31,9 +31,8 @@ def noise_of(series: ImageSeries, kind: str, sigma: float | None) -> tuple[Noise
         return model(jnp.asarray(sigma)), f"{model.__name__}, sigma {sigma:.6g}, given"
     if kind == "gaussian":
         return None, None
-    pieces = slabs(series.data)  # one of all slices, unless the images are larger than the memory: any has its air
     try:
-        level = noise_level(series.data[:, :, pieces[len(pieces) // 2]])
+        level = noise_level(middle_slab(series.data))  # any slab has its air
     except ValueError as error:
         raise CorruptInputError(f"{error} On the command line: --sigma.") from error
     words = f"{model.__name__}, sigma {level.sigma:.6g}, from {level.n_voxels} voxels of air"

@@ -74,8 +74,9 @@ def maps_by_slabs(
                 maps[name] = np.full(fitted.shape, outside, found.dtype)
             maps[name][:, :, slab.slices][fitted[:, :, slab.slices]] = found
     status = maps.pop("status")
-    if series.clipped is not None:
-        status[series.clipped & (status == Status.OK)] = Status.SATURATED
+    clipped = series.clipped
+    if clipped is not None:
+        status[clipped & (status == Status.OK)] = Status.SATURATED
     maps["status"] = status  # the last one, in files and in print
     return Maps(maps, metadata)
 
