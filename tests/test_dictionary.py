@@ -127,8 +127,8 @@ def test_nothing_that_could_be_best_is_passed_over(rng, dtype):
     found = np.asarray(jax.jit(best_atoms)(layout, normalised(jnp.asarray(signal))[0]))
     products = np.abs(signal.astype(np.complex128) @ atoms.conj().T)
     lost = products.max(axis=1) - products[np.arange(2000), found]
-    assert np.max(lost / np.linalg.norm(signal, axis=1)) < 1e-7  # atoms that are far apart, and equally good
-    assert np.mean(found == products.argmax(axis=1)) > 0.99
+    assert np.max(lost / np.linalg.norm(signal, axis=1)) < 1e-8  # of two atoms equally good to the last bit either
+    assert np.mean(found == products.argmax(axis=1)) > 0.999
 
 
 def test_a_voxel_like_no_atom_at_all_does_not_touch_its_neighbours():

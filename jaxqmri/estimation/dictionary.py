@@ -7,7 +7,6 @@ Source: Ma et al., Nature 495:187 (2013); Ben-Eliezer et al., Magn Reson Med 73:
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,14 +18,14 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..models.base import Params, SignalModel, simulate, sum_of_measurements, with_dtype
-from ..models.batches import DEFAULT_BATCH_SIZE, in_batches
-from ..models.context import double_precision, on_cpu
+from ..models.batches import for_every_processor, in_batches
+from ..models.context import double_precision
 from .fit import Status
 from .layout import Atoms, lay_out
 from .neighbours import neighbours_together
 from .refinement import refine as refine_off_grid
 from .search import best_atoms
-from .vectors import norm_of, normalised, times_power_of_2
+from .vectors import largest_of, norm_of, normalised, times_power_of_2
 
 _LEAST_BATCH = 4096  # voxels; fewer are hardly alike, and search more of a large dictionary
 _REACH = 3  # values of the grid; how far refinement may go
@@ -158,9 +157,7 @@ def make_dictionary(
         if basis is not None:
             atoms, in_basis = _unit_norm(np, atoms @ basis.conj())
             norms = norms * in_basis
-        order = jnp.asarray(neighbours_together(atoms), jnp.int32)
-        atoms, rest = _stored(atoms, dtype)
-        layout = lay_out(atoms, rest, jnp.asarray(norms, dtype), order)
+        atoms, rest, layout = _laid_out(atoms, jnp.asarray(norms, dtype))
         basis = None if basis is None else jnp.asarray(basis, atoms.dtype)
     return Dictionary(atoms, jnp.asarray(norms, dtype), stored, basis, rest, layout, model, varying)
 
@@ -214,7 +211,7 @@ def match(
     axes = _axes(dictionary) if refine and dictionary.varying else None
     voxel_shape = signal.shape[:-1]
     signal = signal.reshape(-1, n)
-    usual_size = _for_every_processor(len(signal))
+    usual_size = for_every_processor(len(signal), _LEAST_BATCH)
     result = in_batches(_match_batch, (dictionary, atoms, axes), signal, batch_size, progress, usual_size)
     return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
 
@@ -265,6 +262,13 @@ def _basis(atoms: np.ndarray, rank: int | None, energy: float | None) -> np.ndar
     return vectors[:, ::-1][:, :rank]
 
 
+def _laid_out(exact: np.ndarray, norms: Array) -> tuple[Array, Array | None, Atoms]:
+    """Atoms in the precision of their norms, what that cuts off, and both as the search wants them."""
+    order = jnp.asarray(neighbours_together(exact), jnp.int32)
+    atoms, rest = _stored(exact, norms.dtype)
+    return atoms, rest, lay_out(atoms, rest, norms, order)
+
+
 def _stored(atoms: np.ndarray, dtype: Any) -> tuple[Array, Array | None]:
     """Atoms in storage precision, and what that cuts off."""
     storage = np.result_type(dtype, np.complex64) if np.iscomplexobj(atoms) else np.dtype(dtype)
@@ -288,15 +292,8 @@ def _of_magnitudes(dictionary: Dictionary) -> Dictionary:
     if isinstance(dictionary.atoms, Tracer) or dictionary.rest is None:
         return dataclasses.replace(dictionary, atoms=jnp.abs(dictionary.atoms), layout=None)
     exact = np.abs(np.asarray(dictionary.atoms, np.complex128) + np.asarray(dictionary.rest))
-    atoms, rest = _stored(exact, dictionary.norms.dtype)
-    layout = lay_out(atoms, rest, dictionary.norms, jnp.asarray(neighbours_together(exact), jnp.int32))
+    atoms, rest, layout = _laid_out(exact, dictionary.norms)
     return dataclasses.replace(dictionary, atoms=atoms, rest=rest, layout=layout)
-
-
-def _for_every_processor(n_voxels: int) -> int:
-    """Voxels at once, so that each processor of a CPU has a batch, but none of a few voxels."""
-    n_batches = os.cpu_count() or 1 if on_cpu() else 1
-    return min(max(-(-n_voxels // n_batches), _LEAST_BATCH), DEFAULT_BATCH_SIZE)
 
 
 @eqx.filter_jit
@@ -315,19 +312,19 @@ def _match_batch(
     signal: Inexact[Array, "voxel n"],
 ) -> MatchResult:
     """The match of one batch, refined between the values of `axes` where they are given."""
-    finite = jnp.all(jnp.isfinite(signal), axis=-1)
-    has_signal = jnp.any(signal != 0, axis=-1)
-    usable = (finite & has_signal)[:, None]
-    signal = jnp.where(usable, signal, 1.0)  # no NaN reaches the search
-    compressed = signal if dictionary.basis is None else _in_basis(dictionary.basis, signal)
-    # A signal at right angles to the whole basis has nothing to be matched by.
-    matchable = jnp.any(compressed != 0, axis=-1)
-    compressed = jnp.where(matchable[:, None], compressed, 1.0)
-    signals, norm, exponent = normalised(compressed)
+    largest = largest_of(signal)
+    finite, has_signal = jnp.isfinite(largest), largest > 0
+    signal = jnp.where((finite & has_signal)[:, None], signal, 1.0)  # no NaN reaches the search
+    compressed, matchable = signal, has_signal
+    if dictionary.basis is not None:
+        compressed = _in_basis(dictionary.basis, signal)
+        # A signal at right angles to the whole basis has nothing to be matched by.
+        matchable = largest_of(compressed) > 0
+        compressed = jnp.where(matchable[:, None], compressed, 1.0)
+    signals, scale, norm, exponent = normalised(compressed)
     index = best_atoms(atoms, signals)
 
-    atom = dictionary.atoms[index]
-    product = sum_of_measurements((atom.conj() * times_power_of_2(compressed, -exponent[:, None])).T)
+    product = sum_of_measurements((dictionary.atoms[index].conj() * signals.kept).T) / scale
     whole = norm if dictionary.basis is None else norm_of(times_power_of_2(signal, -exponent[:, None]))
     m0 = times_power_of_2(product / dictionary.norms[index], exponent)
     correlation = jnp.minimum(jnp.abs(product) / whole, 1.0)

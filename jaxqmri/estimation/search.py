@@ -14,12 +14,14 @@ is 1e-7, so the largest product is the wrong one every third time; and most atom
    apart: |<d, s>| <= |<c, s>| cos a + |s x c| sin a. Chunks that hold the best of no voxel are passed over, which of a
    large dictionary leaves a tenth.
 3. Of every block of 16 neighbouring atoms only the largest value matters: the two leading blocks are kept, their atoms
-   are held against each other difference first, and the two best meet once more with what float32 storage cut off.
-4. If any other block comes within the rounding error of the best, every chunk that may hold a better atom is examined,
-   all of it as in step 3. So no atom that could be the best is left out.
+   are seen from the middle of their block, and the two best meet once more with what float32 storage cut off. Of a
+   small dictionary chunks are single blocks, which r is near enough to, and the two leading atoms meet at once.
+4. If any other comes within the rounding error of the best, every chunk that may hold a better atom is examined, seen
+   from its own centre: whoever comes within the rounding error meets the best so far.
 
-What is left is the rounding of step 3, n u |d - r| |s - r| at most: nothing where the signal is a simulated one. With
-noise, atoms whose products are the same to nine digits may change places.
+So no atom that could be the best is left out, and what decides is the difference of two atoms d and d' in full, to
+within n u |d - d'| |2 s - d - d'|, u = 6e-8: nothing where the signal is a simulated one. With noise, atoms whose
+products are the same to ten digits may change places.
 
 Source of the products as a matching criterion: Ma et al., Nature 495:187 (2013). Bounds by triangles of angles: Elkan,
 Proc 20th ICML, 147 (2003).
@@ -27,7 +29,6 @@ Proc 20th ICML, 147 (2003).
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,19 +37,11 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..models.base import sum_of_measurements
 from ..models.context import on_cpu
-from .layout import BLOCK, Atoms, atoms_of, blocks_per_chunk
-from .vectors import (
-    Signals,
-    alignment,
-    difference,
-    gain_from,
-    length_of,
-    products_of,
-    rough_alignment,
-)
+from .layout import BLOCK, Atoms, Blocks, atoms_of, blocks_per_chunk, middle_of_block
+from .vectors import Signals, computed_once, difference, gain_from, length_of, products_of, square_of, turned_towards
 
-_LEADERS = 2  # blocks in which the best atom is looked for first, the most that `_best_of_blocks` takes
-_UNROLL = 4  # measurements
+_LEADERS = 2  # blocks, or atoms, among which the best atom is looked for first
+_UNROLL = 4  # measurements, or rows
 _GROUP_VALUES = 32768  # measurements of the voxels that are searched at once on a CPU, so that they stay in its cache
 _MANY_CHUNKS = 64  # from which on smaller groups pay, as they pass over more
 _EXAMINED = 64  # voxels; doubtful ones are few
@@ -106,60 +99,61 @@ def _alike_together(atoms: Atoms, signal: Inexact[Array, "voxel n"], n_groups: i
 
 
 class _View(NamedTuple):
-    """Signals seen from an atom r near them.
+    """Signals seen from an atom r near them, the same for all or one for each.
 
     Attributes:
-        origin: r, (1, n).
-        turned: the signals times the number that makes <r, s> real and positive.
-        away: turned - r, (voxel, n).
-        distance: |turned - r|.
+        origin: r, (1, n) or (voxel, n).
+        away: s - r, (voxel, n), with s times the number that makes <r, s> real and positive.
+        distance: |s - r|.
         overlap: <r, s>.
+        beside: |s|^2 - <r, s>^2.
     """
 
     origin: Signals
-    turned: Signals
     away: Inexact[Array, "voxel n"]
     distance: Float[Array, " voxel"]
     overlap: Float[Array, " voxel"]
+    beside: Float[Array, " voxel"]
 
 
 def _view_of_middle(atoms: Atoms, signals: Signals) -> _View:
     """From the centre nearest to the signal in the middle of the list."""
     middle = signals.kept[signals.kept.shape[0] // 2]
     nearest = jnp.argmax(jnp.abs(products_of(atoms.centres.kept, middle[None]))[:, 0])
-    return _view(atoms, signals, atoms.centre_rows[nearest])
+    return _view(signals, atoms_of(atoms, atoms.centre_rows[nearest][None]))
 
 
-def _view(atoms: Atoms, signals: Signals, row: Int[Array, ""]) -> _View:
-    origin = atoms_of(atoms, row[None])
-    phase, overlap = rough_alignment(signals.kept, origin.kept)
-    turned = jax.tree.map(lambda part: part * phase[:, None], signals)
-    origin, turned, away, overlap = _barrier((origin, turned, difference(turned, origin), overlap))
-    return _barrier(_View(origin, turned, away, length_of(away), overlap))
+def _view(signals: Signals, origin: Signals) -> _View:
+    turned, overlap = turned_towards(signals, origin.kept)
+    away = computed_once(difference(turned, origin))
+    beside = square_of(turned.kept - overlap[:, None] * origin.kept)
+    return computed_once(_View(origin, away, length_of(away), overlap, beside))
 
 
 def _steps(view: _View, some: Signals) -> tuple[Inexact[Array, "atom n"], Float[Array, " atom"]]:
-    """d - r for some atoms, and |d - r|. They are not turned: to multiply by a phase would round them."""
-    steps = _barrier(difference(some, view.origin))
-    return steps, _barrier(length_of(steps))
+    """d - r for some atoms, and |d - r|^2. They are not turned: to multiply by a phase would round them."""
+    steps = computed_once(difference(some, view.origin))
+    return steps, computed_once(square_of(steps))
 
 
 def _gains(view: _View, some: Signals) -> tuple[Float[Array, "atom voxel"], Float[Array, " voxel"]]:
     """|<d, s>|^2 - <r, s>^2 of some atoms, and how wrong these may be."""
-    steps, length = _steps(view, some)
+    steps, square = _steps(view, some)
     products = products_of(steps, view.away)
-    x = products.real - (length**2 / 2)[:, None]
+    x = products.real - square[:, None] / 2
     y = products.imag + _across(view, steps)[:, None] if jnp.iscomplexobj(products) else 0.0
-    return gain_from(x, y, view.overlap), _wrong(steps, view.away, jnp.max(length), view.distance)
+    return gain_from(x, y, view.overlap), _wrong(view, jnp.sqrt(jnp.max(square)))
 
 
-def _gain_of_own(view: _View, some: Signals) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
-    """The same for one atom per voxel."""
-    steps, length = _steps(view, some)
+def _products_of_own(
+    view: _View, some: Signals
+) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"] | float, Float[Array, " voxel"]]:
+    """x, y and |d - r| for one atom per voxel."""
+    steps, square = _steps(view, some)
     terms = steps.conj() * view.away
-    x = jnp.sum(terms.real, axis=1) - length**2 / 2
+    x = jnp.sum(terms.real, axis=1) - square / 2
     y = jnp.sum(terms.imag, axis=1) + _across(view, steps) if jnp.iscomplexobj(terms) else 0.0
-    return gain_from(x, y, view.overlap), _wrong(steps, view.away, length, view.distance)
+    return x, y, jnp.sqrt(square)
 
 
 def _across(view: _View, steps: Inexact[Array, "atom n"]) -> Float[Array, " atom"]:
@@ -167,31 +161,22 @@ def _across(view: _View, steps: Inexact[Array, "atom n"]) -> Float[Array, " atom
     return jnp.sum((steps.conj() * view.origin.kept).imag, axis=1)
 
 
-def _wrong(
-    steps: Inexact[Array, "_ n"],
-    away: Inexact[Array, "_ n"],
-    length: Float[Array, "..."],
-    distance: Float[Array, "..."],
-) -> Float[Array, "..."]:
-    """Bound on the error of a gain: 2 (<r, s> + |x|) times that of x.
+def _wrong(view: _View, length: Float[Array, "..."]) -> Float[Array, " voxel"]:
+    """Bound on the error of a gain, for atoms as far as `length` from r: 2 (<r, s> + |x|) times that of x.
 
     A sum of n products is wrong by n u |d - r| |s - r| at most in whatever order it is added up, u = eps / 2; each
     factor and |d - r|^2 / 2 are wrong by a few u themselves. Each part of a complex product sums 2 n real ones.
     Twice that is taken. Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), sec. 3.1.
-
-    Args:
-        steps, away: d - r and s - r, for the number and kind of their measurements.
-        length, distance: how long they are.
     """
-    n_real = away.shape[1] * (2 if jnp.iscomplexobj(steps) or jnp.iscomplexobj(away) else 1)
+    n_real = view.away.shape[1] * (2 if jnp.iscomplexobj(view.origin.kept) or jnp.iscomplexobj(view.away) else 1)
     units = (4 * n_real + 32) * float(jnp.finfo(length.dtype).eps) / 2
-    return units * (1 + length) * length * (distance + length)
+    return units * (1 + length) * length * (view.distance + length)
 
 
 def _least_gain(atoms: Atoms, view: _View, best: Int[Array, " voxel"]) -> Float[Array, " voxel"]:
     """What another atom's gain must reach, computed and with its error on top, if it may be better than `best`."""
-    gain, wrong = _gain_of_own(view, atoms_of(atoms, best))
-    return gain - wrong
+    x, y, length = _products_of_own(view, atoms_of(atoms, best))
+    return gain_from(x, y, view.overlap) - _wrong(view, length)
 
 
 # --- chunks -----------------------------------------------------------------------------------------------------------
@@ -209,14 +194,13 @@ def _worth_a_visit(
     least = jnp.max(gain, axis=0) - wrong if least is None else least
     above = gain + wrong
     overlap = view.overlap
-    beside = length_of(view.turned.kept - overlap[:, None] * view.origin.kept) ** 2
-    beside = _barrier(beside * (1 + 1e-5))  # |s|^2 - <r, s>^2
+    beside = view.beside * (1 + 1e-5)
     # p = |<c, s>| and q = |s x c| from their differences to those of r
     tiny = float(jnp.finfo(overlap.dtype).tiny)  # a signal at right angles to everything
     p_ahead = above / jnp.maximum(overlap + jnp.sqrt(jnp.maximum(overlap**2 + above, 0)), tiny)
     q = jnp.sqrt(jnp.maximum(beside - gain + wrong, 0))
     chord = atoms.radii[:, None] * (1 + 1e-5) + 4 * float(jnp.finfo(overlap.dtype).eps)
-    lost, sine = _barrier((chord**2 / 2, chord * jnp.sqrt(jnp.maximum(1 - chord**2 / 4, 0))))  # 1 - cos a, sin a
+    lost, sine = computed_once((chord**2 / 2, chord * jnp.sqrt(jnp.maximum(1 - chord**2 / 4, 0))))  # 1 - cos a, sin a
     ahead = p_ahead - (overlap + p_ahead) * lost + q * sine  # p cos a + q sin a - <r, s>
     inside = q <= sine * jnp.sqrt(beside + overlap**2)  # the signal is between atoms of the chunk
     most = jnp.where(inside, jnp.inf, ahead * (2 * overlap + ahead) * (1 + 1e-6) + wrong)
@@ -224,25 +208,35 @@ def _worth_a_visit(
     return jnp.nonzero(wanted, size=wanted.size, fill_value=0)[0].astype(jnp.int32), jnp.sum(wanted)
 
 
-def _block_maxima(atoms: Atoms, view: _View, chunk: Int[Array, ""]) -> Float[Array, "block voxel"]:
-    """No gain of an atom of a block of this chunk is above this."""
-    size = blocks_per_chunk(atoms) * BLOCK
-    stored = Signals(atoms.kept, atoms.rest)
-    gain, wrong = _gains(view, jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, chunk * size, size), stored))
+def _most_of(atoms: Atoms, view: _View, chunk: Int[Array, ""]) -> Float[Array, "row voxel"]:
+    """No gain in this chunk is above this: of each atom where the chunk is one block, else of each block."""
+    gain, wrong = _gains(view, _chunk(atoms, chunk))
+    if blocks_per_chunk(atoms) == 1:
+        return gain + wrong
     by_block = gain.reshape(-1, BLOCK, gain.shape[1])
     # Unrolled: a reduction over a leading axis is slow on a CPU.
     return functools.reduce(_larger, [by_block[:, i] for i in range(BLOCK)]) + wrong
 
 
+def _chunk(atoms: Atoms, chunk: Int[Array, ""]) -> Signals:
+    size = blocks_per_chunk(atoms) * BLOCK
+    stored = Signals(atoms.kept, atoms.rest)
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, chunk * size, size), stored)
+
+
 def _leading(atoms: Atoms, signals: Signals, view: _View) -> tuple[Int[Array, " voxel"], Bool[Array, " voxel"]]:
-    """The best atom of the leading blocks, and whether another block may have a better one."""
+    """The better of the leading atoms, or the best of the leading blocks, and whether any other may be better."""
     visits, n_visits = _worth_a_visit(atoms, view)
 
     def with_chunk(i: Int[Array, ""], leaders: _Leaders) -> _Leaders:
-        return _with_rows(leaders, _block_maxima(atoms, view, visits[i]), visits[i] * blocks_per_chunk(atoms))
+        most = _most_of(atoms, view, visits[i])
+        return _with_rows(leaders, most, visits[i] * most.shape[0])
 
     leaders = jax.lax.fori_loop(0, n_visits, with_chunk, _nobody(_LEADERS, signals.kept))
-    best, far = _best_of_blocks(atoms, signals, leaders.rows)
+    if blocks_per_chunk(atoms) == 1:
+        best, far = _better(atoms, signals, *leaders.rows), jnp.bool_(False)
+    else:
+        best, far = _best_of_blocks(atoms, signals, leaders.rows)
     return best, far | (leaders.others >= _least_gain(atoms, view, best))
 
 
@@ -279,7 +273,7 @@ def _with_rows(leaders: _Leaders, values: Float[Array, "row voxel"], first_row: 
             value, row = jnp.where(ahead, there, value), jnp.where(ahead, its_row, row)
         return _Leaders(tuple(descending), tuple(rows), _larger(leaders.others, value))
 
-    return jax.lax.fori_loop(0, values.shape[0], with_row, leaders)
+    return jax.lax.fori_loop(0, values.shape[0], with_row, leaders, unroll=min(_UNROLL, values.shape[0]))
 
 
 def _larger(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -293,76 +287,55 @@ def _larger(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "...
 def _best_of_blocks(
     atoms: Atoms, signals: Signals, blocks: tuple[Int[Array, " voxel"], ...]
 ) -> tuple[Int[Array, " voxel"], Bool[Array, " voxel"]]:
-    """Row of the best atom in the given blocks of each voxel, and whether more than two are as good to within rounding.
+    """Row of the best atom in two blocks of each voxel, and whether more than two are as good to within rounding.
 
-    They are where the blocks are far from each other, or from the signal, for how alike their atoms are.
+    They are where the blocks are far from each other, or from the signal, for how alike their atoms are. The atoms of
+    the second block are seen from the middle c of their own: <d - r, s> = <d - c, s> + <c - r, s>.
     """
-    seen = _seen_from(atoms, signals, blocks[0] * BLOCK + BLOCK // 2)
-
-    def gains_of(block: Int[Array, " voxel"]) -> Float[Array, "voxel 16"]:
-        def at(leaf: Array, i: Int[Array, ""]) -> Inexact[Array, "voxel 16"]:
-            return leaf.at[block, i].get(mode="promise_in_bounds")
-
-        return _gains_over(seen, at, Signals(atoms.blocks, atoms.rest_of_blocks), BLOCK)
-
-    # Of equal atoms the first is to win.
-    ascending = jnp.stack([functools.reduce(jnp.minimum, blocks), functools.reduce(jnp.maximum, blocks)])
-    gains = jax.lax.map(gains_of, ascending).swapaxes(1, 2).reshape(-1, seen.overlap.size)
-    found = _with_rows(_nobody(2, signals.kept), gains)
-    best, runner_up = (
-        jnp.take_along_axis(ascending, place[None] // BLOCK, 0)[0] * BLOCK + place % BLOCK for place in found.rows
-    )
-    best = _better(atoms, signals, best, runner_up)
-    step = atoms_of(atoms, best).kept - seen.near.kept
-    wrong = _wrong(step, seen.away, length_of(step), length_of(seen.away))
-    return best, found.others >= found.values[0] - 2 * wrong
+    view = _view(signals, atoms_of(atoms, middle_of_block(blocks[0])))
+    middle = atoms_of(atoms, middle_of_block(blocks[1]))
+    x, y = _products_in_block(atoms.blocks, blocks[0], view.away)
+    x_there, y_there = _products_in_block(atoms.blocks, blocks[1], view.away - difference(middle, view.origin))
+    x_across, y_across, apart = computed_once(_products_of_own(view, middle))
+    wrong = _wrong(view, atoms.blocks.radii[blocks[0]])
+    wrong_there = _wrong(view, atoms.blocks.radii[blocks[1]] + apart)
+    most = jnp.concatenate([
+        gain_from(x, y, view.overlap) + wrong,
+        gain_from(x_there + x_across, y_there + y_across, view.overlap) + wrong_there,
+    ])  # fmt: skip
+    found = _with_rows(_nobody(2, signals.kept), most)
+    best, runner_up = (jnp.where(row < BLOCK, blocks[0] * BLOCK, (blocks[1] - 1) * BLOCK) + row for row in found.rows)
+    least = found.values[0] - 2 * jnp.where(found.rows[0] < BLOCK, wrong, wrong_there)
+    return _better(atoms, signals, best, runner_up), found.others >= least
 
 
-class _Seen(NamedTuple):
-    """Every signal seen from an atom of its own, see `_View`."""
-
-    near: Signals
-    turned: Inexact[Array, "voxel n"]
-    away: Inexact[Array, "voxel n"]
-    overlap: Float[Array, " voxel"]
-
-
-def _seen_from(atoms: Atoms, signals: Signals, row: Int[Array, " voxel"]) -> _Seen:
-    near = atoms_of(atoms, row)
-    phase, overlap = alignment(signals.kept, near.kept)
-    turned = jax.tree.map(lambda part: part * phase[:, None], signals)
-    return _barrier(_Seen(near, turned.kept, difference(turned, near), overlap))
-
-
-def _gains_over(
-    seen: _Seen, at: Callable[[Array, Int[Array, ""]], Array], some: Signals, n_atoms: int
-) -> Float[Array, "voxel atom"]:
-    """Gains of some atoms over the one seen from; `at` gives measurement i of a leaf of them, (voxel or 1, atom)."""
-    complex_valued = jnp.iscomplexobj(seen.near.kept) or jnp.iscomplexobj(seen.turned)
+def _products_in_block(
+    blocks: Blocks, block: Int[Array, " voxel"], away: Inexact[Array, "voxel n"]
+) -> tuple[Float[Array, "16 voxel"], Float[Array, "16 voxel"] | float]:
+    """x + iy = <d - c, s> for the atoms of a block of each voxel's own, c in its middle; from s - c."""
+    complex_valued = jnp.iscomplexobj(blocks.steps) or jnp.iscomplexobj(away)
 
     # One measurement after the other: all measurements of 16 atoms for every voxel would not fit the cache.
     def add_measurement(i, sums):
-        step = at(some.kept, i) - seen.near.kept[:, i, None]
-        if some.rest is not None and seen.near.rest is not None:
-            step += at(some.rest, i) - seen.near.rest[:, i, None]
-        x = (step.conj() * (2 * seen.away[:, i, None] - step)).real
-        y = (step.conj() * seen.turned[:, i, None]).imag if complex_valued else 0.0
-        return sums[0] + x, sums[1] + y
+        terms = blocks.steps.at[block, i].get(mode="promise_in_bounds").conj() * away[:, i, None]
+        return sums[0] + terms.real, sums[1] + terms.imag if complex_valued else sums[1]
 
-    nothing = jnp.zeros((seen.overlap.size, n_atoms), seen.overlap.dtype)
-    x, y = jax.lax.fori_loop(0, seen.away.shape[1], add_measurement, (nothing, nothing), unroll=_UNROLL)
-    return gain_from(0.5 * x, y, seen.overlap[:, None])
+    nothing = jnp.zeros((away.shape[0], BLOCK), away.real.dtype)
+    start = (nothing, nothing if complex_valued else 0.0)
+    x, y = jax.lax.fori_loop(0, away.shape[1], add_measurement, start, unroll=_UNROLL)
+    x = x - blocks.half_squares[block]
+    y = y if blocks.across is None else y + blocks.across[block]
+    return x.T, y.T if complex_valued else 0.0
 
 
 def _better(atoms: Atoms, signals: Signals, a: Int[Array, " voxel"], b: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
     """The better of two rows, with all that is known of atoms and signals; of equals the lower."""
-
     of_a, of_b = atoms_of(atoms, a), atoms_of(atoms, b)
-    phase, overlap = alignment(signals.kept, of_a.kept)
-    turned = jax.tree.map(lambda part: part * phase[:, None], signals)
+    turned, overlap = turned_towards(signals, of_a.kept)
     step = difference(of_b, of_a)
-    across = step.conj() * (difference(turned, of_a) + difference(turned, of_b))
-    x = 0.5 * sum_of_measurements(across.real.T)
+    # As 2 Re<b - a, s - a> - |b - a|^2, without a small difference of large squares.
+    along = step.conj() * (difference(turned, of_a) + difference(turned, of_b))
+    x = 0.5 * sum_of_measurements(along.real.T)
     y = sum_of_measurements((step.conj() * turned.kept).imag.T) if jnp.iscomplexobj(step) else 0.0
     gain = gain_from(x, y, overlap)
     return jnp.where((gain > 0) | ((gain == 0) & (b < a)), b, a)
@@ -373,20 +346,24 @@ def _better(atoms: Atoms, signals: Signals, a: Int[Array, " voxel"], b: Int[Arra
 
 def _examine(atoms: Atoms, signals: Signals, best: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
     """The best atom of all chunks that may hold a better one than the best row so far."""
-    view = _view(atoms, signals, best[best.shape[0] // 2])
+    view = _view(signals, atoms_of(atoms, best[best.shape[0] // 2][None]))
     visits, n_visits = _worth_a_visit(atoms, view, _least_gain(atoms, view, best))
     size = blocks_per_chunk(atoms) * BLOCK
-    stored = Signals(atoms.kept, atoms.rest)
 
     def examine_chunk(i: Int[Array, ""], best: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
-        first_row = visits[i] * size
-        chunk = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first_row, size), stored)
-        middle = jnp.broadcast_to(atoms.centre_rows[visits[i]], best.shape)
-        gains = _gains_over(_seen_from(atoms, signals, middle), lambda leaf, i: leaf[None, :, i], chunk, size)
-        rows = first_row + jnp.stack(_with_rows(_nobody(2, signals.kept), gains.T).rows)
-        return jax.lax.fori_loop(0, 2, lambda j, best: _better(atoms, signals, best, rows[j]), best)
+        seen = _view(signals, atoms_of(atoms, atoms.centre_rows[visits[i]][None]))
+        gain, wrong = _gains(seen, _chunk(atoms, visits[i]))
+        least = _least_gain(atoms, seen, best)
+
+        def meet_next(carry):
+            best, most = carry
+            (row,) = _with_rows(_nobody(1, signals.kept), most).rows
+            best = _better(atoms, signals, best, visits[i] * size + row)
+            return best, jnp.where(jnp.arange(size)[:, None] == row, -jnp.inf, most)
+
+        def someone_left(carry):
+            return jnp.any((carry[1] >= least) & (carry[1] > -jnp.inf))
+
+        return jax.lax.while_loop(someone_left, meet_next, (best, gain + wrong))[0]
 
     return jax.lax.fori_loop(0, n_visits, examine_chunk, best)
-
-
-_barrier = jax.lax.optimization_barrier  # keeps XLA from computing a value again in each of its uses

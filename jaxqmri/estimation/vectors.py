@@ -8,6 +8,8 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from ..models.base import sum_of_measurements
 
+computed_once = jax.lax.optimization_barrier  # XLA would compute a value again in each of its uses
+
 
 class Signals(NamedTuple):
     """Vectors of norm near 1, as a sum of what the precision holds and of what it cuts off (None: not known)."""
@@ -21,8 +23,13 @@ def norm_of(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
     return jnp.sqrt(sum_of_measurements((signal.real**2 + signal.imag**2).T))
 
 
+def square_of(vectors: Inexact[Array, "row n"]) -> Float[Array, " row"]:
+    """Their squared length, which the square of a rounded length would miss."""
+    return jnp.sum(vectors.real**2 + vectors.imag**2, axis=1)
+
+
 def length_of(vectors: Inexact[Array, "row n"]) -> Float[Array, " row"]:
-    return jnp.sqrt(jnp.sum(vectors.real**2 + vectors.imag**2, axis=1))
+    return jnp.sqrt(square_of(vectors))
 
 
 def times_power_of_2(value: Inexact[Array, "..."], exponent: Int[Array, "..."]) -> Inexact[Array, "..."]:
@@ -33,7 +40,7 @@ def times_power_of_2(value: Inexact[Array, "..."], exponent: Int[Array, "..."]) 
     half = exponent // 2  # 2**exponent itself may overflow
     for part in (half, exponent - half):
         bits = (part + bias).astype(unsigned) << unsigned(mantissa_bits)
-        value = value * _barrier(jax.lax.bitcast_convert_type(bits, real))
+        value = value * computed_once(jax.lax.bitcast_convert_type(bits, real))
     return value
 
 
@@ -43,47 +50,51 @@ def _twelve_bits(value: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
-def normalised(signal: Inexact[Array, "voxel n"]) -> tuple[Signals, Float[Array, " voxel"], Int[Array, " voxel"]]:
-    """Signals scaled for `best_atoms`.
+class Normalised(NamedTuple):
+    """Signals scaled for `best_atoms`: signal = signals / scale * 2**exponent.
 
-    Args:
-        signal: finite, not all zero.
-
-    Returns:
-        the scaled signals, and the norm of each signal in two parts, norm = mantissa * 2**exponent, since the signal's
-        square may overflow.
+    Attributes:
+        signals: with norms near 1.
+        scale: near 1 / norm.
+        norm: of signal * 2**-exponent, as the square of the signal itself may overflow.
+        exponent: of its largest measurement.
     """
-    largest = jnp.max(jnp.maximum(jnp.abs(signal.real), jnp.abs(signal.imag)), axis=-1)
-    exponent = jnp.frexp(largest)[1]
+
+    signals: Signals
+    scale: Float[Array, " voxel"]
+    norm: Float[Array, " voxel"]
+    exponent: Int[Array, " voxel"]
+
+
+def largest_of(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
+    """The largest size of a measurement, or of the parts of a complex one; NaN where there is one."""
+    sizes = jnp.abs(signal.real)
+    sizes = jnp.maximum(sizes, jnp.abs(signal.imag)) if jnp.iscomplexobj(signal) else sizes
+    return jnp.max(sizes, axis=-1)
+
+
+def normalised(signal: Inexact[Array, "voxel n"]) -> Normalised:
+    """Signals scaled without turning them; they must be finite and not all zero."""
+    exponent = jnp.frexp(largest_of(signal))[1]
     unit = times_power_of_2(signal, -exponent[:, None])
-    norm = _barrier(norm_of(unit))
+    norm = computed_once(norm_of(unit))
     if unit.dtype != jnp.float32:
-        return Signals(unit / norm[:, None], None), norm, exponent
+        scale = 1 / norm
+        return Normalised(Signals(unit * scale[:, None], None), scale, norm, exponent)
     # Products of numbers of 12 bits are exact in float32. The scale need not be exact, the direction must be.
-    scale = _barrier(_twelve_bits(1 / norm))[:, None]
+    scale = computed_once(_twelve_bits(1 / norm))
     upper = _twelve_bits(unit)
-    large, small = upper * scale, (unit - upper) * scale
+    large, small = upper * scale[:, None], (unit - upper) * scale[:, None]
     kept = large + small
-    return Signals(kept, small - (kept - large)), norm, exponent
+    return Normalised(Signals(kept, small - (kept - large)), scale, norm, exponent)
 
 
-def alignment(
-    signal: Inexact[Array, "voxel n"], atom: Inexact[Array, "voxel n"]
-) -> tuple[Inexact[Array, " voxel"], Float[Array, " voxel"]]:
-    """Unit number that turns the signal until <atom, signal> is real and positive, and that product."""
-    return _unit(sum_of_measurements((atom.conj() * signal).T))
-
-
-def rough_alignment(
-    vectors: Inexact[Array, "row n"], towards: Inexact[Array, "_ n"]
-) -> tuple[Inexact[Array, " row"], Float[Array, " row"]]:
-    """The same where neither the last bit of the product nor that of a phase decides anything."""
-    return _unit(jnp.sum(towards.conj() * vectors, axis=1))
-
-
-def _unit(product: Inexact[Array, " row"]) -> tuple[Inexact[Array, " row"], Float[Array, " row"]]:
+def turned_towards(signals: Signals, atom: Inexact[Array, "_ n"]) -> tuple[Signals, Float[Array, " voxel"]]:
+    """The signals times a unit number each, so that <atom, signal> is real and not negative, and that product."""
+    product = jnp.sum(atom.conj() * signals.kept, axis=1)
     size = jnp.abs(product)
-    return jnp.where(size > 0, product.conj() / jnp.where(size > 0, size, 1), 1), size
+    phase = jnp.where(size > 0, product.conj() / jnp.where(size > 0, size, 1), 1)
+    return jax.tree.map(lambda part: part * phase[:, None], signals), size
 
 
 def difference(a: Signals, b: Signals) -> Inexact[Array, "voxel n"]:
@@ -109,6 +120,3 @@ def products_of(atoms: Inexact[Array, "atom n"], signal: Inexact[Array, "voxel n
 def matmul(a: Inexact[Array, "i k"], b: Inexact[Array, "k j"]) -> Inexact[Array, "i j"]:
     """In full precision: neither TF32 nor bf16 can tell atoms apart."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=a.dtype)
-
-
-_barrier = jax.lax.optimization_barrier  # keeps XLA from computing a value again in each of its uses

@@ -41,6 +41,11 @@ def at_most(n_voxels: int | None) -> Iterator[None]:
         _most_at_once.reset(token)
 
 
+def for_every_processor(n_voxels: int, least: int) -> int:
+    """Voxels at once, so that each processor of a CPU has a batch, but no batch of less than `least`."""
+    return min(max(-(-n_voxels // _n_side_by_side()), least), DEFAULT_BATCH_SIZE)
+
+
 def in_batches(
     jitted: Callable[..., Result],
     common: tuple[Any, ...],
@@ -136,13 +141,17 @@ def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program:
     if len(remaining) < 2:
         yield from map(work, remaining)
         return
-    run, n_threads = in_this_context(work), os.cpu_count() or 1
+    run, n_threads = in_this_context(work), _n_side_by_side()
     with ThreadPoolExecutor(n_threads) as pool:
         running: deque[Future[Result]] = deque()
         while remaining or running:
             while remaining and len(running) < n_threads:
                 running.append(pool.submit(run, remaining.popleft()))
             yield running.popleft().result()
+
+
+def _n_side_by_side() -> int:
+    return os.cpu_count() or 1 if on_cpu() else 1
 
 
 def _one_ahead(dispatched: Iterator[Result]) -> Iterator[Result]:
