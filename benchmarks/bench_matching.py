@@ -188,7 +188,7 @@ def scaling_row(n_voxels: int, n_atoms: int) -> None:
         signal[i : i + 65536] = np.exp(-te / t2[i : i + 65536, None])
     on_device = jax.block_until_ready(jnp.asarray(signal))
     dictionary = jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=np.linspace(1e-3, 350e-3, n_atoms)))
-    jax.block_until_ready(jq.match(dictionary, on_device[:32768]))  # compiled
+    jax.block_until_ready(jq.match(dictionary, on_device[: 2**17]))  # compiled for batches of the same size
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     jax.block_until_ready(jq.match(dictionary, on_device))

@@ -59,12 +59,12 @@ def best_atoms(atoms: Atoms, signals: Signals) -> Int[Array, " voxel"]:
     n_groups = math.ceil(n_voxels / max(values // n, 64))
     width = math.ceil(n_voxels / n_groups / 64) * 64
     missing = n_groups * width - n_voxels
-    order = _alike_together(atoms, signals.kept, n_groups)
 
     def grouped(leaf: Array) -> Array:
-        return jnp.pad(leaf[order], [(0, missing), (0, 0)], mode="edge").reshape(n_groups, width, n)
+        return jnp.pad(leaf, [(0, missing), (0, 0)], mode="edge").reshape(n_groups, width, n)
 
-    groups = jax.tree.map(grouped, signals)
+    order = _alike_together(atoms, grouped(signals.kept), n_voxels)
+    groups = jax.tree.map(lambda leaf: grouped(leaf[order]), signals)
     # One after the other: in one loop XLA would compute the views again in each of their uses.
     views = jax.lax.map(lambda group: _view_of_middle(atoms, group), groups)
     row, doubtful = jax.lax.map(lambda group: _leading(atoms, *group), (groups, views))
@@ -83,12 +83,14 @@ def best_atoms(atoms: Atoms, signals: Signals) -> Int[Array, " voxel"]:
     return atoms.index[jnp.zeros(n_voxels, row.dtype).at[order].set(row.ravel()[:n_voxels])]
 
 
-def _alike_together(atoms: Atoms, signal: Inexact[Array, "voxel n"], n_groups: int) -> Int[Array, " voxel"]:
+def _alike_together(atoms: Atoms, signals: Inexact[Array, "group width n"], n_voxels: int) -> Int[Array, " voxel"]:
     """Order of the voxels by the centre they are nearest to, of twice as many centres as there are groups."""
-    n_voxels = signal.shape[0]
-    some = atoms.centres.kept[:: max(1, atoms.radii.size // (2 * n_groups))]
-    values = jnp.abs(products_of(some, signal))
-    (nearest,) = _with_rows(_nobody(1, signal), values).rows
+    some = atoms.centres.kept[:: max(1, atoms.radii.size // (2 * signals.shape[0]))]
+
+    def nearest_of(group: Inexact[Array, "width n"]) -> Int[Array, " width"]:
+        return _with_rows(_nobody(1, group), jnp.abs(products_of(some, group))).rows[0]
+
+    nearest = jax.lax.map(nearest_of, signals).ravel()[:n_voxels]
     if some.shape[0] * n_voxels >= 2**31:
         return jnp.argsort(nearest)
     # Both in one number: to sort one array takes a fraction of the time.
