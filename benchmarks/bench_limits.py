@@ -14,7 +14,7 @@ counts in evaluations of signal and derivatives, of which a solver needs one per
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -73,6 +73,7 @@ def n_bytes(*arrays: Any) -> int:
 def machine(repeats: int, small: bool) -> tuple[float, float, float]:
     """Operations per second of matrix products and of vectors, and bytes per second."""
     side, rounds, values = (512, 4, 2**20) if small else (2048, 64, 2**26)
+    n = os.cpu_count() or 1
     a = np.random.default_rng(0).random((side, side), np.float32)
     few, many, there = jnp.linspace(0.0, 1.0, 2**16), np.ones(values, np.float32), np.zeros(values, np.float32)
 
@@ -88,9 +89,14 @@ def machine(repeats: int, small: bool) -> tuple[float, float, float]:
         return jax.lax.fori_loop(0, rounds, lambda _, x: block(x) * 0.25, x)
 
     timed = interleaved(
-        {"products": lambda: a @ a, "vectors": lambda: in_registers(few), "bytes": lambda: _add(many, there)}, repeats
+        {
+            "products": lambda: a @ a,
+            "vectors": lambda: _side_by_side(lambda _: jax.block_until_ready(in_registers(few)), range(n)),
+            "bytes": lambda: _side_by_side(_add_one, np.array_split(many, n), np.array_split(there, n)),
+        },
+        repeats,
     )
-    in_vectors = few.size * rounds * (4 * (2 * _STEPS + 1) + 4)
+    in_vectors = n * few.size * rounds * (4 * (2 * _STEPS + 1) + 4)
     return (
         2 * side**3 / timed["products"].warm,
         in_vectors / timed["vectors"].warm,
@@ -98,11 +104,15 @@ def machine(repeats: int, small: bool) -> tuple[float, float, float]:
     )
 
 
-def _add(many: np.ndarray, there: np.ndarray) -> None:
-    """many + 1 into memory that is there, by all processors; numpy lets the other threads run meanwhile."""
-    n = os.cpu_count() or 1
-    with ThreadPoolExecutor(n) as pool:
-        list(pool.map(lambda x, out: np.add(x, 1.0, out=out), np.array_split(many, n), np.array_split(there, n)))
+def _side_by_side(work: Callable[..., Any], *arguments: Iterable[Any]) -> None:
+    """On all processors; neither numpy nor JAX holds the interpreter meanwhile."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, *arguments))
+
+
+def _add_one(many: np.ndarray, there: np.ndarray) -> None:
+    """Into memory that is there: what is new has to be asked for first."""
+    np.add(many, 1.0, out=there)
 
 
 def kernels(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:

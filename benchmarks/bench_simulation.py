@@ -8,6 +8,7 @@ medians: compare rows of one table, not tables. "Cold" is the first call with it
 * Signal: 65 536 voxels of random T1, T2 and B1, 32 echoes of 180 degrees. "Exact" keeps all orders that can return to
   an echo; the peers keep 10 by default and are exact with 32.
 * Derivatives by T2 and B1, with the signal, exact: 8192 voxels, as the peers take minutes for more.
+* Scaling with voxels and echoes, ours alone: the exact train of n echoes has n / 2 orders, so its time grows by n^2.
 
 Errors are the largest differences from the operators of `jaxqmri.epg` put together as the pulse diagram says, all 32
 orders, in float64: of M0 = 1 for the signal, of the largest derivative by the same parameter for derivatives.
@@ -148,11 +149,24 @@ def derivatives(n_voxels: int, repeats: int) -> None:
     print(table((f"signal and derivatives, {n_voxels} x {N_ECHOES}", *columns), rows))
 
 
+def scaling(small: bool, repeats: int) -> None:
+    cases = [(1024, 8)] if small else [(10**n, N_ECHOES) for n in (3, 4, 5, 6)] + [(16384, 2**n) for n in range(2, 8)]
+    rows = []
+    for n_voxels, n_echoes in cases:
+        train, tissue = jq.FSE(np.full(n_echoes, np.pi), SPACING), random_tissue(n_voxels)
+        cold, warm, _ = interleaved({"": lambda train=train, tissue=tissue: jq.simulate(train, tissue)}, repeats)[""]
+        each = (span(warm / n_voxels), span(warm / (n_voxels * n_echoes**2)))
+        rows.append((str(n_voxels), str(n_echoes), span(cold), span(warm), *each))
+    print(table(("voxels", "echoes", "cold", "warm", "per voxel", "per voxel and echo^2"), rows))
+
+
 def main() -> None:
-    given = arguments(__doc__)
+    given = arguments(__doc__, more=lambda parser: parser.add_argument("--only-scaling", action="store_true"))
     print(heading(("torch", "torchsim", "blochsim")) + "\n")
-    signals(2048 if given.small else 65536, given.repeats)
-    derivatives(512 if given.small else 8192, given.repeats)
+    if not given.only_scaling:
+        signals(2048 if given.small else 65536, given.repeats)
+        derivatives(512 if given.small else 8192, given.repeats)
+    scaling(given.small, given.repeats)
 
 
 if __name__ == "__main__":
