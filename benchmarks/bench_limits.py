@@ -3,8 +3,8 @@
     python benchmarks/bench_limits.py [--repeats 5] [--small]
 
 What the machine can do is measured first: products of large float32 matrices, the most operations per second there
-are; arithmetic on vectors that stay in registers, the most that a formula without products of matrices can have; and a
-sum of two arrays larger than any cache, the most bytes per second.
+are; arithmetic on vectors that stay in registers, the most that a formula without products of matrices can have; and
+an addition to an array larger than any cache, the most bytes per second.
 
 Operations are those of the algorithm, counted in its jaxpr: an addition, multiplication, comparison or elementary
 function of one number is one, a product of matrices has two per term. Bytes are the arrays that go in and come out,
@@ -122,7 +122,7 @@ def kernels(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
     fewer = bench_simulation.random_tissue(n_voxels // 8)
     simulate = bench_simulation.our_signals(tissue)[bench_simulation.OURS]
     derivatives = bench_simulation.our_derivatives(fewer)["jvp of FSE.batched"]
-    train = bench_simulation.TRAIN
+    train, one_signal = bench_simulation.TRAIN, 4 * bench_simulation.N_ECHOES  # bytes
     thousand = jq.make_dictionary(bench_matching.TRAIN, jq.grid(jq.Tissue, t2=bench_matching.T2_GRID))
     decays = jnp.asarray(bench_matching.decays(n_voxels)[0])
     large = bench_matching.large_dictionary(100 if small else 1000, 10 if small else 100)
@@ -134,11 +134,11 @@ def kernels(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
     maps = (tissue.t1, tissue.t2, tissue.b1)
     one_train = operations(train, jax.tree.map(lambda leaf: leaf[0], tissue))
     candidates: dict[str, tuple[Callable[[], Any], float, int]] = {
-        "FSE, 32 echoes, exact": (simulate, n_voxels * one_train, n_bytes(maps) + 4 * 32 * n_voxels),
+        "FSE, 32 echoes, exact": (simulate, n_voxels * one_train, n_bytes(maps) + one_signal * n_voxels),
         "the same with derivatives by T2 and B1": (
             derivatives,
             n_voxels // 8 * _with_two_derivatives(train, fewer),
-            (n_bytes(maps) + 3 * 4 * 32 * n_voxels) // 8,
+            (n_bytes(maps) + 3 * one_signal * n_voxels) // 8,
         ),
         f"match, {len(thousand.norms)} atoms": (
             lambda: jq.match(thousand, decays),
