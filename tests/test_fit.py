@@ -374,3 +374,13 @@ def test_solver_that_ran_out_of_steps_says_so(rng):
     assert np.isnan(stuck.params.t2)
     with pytest.raises(ValueError, match="max_steps"):
         jq.LevenbergMarquardt(max_steps=0)
+
+
+def test_no_noisy_train_swings_about_its_minimum_for_ever():
+    # Steps too small to tell by the cost, each as long as the one before and back again: one voxel of 10 000.
+    rng, n_voxels = np.random.default_rng(2), 16384
+    train = jq.FSE(flip_angles=np.full(6, np.pi), echo_spacing=10e-3)
+    tissue = jq.Tissue(t1=1.0, t2=rng.uniform(0.02, 0.3, n_voxels), b1=rng.uniform(0.7, 0.98, n_voxels))
+    signal = np.asarray(jq.simulate(train, tissue))
+    signal = (signal + rng.normal(0, 0.04, signal.shape)).astype(np.float32)
+    assert not np.any(jq.fit(train, signal).status == jq.Status.NOT_CONVERGED)

@@ -127,8 +127,8 @@ class LevenbergMarquardt(Solver):
             move = _step(gradient, curvature, _uncoupled(bending, held), damping, least)
             # At most a factor of e at once: a longer step leaves the region where the linear model means anything.
             shorten = 1 / jnp.maximum(jnp.max(jnp.abs(jnp.stack(move)), axis=0), 1.0)
-            trial = jax.tree.map(lambda x, dx: x - shorten * dx, point, move)
-            trial = jax.tree.map(jnp.clip, trial, lower, upper)
+            aim = jax.tree.map(lambda x, dx: x - shorten * dx, point, move)
+            trial = jax.tree.map(jnp.clip, aim, lower, upper)
             taken = jax.tree.map(jnp.subtract, trial, point)
             promised = _promised_decrease(taken, gradient, curvature)
             trial_equations = problem.equations(trial)
@@ -140,6 +140,11 @@ class LevenbergMarquardt(Solver):
             # Steps that keep a quarter of their promise overshoot: with large residuals undamped ones swing for ever.
             factor = jnp.where(gained > 0.75 * promised - rounding, 0.1, jnp.where(gained < 0.25 * promised, 4.0, 1.0))
             damping = jnp.clip(damping * jnp.where(better, factor, 10.0), LEAST_DAMPING, _MOST_DAMPING)
+            # Too small to tell by the cost, but not by the slope, which has turned round: damped by so much, the step
+            # would have ended at the bottom. Else such steps swing about it for ever.
+            turned = -_along(taken, trial_equations.gradient) / _along(taken, equations.gradient)
+            swings = (jnp.abs(gained) <= rounding) & (turned > 0.75)
+            damping = jnp.where(swings, jnp.maximum(damping, jnp.minimum(turned, 1.0)), damping)
             still = [
                 jnp.abs(dx) <= jnp.maximum(tolerance, eps * jnp.abs(x)) for dx, x in zip(taken, point, strict=True)
             ]
@@ -149,8 +154,10 @@ class LevenbergMarquardt(Solver):
                 # Likelihoods of faint signals are flat; a step that is small because it is damped ends no search there.
                 little = jnp.maximum(little, jnp.where(damping <= 1, eps * cost, 0.0))
             settled = functools.reduce(operator.and_, still)
-            # A step cut off at a bound may promise nothing, which is no sign of a minimum.
-            settled |= (promised >= 0) & (promised <= little)
+            # A step cut off at a bound may promise nothing or less, which is no sign of a minimum. One that the bending
+            # made longer may promise less too, since J'J alone speaks here.
+            whole = functools.reduce(operator.and_, [a == b for a, b in zip(aim, trial, strict=True)])
+            settled |= (jnp.abs(promised) <= little) & ((promised >= 0) | whole)
             settled &= jnp.isfinite(cost)
             keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
             bending = jax.tree.map(keep, _bending(bending, taken, equations, trial_equations), bending)
@@ -294,6 +301,11 @@ def solved_at(problem: Problem, values: tuple[Inexact[Array, " voxel"], ...]) ->
     """These values as a solution."""
     equations = problem.full_equations(problem.coordinates(values))
     return Solution(values, jnp.ones(problem.scale.shape, bool), equations.cost, equations.curvature)
+
+
+def _along(step: Values, gradient: Values) -> Float[Array, " voxel"]:
+    """Half the slope of the cost along a step."""
+    return functools.reduce(operator.add, (dx * g for dx, g in zip(step, gradient, strict=True)))
 
 
 def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTriangle) -> Float[Array, " voxel"]:

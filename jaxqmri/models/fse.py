@@ -34,6 +34,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Inexact
 
+from .angles import sine_cosine
 from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none, optional_float_array
 from .context import on_cpu
 from .guess import summit
@@ -47,12 +48,10 @@ _FINE_T2 = 256  # to space them
 
 
 class Pulses(NamedTuple):
-    """The refocusing pulses of one voxel, each leaf (echo,): cosines and sines of its true flip angle, exp(i phase)."""
+    """The refocusing pulses of one voxel, each leaf (echo,): of half the true flip angle, exp(i phase)."""
 
-    cos2: Float[Array, " echo"]
-    sin2: Float[Array, " echo"]
-    sin: Float[Array, " echo"]
-    cos: Float[Array, " echo"]
+    sine: Float[Array, " echo"]
+    cosine: Float[Array, " echo"]
     turn: Complex[Array, " echo"] | None  # None: phase 0 throughout, real arithmetic
 
 
@@ -246,7 +245,7 @@ class FSE(SignalModel):
         # Sines and cosines before the scan: inside, XLA would repeat them for every order.
         angle = b1 * self.flip_angles
         turn = None if self.phases is None else jnp.exp(1j * self.phases)
-        pulses = Pulses(jnp.cos(angle / 2) ** 2, jnp.sin(angle / 2) ** 2, jnp.sin(angle), jnp.cos(angle), turn)
+        pulses = Pulses(*sine_cosine(angle / 2), turn)
         decays = Decays(jnp.exp(-self.echo_spacing / t1), jnp.exp(-self.echo_spacing / t2))
         excitation = b1 * (jnp.pi / 2)
         n_odd = (n + 1) // 2 if self.n_states is None else self.n_states // 2
@@ -306,7 +305,8 @@ def _longitudinal_end(
 
 def _transition(pulse: Pulses, f_plus: Orders, f_minus: Orders, w: Orders) -> tuple[Orders, Orders, Orders]:
     """One pulse on all orders of one parity."""
-    cos2, sin2, sin, cos, turn = pulse
+    sine, cosine, turn = pulse
+    cos2, sin2, sin, cos = cosine**2, sine**2, 2 * sine * cosine, cosine**2 - sine**2
     if turn is not None:
         f_plus, f_minus = tuple(f * turn.conj() for f in f_plus), tuple(f * turn for f in f_minus)
     orders = list(zip(f_plus, f_minus, w, strict=True))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Inexact
 
+from .angles import sine_cosine
 from .base import NOTHING, SignalModel, as_float_array
 from .decay import MonoExponential
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
@@ -158,7 +159,7 @@ class ComplexGradientEcho(SignalModel):
         def look(i, best):
             b0 = (i / n_steps - 0.5) / spacing
             phases = [2 * jnp.pi * b0 * te for te in times]
-            cosines, sines = [jnp.cos(p) for p in phases], [jnp.sin(p) for p in phases]
+            sines, cosines = zip(*map(sine_cosine, phases), strict=True)
             gains = []
             for re, im, energy in filters:
                 x = total(r * c + i * s for r, i, c, s in zip(re, im, cosines, sines, strict=True))
@@ -223,5 +224,5 @@ def _signal(te: Float[Array, "..."], params: OffResonantDecay) -> Complex[Array,
 
 def _turn(cycles: Float[Array, "..."]) -> Complex[Array, "..."]:
     """exp(2 pi i cycles)."""
-    phase = 2 * jnp.pi * cycles
-    return jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
+    sine, cosine = sine_cosine(2 * jnp.pi * cycles)
+    return jax.lax.complex(cosine, sine)

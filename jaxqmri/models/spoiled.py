@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
+from .angles import sine_cosine
 from .base import NOTHING, SignalModel, as_float_array, check_seconds
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, total, visible_times
 from .tissue import Tissue, Value
@@ -97,7 +98,8 @@ class SpoiledGradientEcho(SignalModel):
     ) -> Tissue:
         given, measured = Tissue()._replace(**known), list(signal)
         angles, n = list(given.b1 * self.flip_angles), len(measured)
-        sines, tipped = [jnp.sin(a) for a in angles], [2 * jnp.sin(a / 2) ** 2 for a in angles]
+        halves = [sine_cosine(a / 2) for a in angles]
+        sines, tipped = [2 * s * c for s, c in halves], [2 * s**2 for s, _ in halves]
         repetitions = list(self.tr) if self.tr.ndim else [self.tr]
         times = [] if self.te is None else list(self.te) if self.te.ndim else [self.te] * n
         fits_t2star = len(times) > 0 and not ("t2star" in known or "t2star" in self.assumed)
@@ -158,8 +160,8 @@ def _steady_state(flip_angles: Float[Array, "..."], tr: Float[Array, "..."], par
     In float32 the first form loses the digits of T1 and of its derivative to 1 - E1 and 1 - cos(a); here they are sums
     of positive terms.
     """
-    angle = params.b1 * flip_angles
-    return jnp.sin(angle) / (1 + 2 * jnp.sin(angle / 2) ** 2 * _saturation(tr, params.t1))
+    sine, cosine = sine_cosine(params.b1 * flip_angles / 2)  # sin(a) = 2 sin(a/2) cos(a/2), 1 - cos(a) = 2 sin^2(a/2)
+    return 2 * sine * cosine / (1 + 2 * sine**2 * _saturation(tr, params.t1))
 
 
 def _saturation(tr: Float[Array, "..."], t1: Value) -> Float[Array, "..."]:
