@@ -127,8 +127,8 @@ class LevenbergMarquardt(Solver):
             move = _step(gradient, curvature, _uncoupled(bending, held), damping, least)
             # At most a factor of e at once: a longer step leaves the region where the linear model means anything.
             shorten = 1 / jnp.maximum(jnp.max(jnp.abs(jnp.stack(move)), axis=0), 1.0)
-            aim = jax.tree.map(lambda x, dx: x - shorten * dx, point, move)
-            trial = jax.tree.map(jnp.clip, aim, lower, upper)
+            trial = jax.tree.map(lambda x, dx: x - shorten * dx, point, move)
+            trial = jax.tree.map(jnp.clip, trial, lower, upper)
             taken = jax.tree.map(jnp.subtract, trial, point)
             promised = _promised_decrease(taken, gradient, curvature)
             trial_equations = problem.equations(trial)
@@ -154,10 +154,8 @@ class LevenbergMarquardt(Solver):
                 # Likelihoods of faint signals are flat; a step that is small because it is damped ends no search there.
                 little = jnp.maximum(little, jnp.where(damping <= 1, eps * cost, 0.0))
             settled = functools.reduce(operator.and_, still)
-            # A step cut off at a bound may promise nothing or less, which is no sign of a minimum. One that the bending
-            # made longer may promise less too, since J'J alone speaks here.
-            whole = functools.reduce(operator.and_, [a == b for a, b in zip(aim, trial, strict=True)])
-            settled |= (jnp.abs(promised) <= little) & ((promised >= 0) | whole)
+            # A step cut off at a bound may promise nothing, which is no sign of a minimum.
+            settled |= (promised >= 0) & (promised <= little)
             settled &= jnp.isfinite(cost)
             keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
             bending = jax.tree.map(keep, _bending(bending, taken, equations, trial_equations), bending)
