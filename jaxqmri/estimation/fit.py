@@ -306,8 +306,7 @@ def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...
     """Where the search begins, within the limits."""
     model, amplitude = problem.model, problem.model.amplitude
     if init is None:
-        seen = _seen(problem)
-        guess = jax.vmap(model.initial_guess, in_axes=-1)(seen, problem.known)
+        guess = model.batched_guess(_seen(problem), problem.known)
         start = {name: getattr(guess, name) for name in problem.free}
     else:
         start = dict(zip(problem.free, init, strict=True))

@@ -284,7 +284,7 @@ class LogLinear(Solver):
                 f"LogLinear solves MonoExponential with all its parameters free, not {type(problem.model).__name__} "
                 f"with {sorted(problem.known)} known; use LevenbergMarquardt()."
             )
-        params = jax.vmap(lambda s: log_linear(s, weighted=self.weighted), in_axes=-1)(problem.signal)
+        params = log_linear(problem.signal, weighted=self.weighted)
         return solved_at(problem, tuple(getattr(params, name) for name in problem.free))
 
 

@@ -93,6 +93,12 @@ class SignalModel(eqx.Module):
         """The measurements of many voxels, from (voxel,) leaves; measurements FIRST, so that voxels are contiguous."""
         return jax.vmap(self, out_axes=-1)(params)
 
+    def batched_guess(
+        self, signal: Inexact[Array, "n voxel"], known: Mapping[str, Inexact[Array, " voxel"]] = NOTHING
+    ) -> Params:
+        """`initial_guess` of many voxels, measurements first."""
+        return jax.vmap(self.initial_guess, in_axes=-1)(signal, known)
+
 
 def simulate(model: SignalModel, params: Params, batch_size: int | None = None) -> Inexact[Array, "*voxel n"]:
     """Signals of many voxels.

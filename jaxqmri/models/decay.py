@@ -1,16 +1,18 @@
 """Exponential decay: gradient echoes (T2*) and ideal spin echoes (T2)."""
 
+import functools
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .base import NOTHING, SignalModel, as_float_array, check_seconds, sum_of_measurements
-from .guess import visible_times
+from .guess import fitting_amplitude, squares, total, visible_times
 
 
 class Decay(NamedTuple):
@@ -57,45 +59,64 @@ class MonoExponential(SignalModel):
         # The formula broadcasts. vmap would put the voxels first and transpose: 3 times slower on a CPU.
         return _decay(self.te[:, None], params)
 
-    def initial_guess(self, signal: Float[Array, " echo"], known: Mapping[str, Float[Array, ""]] = NOTHING) -> Decay:
+    def initial_guess(
+        self, signal: Float[Array, "echo ..."], known: Mapping[str, Float[Array, "..."]] = NOTHING
+    ) -> Decay:
         # In noise the sum of squares can have two minima, and the straight line may point to the higher one: a coarse
         # search over T2, with S0 eliminated, sees both.
         shortest, longest = self.limits().t2
         search = jnp.exp(jnp.linspace(jnp.log(shortest), jnp.log(longest), _COARSE_STEPS))
-        shapes = jnp.exp(-self.te[:, None] / search)
-        overlap = jnp.maximum(sum_of_measurements(shapes * signal[:, None]), 0)
-        energy = sum_of_measurements(shapes**2)
-        best = jnp.argmax(overlap**2 / energy)
-        coarse = Decay(s0=overlap[best] / energy[best], t2=search[best])
-        line = self.log_linear(signal)
-        misfits = (sum_of_measurements((self(guess) - signal) ** 2) for guess in (line, coarse))
-        line_is_better = jnp.less(*misfits)
-        return Decay(*(jnp.where(line_is_better, a, b) for a, b in zip(line, coarse, strict=True)))
+        shapes = jnp.exp(-self.te / search[:, None])
+        unit_shapes = shapes / jnp.linalg.norm(shapes, axis=1, keepdims=True)
+
+        def overlap(shape: Array) -> Array:
+            # Row by row: a product of arrays would be stored for every T2, which takes five times as long.
+            return total(f * s for f, s in zip(list(shape), list(signal), strict=True))
+
+        def look(best: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+            unit_shape, t2 = at
+            seen = overlap(unit_shape)
+            better = seen > best[0]
+            return (jnp.where(better, seen, best[0]), jnp.where(better, t2, best[1])), None
+
+        # The larger the overlap with a decay of unit norm, the smaller the misfit.
+        line = jax.lax.optimization_barrier(self.log_linear(signal).t2)  # XLA would draw it again for every echo
+        te = _as_column(self.te, signal)
+        along_line = jnp.exp(-te / line)
+        start = overlap(along_line) / jnp.sqrt(squares(list(along_line)))
+        (_, t2), _ = jax.lax.scan(look, (start, line), (unit_shapes, search), unroll=4)
+        return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), list(signal)), t2)
+
+    def batched_guess(
+        self, signal: Float[Array, "echo voxel"], known: Mapping[str, Float[Array, " voxel"]] = NOTHING
+    ) -> Decay:
+        return self.initial_guess(signal, known)  # which broadcasts
 
     def limits(self) -> Decay:
         return Decay(s0=(0.0, jnp.inf), t2=visible_times(self.te))  # pyright: ignore[reportArgumentType]
 
-    def log_linear(self, signal: Float[Array, " echo"], weighted: bool = True) -> Decay:
+    def log_linear(self, signal: Float[Array, "echo ..."], weighted: bool = True) -> Decay:
         """Straight line through ln S(TE) by linear least squares.
 
         The logarithm inflates the noise of an echo by 1/S, which weights of S^2 undo (Veraart et al., NeuroImage 81:335
         (2013)). Echoes that are not positive have no logarithm and no weight.
 
         Args:
-            signal: measurements of one voxel [a.u.].
+            signal: measurements of one voxel, or of many with the echoes first [a.u.].
             weighted: False gives every echo the same weight, as many programs do; late echoes then dominate the error.
 
         Returns:
             S0 [a.u.] and T2 [s], within `limits()`; a signal that does not fall has the longest T2.
         """
-        positive = signal > 0
-        unit = jnp.where(positive, signal / jnp.max(jnp.abs(signal)), 1.0)  # S^2 must not overflow
+        te, positive = _as_column(self.te, signal), signal > 0
+        largest = functools.reduce(jnp.maximum, list(jnp.abs(signal)))
+        unit = jnp.where(positive, signal / largest, 1.0)  # S^2 must not overflow
         weight = jnp.where(positive, unit**2 if weighted else 1.0, 0.0)
         weight = weight / jnp.maximum(sum_of_measurements(weight), jnp.finfo(weight.dtype).tiny)
         log_signal = jnp.log(jnp.where(positive, signal, 1.0))
-        te_mean = sum_of_measurements(weight * self.te)
+        te_mean = sum_of_measurements(weight * te)
         log_mean = sum_of_measurements(weight * log_signal)
-        te_offset = self.te - te_mean
+        te_offset = te - te_mean
         variance = sum_of_measurements(weight * te_offset**2)
         covariance = sum_of_measurements(weight * te_offset * (log_signal - log_mean))
         shortest, longest = self.limits().t2
@@ -105,6 +126,10 @@ class MonoExponential(SignalModel):
 
 
 _COARSE_STEPS = 24  # a factor of 1.5 from one to the next on usual trains
+
+
+def _as_column(values: Float[Array, " echo"], signal: Float[Array, "echo ..."]) -> Float[Array, "echo ..."]:
+    return values.reshape(-1, *(1,) * (signal.ndim - 1))
 
 
 def _decay(te: Float[Array, "..."], params: Decay) -> Float[Array, "..."]:
