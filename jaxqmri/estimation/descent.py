@@ -1,6 +1,6 @@
 """First-order solvers: so many steps downhill, as in many a script. For comparison: least squares is faster."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -33,6 +33,7 @@ class Adam(Solver):
         scale: the signal is divided by this before the fit [a.u.]; None: by the largest value of each voxel.
     """
 
+    most_on_a_cpu: ClassVar[int] = 2048  # three times faster; not for `Optax`, which may look at all voxels together
     learning_rate: Float[Array, ""] | float = 1e-3
     steps: int = eqx.field(default=20000, static=True)
     scale: Float[Array, ""] | float | None = None

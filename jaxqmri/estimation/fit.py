@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..models.base import Params, SignalModel, with_dtype
-from ..models.batches import DEFAULT_BATCH_SIZE, DESCENTS_ON_A_CPU, TRAINS_ON_A_CPU, in_batches
+from ..models.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..models.context import on_cpu
 from . import implicit
-from .descent import Adam
 from .error_bars import ErrorBars, error_bars
 from .noise import Gaussian, Noise
 from .problem import Problem
@@ -132,8 +131,10 @@ def fit(
         weights=_weights(noise, voxel_shape, n, real),
     )
     model = with_dtype(model, real)
+    most = TRAINS_ON_A_CPU if model.recursive else DEFAULT_BATCH_SIZE
+    usual_size = min(most, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
     common = (model, solver, type(noise), free, covariance)
-    result = in_batches(_fit_batch, common, voxels, batch_size, progress, _usual_size(model, solver))
+    result = in_batches(_fit_batch, common, voxels, batch_size, progress, usual_size)
     return jax.tree.map(lambda leaf: leaf.reshape(*voxel_shape, *leaf.shape[1:]), result)
 
 
@@ -145,14 +146,6 @@ class _Voxels(eqx.Module):
     init: tuple[Inexact[Array, " voxel"], ...] | None
     sigma: Float[Array, " voxel"] | None
     weights: Float[Array, "voxel n"] | None
-
-
-def _usual_size(model: SignalModel, solver: Solver) -> int:
-    if not on_cpu():
-        return DEFAULT_BATCH_SIZE
-    if isinstance(solver, Adam):  # not `Optax`, some of whose transformations look at all voxels together
-        return DESCENTS_ON_A_CPU
-    return TRAINS_ON_A_CPU if model.recursive else DEFAULT_BATCH_SIZE
 
 
 def _check_types(model: Any, init: Any, solver: Any, noise: Any) -> None:

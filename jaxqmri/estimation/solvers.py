@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
+from ..models.batches import DEFAULT_BATCH_SIZE
 from . import linalg
 from .derivatives import Values
 from .problem import Equations, Problem
@@ -41,9 +42,11 @@ class Solver(eqx.Module):
 
     Class variables:
         minimises: whether its answer is where the cost is lowest, so that it has the derivatives of a minimum.
+        most_on_a_cpu: voxels at once that a CPU's caches hold, if it goes through all of them very often.
     """
 
     minimises: ClassVar[bool] = True
+    most_on_a_cpu: ClassVar[int] = DEFAULT_BATCH_SIZE
 
     @abc.abstractmethod
     def solve(self, problem: Problem) -> Solution:
@@ -142,7 +145,7 @@ class LevenbergMarquardt(Solver):
             damping = jnp.clip(damping * jnp.where(better, factor, 10.0), LEAST_DAMPING, _MOST_DAMPING)
             # Too small to tell by the cost, but not by the slope, which has turned round: damped by so much, the step
             # would have ended at the bottom. Else such steps swing about it for ever.
-            turned = -_along(taken, trial_equations.gradient) / _along(taken, equations.gradient)
+            turned = -_inner(taken, trial_equations.gradient) / _inner(taken, equations.gradient)
             swings = (jnp.abs(gained) <= rounding) & (turned > 0.75)
             damping = jnp.where(swings, jnp.maximum(damping, jnp.minimum(turned, 1.0)), damping)
             still = [
@@ -235,13 +238,13 @@ def _bending(bending: linalg.LowerTriangle, taken: Values, before: Equations, af
     size = range(len(taken))
 
     def times_step(matrix: linalg.LowerTriangle, i: int) -> Float[Array, " voxel"]:
-        return functools.reduce(operator.add, (matrix[max(i, j)][min(i, j)] * taken[j] for j in size))
+        return _inner([matrix[max(i, j)][min(i, j)] for j in size], taken)
 
     left_out = [
         after.gradient[i] - before.gradient[i] - times_step(after.curvature, i) - times_step(bending, i) for i in size
     ]
-    along = functools.reduce(operator.add, (v * s for v, s in zip(left_out, taken, strict=True)))
-    lengths = [functools.reduce(operator.add, (c**2 for c in vector)) for vector in (left_out, taken)]
+    along = _inner(left_out, taken)
+    lengths = [_inner(vector, vector) for vector in (left_out, taken)]
     # Steps near the rounding, or at right angles to what was left out, teach nothing.
     telling = (along**2 > 0.01 * lengths[0] * lengths[1]) & (lengths[1] > (64 * eps) ** 2)
     telling &= jnp.isfinite(along) & jnp.isfinite(before.cost)
@@ -301,9 +304,9 @@ def solved_at(problem: Problem, values: tuple[Inexact[Array, " voxel"], ...]) ->
     return Solution(values, jnp.ones(problem.scale.shape, bool), equations.cost, equations.curvature)
 
 
-def _along(step: Values, gradient: Values) -> Float[Array, " voxel"]:
-    """Half the slope of the cost along a step."""
-    return functools.reduce(operator.add, (dx * g for dx, g in zip(step, gradient, strict=True)))
+def _inner(a: Sequence[Float[Array, " voxel"]], b: Sequence[Float[Array, " voxel"]]) -> Float[Array, " voxel"]:
+    """Inner product of vectors with one entry per unknown."""
+    return functools.reduce(operator.add, (x * y for x, y in zip(a, b, strict=True)))
 
 
 def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTriangle) -> Float[Array, " voxel"]:

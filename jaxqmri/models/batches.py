@@ -18,7 +18,6 @@ from .context import in_this_context, on_cpu
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
 TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
-DESCENTS_ON_A_CPU = 2048  # voxels of a descent by thousands of steps, each through all of them; three times faster
 MOST_HALVINGS = 5  # each one compiles anew; memory that does not suffice for 1024 voxels is not short, but full
 
 Result = TypeVar("Result")

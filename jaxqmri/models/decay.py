@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .base import NOTHING, SignalModel, as_float_array, check_seconds, sum_of_measurements
-from .guess import fitting_amplitude, squares, total, visible_times
+from .guess import fitting_amplitude, overlap, squares, visible_times
 
 
 class Decay(NamedTuple):
@@ -69,23 +69,21 @@ class MonoExponential(SignalModel):
         shapes = jnp.exp(-self.te / search[:, None])
         unit_shapes = shapes / jnp.linalg.norm(shapes, axis=1, keepdims=True)
 
-        def overlap(shape: Array) -> Array:
-            # Row by row: a product of arrays would be stored for every T2, which takes five times as long.
-            return total(f * s for f, s in zip(list(shape), list(signal), strict=True))
+        echoes = list(signal)  # a product of arrays would be stored for every T2, which takes five times as long
 
         def look(best: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
             unit_shape, t2 = at
-            seen = overlap(unit_shape)
+            seen = overlap(list(unit_shape), echoes)
             better = seen > best[0]
             return (jnp.where(better, seen, best[0]), jnp.where(better, t2, best[1])), None
 
         # The larger the overlap with a decay of unit norm, the smaller the misfit.
         line = jax.lax.optimization_barrier(self.log_linear(signal).t2)  # XLA would draw it again for every echo
         te = _as_column(self.te, signal)
-        along_line = jnp.exp(-te / line)
-        start = overlap(along_line) / jnp.sqrt(squares(list(along_line)))
+        along_line = list(jnp.exp(-te / line))
+        start = overlap(along_line, echoes) / jnp.sqrt(squares(along_line))
         (_, t2), _ = jax.lax.scan(look, (start, line), (unit_shapes, search), unroll=4)
-        return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), list(signal)), t2)
+        return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), echoes), t2)
 
     def batched_guess(
         self, signal: Float[Array, "echo voxel"], known: Mapping[str, Float[Array, " voxel"]] = NOTHING

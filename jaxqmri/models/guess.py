@@ -38,11 +38,16 @@ def misfit_of(amplitude: Any, shape: Measurements, signal: Measurements) -> Any:
     return squares([amplitude * f - s for f, s in zip(shape, signal, strict=True)])
 
 
+def overlap(shape: Measurements, signal: Measurements) -> Any:
+    """Inner product of a real shape and a signal."""
+    return total(f * s for f, s in zip(shape, signal, strict=True))
+
+
 def fitting_amplitude(shape: Measurements, signal: Measurements) -> Any:
     """The amplitude with which a real `shape` comes nearest to the signal: complex as that is, or else not negative."""
-    overlap = total(f * s for f, s in zip(shape, signal, strict=True))
-    overlap = overlap if jnp.iscomplexobj(overlap) else jnp.maximum(overlap, 0)
-    return overlap / jnp.maximum(squares(shape), jnp.finfo(overlap.dtype).tiny)
+    common = overlap(shape, signal)
+    common = common if jnp.iscomplexobj(common) else jnp.maximum(common, 0)
+    return common / jnp.maximum(squares(shape), jnp.finfo(common.dtype).tiny)
 
 
 def visible_times(times: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
