@@ -26,7 +26,7 @@ from scipy.optimize import least_squares
 from timing import arguments, heading, interleaved, span, table
 
 import jaxqmri as jq
-from jaxqmri.models.context import double_precision
+from jaxqmri.batching.context import double_precision
 
 N_ECHOES, SPACING, SNR = 32, 5e-3, 100.0
 N_CHECKED = 64  # voxels that scipy fits

@@ -30,7 +30,7 @@ import peers
 from timing import arguments, heading, interleaved, span, table
 
 import jaxqmri as jq
-from jaxqmri.models.context import double_precision
+from jaxqmri.batching.context import double_precision
 
 N_ECHOES, SPACING = 32, 5e-3
 T2_GRID = np.linspace(1e-3, 350e-3, 1000)

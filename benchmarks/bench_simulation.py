@@ -25,7 +25,7 @@ from timing import arguments, heading, interleaved, span, table
 
 import jaxqmri as jq
 from jaxqmri import epg
-from jaxqmri.models.context import double_precision
+from jaxqmri.batching.context import double_precision
 
 N_ECHOES, SPACING = 32, 5e-3
 ANGLES = np.full(N_ECHOES, np.pi)

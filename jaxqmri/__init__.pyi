@@ -1,11 +1,8 @@
-from . import epg as epg
-from .estimation.descent import Adam as Adam
-from .estimation.descent import Optax as Optax
-from .estimation.dictionary import Dictionary as Dictionary
-from .estimation.dictionary import MatchResult as MatchResult
-from .estimation.dictionary import grid as grid
-from .estimation.dictionary import make_dictionary as make_dictionary
-from .estimation.dictionary import match as match
+from .dictionary.dictionary import Dictionary as Dictionary
+from .dictionary.dictionary import MatchResult as MatchResult
+from .dictionary.dictionary import grid as grid
+from .dictionary.dictionary import make_dictionary as make_dictionary
+from .dictionary.dictionary import match as match
 from .estimation.fit import FitResult as FitResult
 from .estimation.fit import Status as Status
 from .estimation.fit import fit as fit
@@ -13,14 +10,19 @@ from .estimation.noise import Gaussian as Gaussian
 from .estimation.noise import Rician as Rician
 from .estimation.noise_level import NoiseLevel as NoiseLevel
 from .estimation.noise_level import noise_level as noise_level
-from .estimation.solvers import LevenbergMarquardt as LevenbergMarquardt
-from .estimation.solvers import LogLinear as LogLinear
-from .io.dicom import read_dicom as read_dicom
+from .estimation.solvers.descent import Adam as Adam
+from .estimation.solvers.descent import Optax as Optax
+from .estimation.solvers.least_squares import LevenbergMarquardt as LevenbergMarquardt
+from .estimation.solvers.least_squares import LogLinear as LogLinear
+from .io.dicom.reader import read_dicom as read_dicom
 from .io.maps import Maps as Maps
 from .io.maps import write_maps as write_maps
-from .io.nifti import read_mask as read_mask
-from .io.nifti import read_nifti as read_nifti
+from .io.nifti.reader import read_mask as read_mask
+from .io.nifti.reader import read_nifti as read_nifti
 from .io.series import ImageSeries as ImageSeries
+from .mapping import t1_map as t1_map
+from .mapping import t2_map as t2_map
+from .mapping import t2star_map as t2star_map
 from .models.base import SignalModel as SignalModel
 from .models.base import simulate as simulate
 from .models.decay import Decay as Decay
@@ -32,8 +34,5 @@ from .models.recovery import InversionRecovery as InversionRecovery
 from .models.recovery import Recovery as Recovery
 from .models.spoiled import SpoiledGradientEcho as SpoiledGradientEcho
 from .models.tissue import Tissue as Tissue
-from .pipelines import t1_map as t1_map
-from .pipelines import t2_map as t2_map
-from .pipelines import t2star_map as t2star_map
 
 __version__: str

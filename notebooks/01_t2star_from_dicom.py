@@ -59,15 +59,15 @@ from IPython.display import Markdown
 from scipy import stats
 
 import jaxqmri as jq
-from jaxqmri import figures
-from jaxqmri.demo import compare_with_truth
-from jaxqmri.io.dicom_write import write_dicom
-from jaxqmri.io.errors import DatasetUnavailableError
+from jaxqmri.errors import DatasetUnavailableError
+from jaxqmri.io.dicom.write import write_dicom
+from jaxqmri.mapping import EXAMPLE_SCALE
 from jaxqmri.phantoms import REGIONS, gradient_echo_images, head_slice
-from jaxqmri.pipelines import EXAMPLE_SCALE
+from jaxqmri.report import figures
+from jaxqmri.workflow.demo import compare_with_truth
 
 with warnings.catch_warnings(action="ignore"):  # of tqdm: no ipywidgets, which nothing here needs
-    from jaxqmri.io.datasets import fetch
+    from jaxqmri.datasets import fetch
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 110, "bbox_inches": "tight"}

@@ -56,9 +56,9 @@ import numpy as np
 from IPython.display import Markdown
 
 import jaxqmri as jq
-from jaxqmri import figures
-from jaxqmri.colours import MapStyle, colour_map, colour_scale, displayed, map_style
 from jaxqmri.phantoms import HEAD_REGIONS, head_slice, spin_echo_images, t2_from_dual_echo, with_variation
+from jaxqmri.report import figures
+from jaxqmri.report.colours import MapStyle, colour_map, colour_scale, displayed, map_style
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 110, "bbox_inches": "tight"}

@@ -54,9 +54,9 @@ from IPython.display import Markdown
 from scipy import stats
 
 import jaxqmri as jq
-from jaxqmri import figures
-from jaxqmri.colours import MapStyle, colour_map, colour_scale, displayed, map_style
 from jaxqmri.phantoms import REGIONS, gradient_echo_images, head_slice, spin_echo_images
+from jaxqmri.report import figures
+from jaxqmri.report.colours import MapStyle, colour_map, colour_scale, displayed, map_style
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 110, "bbox_inches": "tight"}

@@ -17,8 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     JAX reads these when it is imported. The folder is new for each run, or a result could be that of an older compiler.
     """
-    if hasattr(config, "workerinput"):
-        return  # the environment is that of the process that started it
+    if hasattr(config, "workerinput") or COMPILED in os.environ:
+        return  # the environment is that of the process that started it, or the folder the developer's own
     folder = tempfile.mkdtemp(prefix="jaxqmri-tests-compiled-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ |= {

@@ -1,1 +1,1 @@
-"""From measurements back to tissue."""
+"""From measurements to parameters: the fit of any signal model, its solvers, noise models and error bars."""

@@ -10,7 +10,7 @@ from ..models.base import sum_of_measurements
 from . import linalg
 from .noise import squared_magnitude
 from .problem import Problem
-from .solvers import Solution
+from .solvers.least_squares import Solution
 
 
 class ErrorBars(NamedTuple):

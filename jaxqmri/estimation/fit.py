@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
+from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
+from ..batching.context import on_cpu
 from ..models.base import Params, SignalModel, with_dtype
-from ..models.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
-from ..models.context import on_cpu
 from . import implicit
 from .error_bars import ErrorBars, error_bars
 from .noise import Gaussian, Noise
 from .problem import Problem
-from .solvers import LevenbergMarquardt, Solution, Solver
+from .solvers.least_squares import LevenbergMarquardt, Solution, Solver
 
 
 class Status(enum.IntEnum):

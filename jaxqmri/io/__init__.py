@@ -1,1 +1,1 @@
-"""What scanners write and viewers read: numpy only, never JAX."""
+"""Images and files: numpy only, never JAX."""

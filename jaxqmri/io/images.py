@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from . import dicom, dicom_choose, dicom_stack, nifti, nifti_scan
-from .axis import ECHO_TIME, Axis, axis_named
-from .dicom_scan import DicomScan, scan_dicom
-from .errors import CorruptInputError, MetadataError, NoInputError, UsageError
+from ..errors import CorruptInputError, MetadataError, NoInputError, UsageError
+from ..quantities import ECHO_TIME, Axis, axis_named
+from .dicom import choose as dicom_choose
+from .dicom import reader as dicom
+from .dicom import stack as dicom_stack
+from .dicom.scan import DicomScan, scan_dicom
 from .negative import Negative
-from .nifti_file import NIFTI_NAME, check_grid, read_image, read_voxels
-from .nifti_scan import NiftiScan, scan_nifti
+from .nifti import reader as nifti
+from .nifti import scan as nifti_scan
+from .nifti.file import NIFTI_NAME, check_grid, read_image, read_voxels
+from .nifti.scan import NiftiScan, scan_nifti
+from .nifti.sidecar import NOT_FETCHED, is_not_fetched, read_sidecar
 from .series import ImageSeries
-from .sidecar import NOT_FETCHED, is_not_fetched, read_sidecar
-from .zipped import unpacked
+from .storage.zipped import unpacked
 
 Scan = DicomScan | NiftiScan
 Stack = dicom_stack.Stack | nifti_scan.Stack

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from .atomic import check_writable, output_errors, strict_json, write_files
-from .errors import OutputError
-from .nifti_file import same_grid
+from ..errors import OutputError
+from .nifti.file import same_grid
 from .series import ImageSeries
+from .storage.atomic import check_writable, output_errors, strict_json, write_files
 
 
 class MapKind(NamedTuple):

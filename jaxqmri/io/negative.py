@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from .errors import warn
+from ..errors import warn
 
 Negative = Literal["keep", "abs"]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .errors import MetadataError
+from ..errors import MetadataError
 from .series import ImageSeries
 
 # Half a turn in the image values of Siemens (-4096 ... 4094), in milliradians (Philips' displayed values), in radians.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .axis import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
-from .errors import MetadataError, UsageError
+from ..errors import MetadataError, UsageError
+from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 
 if TYPE_CHECKING:
-    from .dicom_identity import DicomIdentity
+    from .dicom.identity import DicomIdentity
 
 COMPONENTS = ("magnitude", "phase", "real", "imaginary")
 EARLIEST_SPIN_ECHO = 4e-3  # s; two pulses and a readout of a clinical scanner hardly fit into less

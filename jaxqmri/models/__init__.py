@@ -1,1 +1,1 @@
-"""What the scanner would measure: one file per sequence family."""
+"""What a scanner would measure: one file per sequence family."""

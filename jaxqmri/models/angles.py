@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .context import on_cpu
+from ..batching.context import on_cpu
 
 # pi/2 = _COARSE + _FINE. The first has so few digits that whole multiples of it, and what they leave, are exact; the
 # second has more digits than math.pi.

@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
-from .batches import in_batches
+from ..batching.batches import in_batches
 
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
 NOTHING: Mapping[str, Any] = MappingProxyType({})

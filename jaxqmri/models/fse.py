@@ -34,9 +34,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Inexact
 
+from ..batching.context import on_cpu
 from .angles import sine_cosine
 from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none, optional_float_array
-from .context import on_cpu
 from .guess import summit
 from .tissue import Tissue
 

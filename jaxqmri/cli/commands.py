@@ -1,0 +1,403 @@
+"""The words of the command line and what they start. Heavy parts are imported when a command needs them."""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import DeviceError, UsageError
+from .options import (
+    Parser,
+    add_b1,
+    add_echo_times,
+    add_flip_angles,
+    add_input,
+    add_inversion_times,
+    add_job_options,
+    add_json,
+    add_loudness,
+    add_negative,
+    add_noise,
+    add_series,
+    command,
+    map_command,
+    seconds,
+    values_given,
+)
+
+if TYPE_CHECKING:
+    from ..workflow.run import DicomOut, Job, JobResult
+
+DEMO_FOLDER = "jaxqmri-demo"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; what it returns has `run`, a function of the arguments and of the time at which the program began."""
+    parser = Parser(prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"jaxqmri {__version__}")
+    parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    t2star = map_command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
+    add_echo_times(t2star)
+    t2star.add_argument(
+        "--method", choices=("lm", "loglinear", "adam"), default="lm",
+        help="lm: exact least squares (default); loglinear: weighted straight line through the logarithm; "
+        "adam: 20 000 Adam steps, as in the ISMRM 2024 example, about 1000 times slower",
+    )  # fmt: skip
+
+    t2 = map_command(commands, "t2", _t2, "T2 maps from multi-echo spin echoes")
+    add_echo_times(t2)
+    t2.add_argument(
+        "--method", choices=("lm", "dictionary", "mono"), default="lm",
+        help="lm: extended phase graphs of the echo train, T2 and B1, by exact least squares (default); "
+        "dictionary: the same model, matched in a dictionary and refined; "
+        "mono: mono-exponential decay, for comparison; stimulated echoes make its T2 too long",
+    )  # fmt: skip
+    add_b1(t2, "", "B1 is estimated")
+    t2.add_argument(
+        "--refocusing-deg", metavar="DEG", type=float,
+        help="nominal refocusing angle; default: FlipAngle of the images if above 90, else 180",
+    )  # fmt: skip
+    t2.add_argument(
+        "--t1-ms", metavar="MS", type=float,
+        help="T1 of all tissue, which hardly matters; default: 1000",
+    )  # fmt: skip
+
+    _add_t1(commands)
+    _add_bids(commands)
+
+    demo = command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
+    demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER), help="default: %(default)s")
+    add_job_options(demo)
+    add_loudness(demo)
+
+    inspect = command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
+    add_input(inspect)
+    add_series(inspect)
+    given = inspect.add_mutually_exclusive_group()
+    for add in (add_echo_times, add_inversion_times, add_flip_angles):
+        add(given)
+    add_json(inspect)
+    add_loudness(inspect)
+
+    doctor = command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation")
+    add_json(doctor)
+
+    data = commands.add_parser("data", help="public data sets", description="Public data sets.", allow_abbrev=False)
+    actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="list or fetch", required=True)
+    listing = command(actions, "list", _data_list, "what there is")
+    add_json(listing)
+    fetch = command(actions, "fetch", _data_fetch, "download, verify and unpack one")
+    fetch.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
+    return parser
+
+
+def _add_t1(commands: Any) -> None:
+    t1 = map_command(commands, "t1", _t1, "T1 maps from inversion recovery or variable flip angles")
+    t1.add_argument(
+        "--method", choices=("auto", "ir", "vfa"), default="auto",
+        help="ir: inversion recovery; vfa: spoiled gradient echoes of variable flip angles; "
+        "auto: what varies between the images (default)",
+    )  # fmt: skip
+    given = t1.add_mutually_exclusive_group()
+    add_inversion_times(given)
+    add_flip_angles(given)
+    t1.add_argument(
+        "--tr-ms", metavar="MS", type=float,
+        help="repetition time, instead of that in the files; inf: full recovery between inversions",
+    )  # fmt: skip
+    add_b1(t1, "vfa: ", "1 everywhere, which makes T1 wrong by about twice the error of the flip angle")
+    t1.add_argument(
+        "--efficiency", metavar="F", type=float,
+        help="ir: efficiency of the inversion, 1: perfect, 0: a saturation; default: estimated in each voxel",
+    )  # fmt: skip
+    t1.add_argument(
+        "--component", choices=("magnitude", "real"),
+        help="which images to fit; default: magnitude, or real where there are no others",
+    )  # fmt: skip
+
+
+def _add_bids(commands: Any) -> None:
+    bids = command(commands, "bids", _bids, "T2*, T2 and T1 maps of every series of a BIDS dataset, as a derivative")
+    bids.add_argument("root", metavar="BIDS_ROOT", type=Path, help="raw dataset: the folder that holds sub-*")
+    bids.add_argument("out", metavar="OUT", type=Path, help="the derivative, e.g. BIDS_ROOT/derivatives/jaxqmri")
+    bids.add_argument("level", choices=("participant",), help="each participant by itself; there is no group level")
+    for option, prefix in (("participant", "sub-"), ("session", "ses-")):
+        bids.add_argument(
+            f"--{option}-label", f"--{option}_label", metavar="LABEL", nargs="+", action="extend",
+            help=f"only these {option}s, with or without {prefix}; default: all",
+        )  # fmt: skip
+    bids.add_argument("--mask", choices=("auto", "none"), default="none", help="auto leaves out air; default: none")
+    bids.add_argument(
+        "--t2star-method", choices=("lm", "loglinear"), default="lm", help="of MEGRE, see jaxqmri t2star; default: lm"
+    )
+    bids.add_argument(
+        "--t2-method", choices=("lm", "dictionary", "mono"), default="lm", help="of MESE, see jaxqmri t2; default: lm"
+    )
+    bids.add_argument(
+        "--t2-b1", choices=("estimate", "fmap"), default="estimate",
+        help="B1 of MESE: estimated from the echoes (default), or fmap/*_TB1map of the session, which VFA always uses",
+    )  # fmt: skip
+    add_noise(bids)
+    add_negative(bids)
+    add_job_options(bids)
+    add_loudness(bids)
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def _t2star(arguments: argparse.Namespace, started: float) -> None:
+    from ..workflow.jobs import NoiseChoice, t2star_job
+
+    noise = NoiseChoice(arguments.noise, arguments.sigma)
+    _run_job(t2star_job(arguments.method, te=values_given(arguments, "te"), noise=noise), arguments, started)
+
+
+def _t2(arguments: argparse.Namespace, started: float) -> None:
+    from math import radians
+
+    from ..workflow.jobs import NoiseChoice, t2_job
+
+    angle = arguments.refocusing_deg
+    job = t2_job(
+        arguments.method,
+        b1=arguments.b1,
+        t1=seconds(arguments.t1_ms),
+        flip_angle=None if angle is None else radians(angle),
+        te=values_given(arguments, "te"),
+        noise=NoiseChoice(arguments.noise, arguments.sigma),
+    )
+    _run_job(job, arguments, started)
+
+
+def _t1(arguments: argparse.Namespace, started: float) -> None:
+    from ..workflow.jobs import NoiseChoice, t1_job
+
+    job = t1_job(
+        arguments.method,
+        tr=seconds(arguments.tr_ms),
+        efficiency=arguments.efficiency,
+        b1=arguments.b1,
+        component=arguments.component,
+        ti=values_given(arguments, "ti"),
+        flip_angles=values_given(arguments, "flip_angle"),
+        noise=NoiseChoice(arguments.noise, arguments.sigma),
+    )
+    _run_job(job, arguments, started)
+
+
+def _run_job(job: "Job", arguments: argparse.Namespace, started: float) -> None:
+    from dataclasses import replace
+
+    from ..workflow.run import run_job
+
+    if arguments.verbose:
+        _name_files_passed_over(arguments)
+    with _computing(arguments):
+        result = run_job(
+            replace(job, series=tuple(arguments.series), negative=arguments.negative),
+            arguments.inputs,
+            arguments.out,
+            mask=arguments.mask,
+            overwrite=arguments.overwrite,
+            report=not arguments.no_report,
+            dicom=_dicom_out(arguments),
+            quiet=arguments.quiet,
+            timings={"starting": time.perf_counter() - started},
+        )
+    _print_result(result, arguments)
+
+
+def _dicom_out(arguments: argparse.Namespace) -> "DicomOut":
+    keep = arguments.dicom_identity == "keep"
+    if keep and not arguments.dicom:
+        raise UsageError("--dicom-identity keep is about the maps that --dicom writes; give --dicom too.")
+    return "keep" if keep else "anonymous" if arguments.dicom else "no"
+
+
+def _name_files_passed_over(arguments: argparse.Namespace) -> None:
+    from ..io.images import scan_images
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again when the images are read
+        with scan_images(arguments.inputs) as scan:
+            skipped = scan.skipped
+    for reason, names in skipped.items():
+        print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
+
+
+def _bids(arguments: argparse.Namespace, started: float) -> None:
+    from ..workflow.bids import run_bids
+    from ..workflow.bids_settings import Settings
+    from ..workflow.jobs import NoiseChoice
+
+    settings = Settings(
+        t2star_method=arguments.t2star_method,
+        t2_method=arguments.t2_method,
+        t2_b1=arguments.t2_b1,
+        noise=NoiseChoice(arguments.noise, arguments.sigma),
+        negative=arguments.negative,
+    )
+
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    with _computing(arguments):
+        result = run_bids(
+            arguments.root,
+            arguments.out,
+            participants=arguments.participant_label,
+            sessions=arguments.session_label,
+            settings=settings,
+            mask=arguments.mask,
+            overwrite=arguments.overwrite,
+            report=not arguments.no_report,
+            quiet=arguments.quiet,
+            say=say,
+        )
+    if arguments.json:
+        _print_json(result.facts())
+    elif not arguments.quiet:
+        print("\n".join(result.lines()))
+    result.raise_failures()
+
+
+def _demo(arguments: argparse.Namespace, started: float) -> None:
+    from ..workflow.demo import IMAGES, run_demo
+
+    with _computing(arguments):
+        result = run_demo(
+            arguments.out,
+            overwrite=arguments.overwrite,
+            report=not arguments.no_report,
+            quiet=arguments.quiet,
+            timings={"starting": time.perf_counter() - started},
+        )
+    _print_result(result, arguments)
+    if not (arguments.json or arguments.quiet):
+        print(f"images          {arguments.out / IMAGES}")
+
+
+def _inspect(arguments: argparse.Namespace, started: float) -> None:
+    from ..workflow.inspection import inspect_images
+
+    given = {
+        axis: values for axis in ("te", "ti", "flip_angle") if (values := values_given(arguments, axis)) is not None
+    }
+    found = inspect_images(arguments.inputs, given, arguments.series)
+    if arguments.json:
+        _print_json(found.facts())
+    else:
+        print(found.text(verbose=arguments.verbose))
+
+
+def _doctor(arguments: argparse.Namespace, started: float) -> None:
+    from ..workflow.inspection import installation, installation_text
+
+    facts = installation()
+    if arguments.json:
+        _print_json(facts)
+    else:
+        print(installation_text(facts))
+
+
+def _data_list(arguments: argparse.Namespace, started: float) -> None:
+    from ..datasets import list_datasets
+
+    listings = list_datasets()
+    if arguments.json:
+        facts = [
+            {"name": d.name, "doi": d.doi, "folder": str(folder), "cached": cached} for d, folder, cached in listings
+        ]
+        _print_json({"datasets": facts})
+        return
+    for dataset, folder, cached in listings:
+        print(f"{dataset.name}: {dataset.title}")
+        print(f"  {dataset.description}; {dataset.size_kb:g} kB, doi:{dataset.doi}")
+        print(f"  in {folder}" if cached else f"  not fetched; jaxqmri data fetch {dataset.name}")
+
+
+def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
+    from ..datasets import fetch
+
+    print(fetch(arguments.name, progress=sys.stderr.isatty()))
+
+
+@contextmanager
+def _computing(arguments: argparse.Namespace) -> Iterator[None]:
+    """On which device and in what pieces, as the command line says; what is compiled is kept for the next run."""
+    from ..batching.compiled import keep_compiled_programs
+
+    keep_compiled_programs()
+    with _device(arguments.device), _chunk(arguments.chunk):
+        yield
+
+
+@contextmanager
+def _device(name: str | None) -> Iterator[None]:
+    """Makes the device called `name` the one that everything runs on."""
+    if name is None:
+        yield
+        return
+    import jax
+
+    kind, _, index = name.partition(":")
+    try:
+        if not kind or index.startswith("-"):  # JAX would take the default, Python the last one
+            raise ValueError(name)
+        device = jax.devices(kind.lower())[int(index or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise DeviceError(
+            f"--device {name}: not on this machine, which has {_devices()}; see jaxqmri doctor"
+        ) from error
+    with jax.default_device(device):
+        yield
+
+
+@contextmanager
+def _chunk(n_voxels: int | None) -> Iterator[None]:
+    """Fits at most so many voxels at once."""
+    if n_voxels is None:
+        yield
+        return
+    from ..batching.batches import at_most
+
+    if n_voxels < 1:
+        raise UsageError(f"--chunk must be at least 1 voxel, got {n_voxels}.")
+    with at_most(n_voxels):
+        yield
+
+
+def _devices() -> str:
+    import jax
+
+    try:
+        return ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+    except RuntimeError as error:
+        return f"none that works ({error})"
+
+
+# --- the results ------------------------------------------------------------------------------------------------------
+
+
+def _print_json(facts: Mapping[str, Any]) -> None:
+    from ..io.storage.atomic import strict_json
+
+    sys.stdout.write(strict_json(facts))
+
+
+def _print_result(result: "JobResult", arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        _print_json(result.summary())
+    elif not arguments.quiet:
+        from .terminal import summary_lines
+
+        print("\n".join(summary_lines(result)))

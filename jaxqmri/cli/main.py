@@ -1,0 +1,80 @@
+"""The command `jaxqmri`: words in, exit codes out, no science. The words and what they start are in `commands`.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 a bug, 2 usage, 3 no usable input, 4 corrupt or
+inconsistent input, 5 missing or implausible metadata, 6 output not writable, 7 partial (some subjects failed), 8 data
+set unavailable, 9 no such device or out of memory, 130 interrupted. Nothing heavy is imported before it is known to be
+needed.
+"""
+
+import argparse
+import io
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from ..errors import error_in_words
+from ..workflow.interrupts import stop_on_signals
+from .commands import parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; never raises."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = _run(argv)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    started = time.perf_counter()
+    arguments = None
+    try:
+        arguments = parser().parse_args(argv)
+        with stop_on_signals(), _warnings_in_one_line(arguments):
+            arguments.run(arguments, started)
+    except SystemExit as stop:  # argparse has printed --help or --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        new_line = "\n" if sys.stderr.isatty() else ""  # the terminal has put ^C where the cursor was
+        print(f"{new_line}jaxqmri: interrupted; no half-written file was left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        return 0
+    except Exception as error:
+        return _report_error(error, debug=arguments is not None and arguments.debug)
+    return 0
+
+
+def _report_error(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    code, text = error_in_words(error)
+    print(f"jaxqmri: error: {text}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _warnings_in_one_line(arguments: argparse.Namespace) -> Iterator[None]:
+    """What was mended in the input is said in one line each; other libraries' warnings only with -v."""
+
+    def show(message, category, *_args, **_kwargs):
+        ours = category.__name__ == "InputWarning"
+        if arguments.debug or arguments.verbose or (ours and not arguments.quiet):
+            print(f"jaxqmri: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How the minimum is found: least squares, a weighted straight line, gradient descent; one module per idea."""

@@ -1,0 +1,243 @@
+"""Raw BIDS datasets: who is in them, and which images make up a series that can be fitted.
+
+Source: the Brain Imaging Data Structure 1.11, `sub-*/[ses-*/]anat/*_MEGRE|MESE|IRT1|VFA.nii[.gz]`.
+"""
+
+import json
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
+from ..nifti.file import NIFTI_NAME, check_grid, read_image, read_voxels
+from ..nifti.sidecar import NOT_FETCHED, is_not_fetched, sidecars_of, stem
+from .names import FITTED, BidsName, parse_name
+
+DESCRIPTION = "dataset_description.json"
+PLAUSIBLE_B1 = (0.3, 2.0)  # median over the voxels; percentages and degrees are far above
+
+
+@dataclass(frozen=True)
+class BidsSeries:
+    """Images that belong together.
+
+    Attributes:
+        name: what their names have in common, e.g. sub-01_ses-pre_run-1_MEGRE.
+        images: the files, phase images and the like among them.
+        remark: what was left out, or "".
+    """
+
+    name: BidsName
+    images: tuple[Path, ...]
+    remark: str = ""
+
+    @property
+    def participant(self) -> str:
+        return self.name.entities["sub"]
+
+    @property
+    def session(self) -> str | None:
+        return self.name.entities.get("ses")
+
+    def sidecars(self) -> list[Path]:
+        """All metadata files that hold for some image of it."""
+        return list(dict.fromkeys(path for image in self.images for path in sidecars_of(image)))
+
+    def check_fetched(self) -> None:
+        """Raises NoInputError or MetadataError where a file only stands for content that is not on this disk."""
+        missing = [path for path in (*self.images, *self.sidecars()) if is_not_fetched(path)]
+        if missing:
+            error = NoInputError if missing[0] in self.images else MetadataError
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise error(f"{missing[0].name}{others}: {NOT_FETCHED}")
+
+
+@dataclass(frozen=True)
+class BidsDataset:
+    """A raw dataset.
+
+    Attributes:
+        root: its folder.
+        description: `dataset_description.json`, {} where there is none that can be read.
+        participants: labels without `sub-`, sorted.
+    """
+
+    root: Path
+    description: dict[str, Any]
+    participants: tuple[str, ...]
+
+
+def open_dataset(root: Path) -> BidsDataset:
+    """Looks at the top of a dataset; warns where its description is missing or broken.
+
+    Raises:
+        NoInputError: no such folder, or no `sub-*` folders in it.
+    """
+    try:
+        if not root.is_dir():
+            problem = "is no folder" if root.exists() else "no such folder"
+            raise NoInputError(f"{root}: {problem}; name the folder of a BIDS dataset, which has sub-* folders in it.")
+        folders = sorted(entry.name for entry in root.iterdir() if entry.name.startswith("sub-") and entry.is_dir())
+    except OSError as error:
+        raise NoInputError(f"{root}: cannot be read ({error.strerror}); check its name and permissions.") from error
+    participants = tuple(name.removeprefix("sub-") for name in folders)
+    if not participants:
+        inside = " It is the folder of one participant." if root.name.startswith("sub-") else ""
+        raise NoInputError(
+            f"{root}: no sub-* folders, so it is no BIDS dataset.{inside} Name the folder that holds them; for images "
+            "in any other order use t2star, t2 or t1."
+        )
+    return BidsDataset(root, _description(root / DESCRIPTION), participants)
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict):
+            return content
+        problem = "is no JSON object"
+    except FileNotFoundError:
+        problem = "is missing"
+    except (OSError, ValueError, RecursionError):
+        problem = "cannot be read"
+    message = f"{path.name} {problem}, so this may be no BIDS dataset; its sub-* folders are used as they are."
+    warnings.warn(message, InputWarning, stacklevel=4)
+    return {}
+
+
+def wanted_participants(dataset: BidsDataset, labels: Sequence[str] | None) -> list[str]:
+    """The participants asked for, with or without `sub-`, each once; all of them for None.
+
+    Raises:
+        UsageError: one is not there; says who is.
+    """
+    if labels is None:
+        return list(dataset.participants)
+    wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
+    _refuse_unknown("--participant-label", wanted, dataset.participants)
+    return wanted
+
+
+def find_series(
+    dataset: BidsDataset, participants: Sequence[str], sessions: Sequence[str] | None = None
+) -> dict[str, list[BidsSeries]]:
+    """The series of each participant that can be fitted, sorted by name.
+
+    Args:
+        dataset: the dataset.
+        participants: labels without `sub-`.
+        sessions: labels with or without `ses-`; None: all of them, and images without a session.
+
+    Returns:
+        Participant -> series; [] for one without any.
+
+    Raises:
+        UsageError: a session that none of these participants has.
+        NoInputError: nobody has anything to be fitted, or a folder cannot be read.
+    """
+    wanted = None if sessions is None else list(dict.fromkeys(label.removeprefix("ses-") for label in sessions))
+    if wanted is not None:
+        there = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
+        _refuse_unknown("--session-label", wanted, there)
+    found = {name: _series_of(dataset.root / f"sub-{name}", name, wanted) for name in participants}
+    if not any(found.values()):
+        who = "nobody" if len(found) > 1 else f"sub-{participants[0]}"
+        raise NoInputError(
+            f"{dataset.root}: {who} has images to be fitted; they are named sub-*_{'|'.join(FITTED)}.nii[.gz] and lie "
+            "in sub-*/anat or sub-*/ses-*/anat."
+        )
+    return found
+
+
+def find_b1_map(series: BidsSeries) -> Path | None:
+    """The transmit field map that goes with a series: the one `fmap/*_TB1map` of its session, on its grid.
+
+    Warns where there is one that cannot be used; a lower resolution is the usual reason.
+    """
+    folder = series.images[0].parent.parent / "fmap"
+    names = ((path, parse_name(stem(path))) for path in _images(folder))
+    found = [path for path, name in names if name is not None and name.suffix == "TB1map"]
+    if not found:
+        return None
+    try:
+        problem = f"there are {len(found)} of them" if len(found) > 1 else _why_not_b1(found[0], series)
+    except (NoInputError, CorruptInputError, MetadataError) as error:
+        problem = str(error)
+    if not problem:
+        return found[0]
+    message = f"{series.name}: {found[0].name} is not used as B1 map ({problem.rstrip('.')})."
+    warnings.warn(message, InputWarning, stacklevel=2)
+    return None
+
+
+def _why_not_b1(path: Path, series: BidsSeries) -> str:
+    """Why a map is no B1 map, true / nominal flip angle, of these images; "" where it is one."""
+    b1_map, first = read_image(path), read_image(series.images[0])
+    check_grid(b1_map, "B1 map", first.affine, first.shape[:3], "resample it onto")
+    values = read_voxels(b1_map)
+    usable = values[np.isfinite(values) & (values > 0)]
+    if not usable.size or not PLAUSIBLE_B1[0] < np.median(usable) < PLAUSIBLE_B1[1]:
+        return "its values are no fractions of the nominal flip angle, 1 where it is reached"
+    return ""
+
+
+def _refuse_unknown(option: str, wanted: Sequence[str], there: Collection[str]) -> None:
+    unknown = [label for label in wanted if label not in there]
+    if unknown:
+        listed = " ".join(list(there)[:20]) + (f" ... ({len(there)} in all)" if len(there) > 20 else "")
+        raise UsageError(f"{option} {' '.join(unknown)}: not in this dataset, which has {listed or 'none'}.")
+
+
+def _sessions(subject: Path) -> list[str]:
+    return [name.removeprefix("ses-") for name in _names(subject) if name.startswith("ses-")]
+
+
+def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) -> list[BidsSeries]:
+    folders: dict[str | None, Path] = {} if sessions is not None else {None: subject}
+    folders |= {s: subject / f"ses-{s}" for s in _sessions(subject) if sessions is None or s in sessions}
+    groups: dict[str, list[tuple[BidsName, Path]]] = {}
+    found = [(session, image) for session, folder in folders.items() for image in _images(folder / "anat")]
+    for session, image in found:
+        name = parse_name(stem(image))
+        if name is None or not name.is_fitted:
+            continue
+        if other := _named_after_another(name, participant, session):
+            message = f"sub-{participant}: {image.name} is named after another {other} and passed over; mend it."
+            warnings.warn(message, InputWarning, stacklevel=3)
+            continue
+        groups.setdefault(str(name.series), []).append((name, image))
+    return [_one_echo(groups[key]) for key in sorted(groups)]
+
+
+def _named_after_another(name: BidsName, participant: str, session: str | None) -> str:
+    """What in a name contradicts the folder, or ""; without this, images of two sessions could become one series."""
+    if name.entities["sub"] != participant:
+        return "participant"
+    return "session" if name.entities.get("ses") != session else ""
+
+
+def _one_echo(images: Sequence[tuple[BidsName, Path]]) -> BidsSeries:
+    """The series; where T1 images come in several echoes each, the first of them, which decayed least."""
+    name, remark = images[0][0].series, ""
+    if name.suffix in ("IRT1", "VFA"):
+        echoes = [n.entities.get("echo", "") for n, _ in images]
+        first = min(echoes, key=lambda label: (len(label), label))
+        if len(set(echoes)) > 1:
+            remark = f"{name}: of {len(set(echoes))} echoes of each image only echo-{first} is used for T1."
+        images = [pair for pair, echo in zip(images, echoes, strict=True) if echo == first]
+    return BidsSeries(name, tuple(path for _, path in images), remark)
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (folder / name for name in _names(folder) if NIFTI_NAME.search(name) and not name.startswith("."))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise NoInputError(f"{folder}: cannot be read ({error.strerror}); check its permissions.") from error

@@ -1,0 +1,308 @@
+"""BIDS derivatives: where maps go, what their sidecars add, and the files around them.
+
+A series is complete once its record is there, `logs/<series>.json`: it is removed before any of its maps is touched
+and comes last, so that a kill at any time leaves whole files, and a series that will be done again.
+
+Source: the Brain Imaging Data Structure 1.11, "Derivatives" and "Quantitative MRI". What BIDS has no name for, the
+residual, the inversion efficiency and reports, is listed in `.bidsignore`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...errors import OutputError
+from ..storage.atomic import output_errors, strict_json, write_bytes, write_files
+from ..storage.hidden_folder import one_at_a_time
+from ..storage.result_folder import RECORD, recorded_files, tidy_up
+from .dataset import DESCRIPTION, BidsDataset
+from .names import BidsName, parse_name
+
+BIDS_VERSION = "1.11.0"
+SUMMARY = "summary.tsv"
+LOGS = "logs"
+RAW = "raw"  # what Sources call the dataset of the images
+SOURCE_DATA = "sourcedata"  # where BIDS has the data that a dataset was made of
+
+# Which maps come from which images; where two series of a session would give one name, desc-<suffix> tells them apart.
+MAPS_OF = {
+    "MEGRE": ("T2starmap", "R2starmap", "S0map"),
+    "MESE": ("T2map", "R2map", "M0map", "TB1map"),
+    "IRT1": ("T1map", "R1map", "M0map"),
+    "VFA": ("T1map", "R1map", "M0map"),
+}
+REFERENCES = {
+    "MEGRE": "Milford et al., PLoS ONE 10:e0145255 (2015), doi:10.1371/journal.pone.0145255",
+    "MESE": "Lebel and Wilman, Magn Reson Med 64:1005 (2010), doi:10.1002/mrm.22487",
+    "IRT1": "Barral et al., Magn Reson Med 64:1057 (2010), doi:10.1002/mrm.22497",
+    "VFA": "Deoni et al., Magn Reson Med 49:515 (2003), doi:10.1002/mrm.10407",
+}
+
+_MARK = "# Written by jaxqmri"
+_IGNORE = f"""{_MARK}: what BIDS has no name for.
+*.html
+figures
+/{SUMMARY}
+*_residual.*
+*_InversionEfficiency.*
+"""
+
+_README = f"""# Maps of tissue properties, made by jaxqmri
+
+T1map, T2map and T2starmap are in seconds, R1map, R2map and R2starmap in 1/s; S0map and M0map have the unit of the
+images, TB1map is the true over the nominal flip angle. Voxels without a trustworthy answer are NaN.
+
+* `desc-stderr`: the standard error of a map, in its unit.
+* `desc-<images>status_dseg`: how the fit of each voxel ended; the codes are in `dseg.tsv`.
+* `desc-<images>_residual`: relative error of the fit, sum |q - x| / sum |x|.
+* `desc-VFA_T1map` and the like: one session has several kinds of images that give this map.
+* `sub-*.html`: what to look at first; `{LOGS}`: how each map was made.
+* `{SUMMARY}`: who was fitted, and why not. `status` is `done`, `failed`, `nothing to fit`, or `outdated`: the maps are
+  there, but were made of other images, metadata or settings than those of the last run.
+* `Sources` that begin with `bids:{RAW}:` are files of the dataset of the images. `DatasetLinks` in `{DESCRIPTION}`
+  says where that is, seen from here; where it says `{SOURCE_DATA}/{RAW}`, put that dataset, or a link to it, there.
+"""
+
+
+def check_derivative_folder(out: Path, root: Path) -> None:
+    """Makes sure, before anything is computed, that `out` is no place for anything else.
+
+    Raises:
+        OutputError: it is a file, the raw dataset or a folder of it other than those in `derivatives`, or it holds
+            files that are not from here.
+    """
+    with output_errors(out):
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out}: is a file, so no maps can be written into it; name a folder.")
+        target, raw = out.resolve(), root.resolve()
+        if target.is_relative_to(raw) and raw / "derivatives" not in target.parents:
+            where = "is the raw dataset itself" if target == raw else "lies inside the raw dataset"
+            raise OutputError(
+                f"{out}: {where}, where maps would be taken for images; name a folder outside it or in "
+                f"{root / 'derivatives'}, e.g. {root / 'derivatives' / 'jaxqmri'}."
+            )
+        if out.is_dir() and not is_own(out) and (n := sum(_is_foreign(entry.name) for entry in out.iterdir())):
+            raise OutputError(
+                f"{out}: has {n} file(s) or folder(s) that are no results of `jaxqmri bids`; name another folder, or "
+                "a new one in it."
+            )
+
+
+def _is_foreign(name: str) -> bool:
+    return not name.startswith(".") and name != SOURCE_DATA
+
+
+def is_own(out: Path) -> bool:
+    """Whether a folder was begun by `begin_derivative`."""
+    with suppress(OSError, ValueError):
+        return (out / ".bidsignore").read_text(encoding="utf-8").startswith(_MARK)
+    return False
+
+
+def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
+    """Writes what goes first: the list of what validators pass over, which marks the folder as ours, and a README.
+
+    What a killed run left behind is removed.
+
+    Args:
+        out: the folder, which is there.
+        levels: code -> meaning of the status maps.
+    """
+    codes = "".join(f"{code}\t{name}\n" for code, name in levels.items())
+    files = {".bidsignore": _IGNORE, "README.md": _README, "dseg.tsv": f"index\tname\n{codes}"}
+    write_files({out / name: text.encode() for name, text in files.items() if not (out / name).exists()})
+    with output_errors(out), one_at_a_time(out):
+        (out / LOGS).mkdir(exist_ok=True)
+        tidy_up(out)
+
+
+def finish_derivative(out: Path, dataset: BidsDataset) -> None:
+    """Writes `dataset_description.json`, which says that `out` is a dataset: after its maps."""
+    content: dict[str, Any] = {
+        "Name": f"Relaxometry maps of {dataset.description.get('Name') or 'a BIDS dataset'}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
+    }
+    doi = _doi(dataset)
+    # Sources need a link: a place that is still to be filled is better than none, or than folders that name people.
+    link = _way(out.resolve(), dataset.root.resolve()) or doi or f"{SOURCE_DATA}/{RAW}"
+    content["DatasetLinks"] = {RAW: link}
+    content["SourceDatasets"] = [{"DOI": doi} if doi else {"URL": link}]
+    write_bytes(out / DESCRIPTION, strict_json(content).encode())
+
+
+def _doi(dataset: BidsDataset) -> str:
+    """As a URI, or ""."""
+    doi = dataset.description.get("DatasetDOI")
+    return "" if not isinstance(doi, str) else f"doi:{doi}" if doi.startswith("10.") else doi
+
+
+def _way(out: Path, root: Path) -> str:
+    """From `out` to `root` where it tells no more than the dataset's own name, as folders may name people; else ""."""
+    if root.is_relative_to(out):
+        return root.relative_to(out).as_posix()
+    if out.is_relative_to(root):
+        return "/".join([".."] * len(out.relative_to(root).parts))
+    up = [".."] * len(out.relative_to(root.parent).parts) if out.is_relative_to(root.parent) else []
+    return "/".join([*up, root.name]) if up else ""
+
+
+def source_uri(image: Path, root: Path) -> str:
+    """A file of the raw dataset as a BIDS URI."""
+    return f"bids:{RAW}:{image.relative_to(root).as_posix()}"
+
+
+def record_path(out: Path, series: BidsName) -> Path:
+    """Where the record of a series is."""
+    return out / LOGS / f"{series}.json"
+
+
+def read_record(out: Path, series: BidsName) -> dict[str, Any] | None:
+    """The record of a series that is complete, or None."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        record = json.loads(record_path(out, series).read_bytes())
+        if all((out / name).is_file() for name in record["outputs"]) and "row" in record:
+            return record
+    return None
+
+
+def read_records(out: Path, participant: str) -> dict[str, dict[str, Any]]:
+    """The records of all complete series of a participant, by name of the series."""
+    names = (parse_name(path.stem) for path in sorted((out / LOGS).glob(f"sub-{participant}_*.json")))
+    records = {str(name): read_record(out, name) for name in names if name is not None}
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def map_place(series: BidsName, map_name: str, siblings: Collection[str]) -> str:
+    """Where a map goes, relative to the derivative, without its ending.
+
+    Args:
+        series: the images it was made of.
+        map_name: "T2starmap", "T2starmap_stderr", "status", ...
+        siblings: suffixes of all series whose names are otherwise equal.
+    """
+    base = map_name.removesuffix("_stderr")
+    error = "stderr" if base != map_name else ""
+    shared = [suffix for suffix in {*siblings, series.suffix} if base in MAPS_OF[suffix]]
+    if base == "status":
+        name = series.described(f"{series.suffix}status", "dseg")
+    elif base == "residual":
+        name = series.described(series.suffix, base)
+    else:
+        name = series.described((series.suffix if len(shared) > 1 else "") + error, base)
+    return f"{_folder(series)}/{'fmap' if base == 'TB1map' else 'anat'}/{name}"
+
+
+def _folder(series: BidsName) -> str:
+    return "/".join(f"{key}-{series.entities[key]}" for key in ("sub", "ses") if key in series.entities)
+
+
+def place_results(
+    made: Path, out: Path, series: BidsName, siblings: Collection[str], sources: Sequence[str]
+) -> list[str]:
+    """Moves the results of one series from a hidden folder to where they belong; sidecars before their maps.
+
+    Args:
+        made: what `fill_folder` filled, on the disk of `out`.
+        out: the derivative.
+        series: the images they were made of.
+        siblings: see `map_place`.
+        sources: the BIDS URIs of the images.
+
+    Returns:
+        The places, relative to `out`, main files first; the record is still to be written.
+    """
+    places: dict[Path, str] = {}
+    for path in sorted(path for path in made.rglob("*") if path.is_file() and path.name != RECORD):
+        base, _, ending = path.name.partition(".")
+        if ending == "nii.gz":
+            places[path] = f"{map_place(series, base, siblings)}.nii.gz"
+        elif ending == "json":
+            places[path] = f"{map_place(series, base, siblings)}.json"
+            write_bytes(path, strict_json(_sidecar(path, series, base, sources)).encode())
+        else:
+            suffix = "" if path.name == "report.html" else f"_{base}"
+            places[path] = f"{_folder(series)}/figures/{series}{suffix}.{ending}"
+    with output_errors(out), one_at_a_time(out):
+        record = record_path(out, series)
+        earlier = recorded_files(out, record.relative_to(out).as_posix(), below=_folder(series))
+        record.unlink(missing_ok=True)
+        for name in earlier - set(map(Path, places.values())):
+            (out / name).unlink(missing_ok=True)
+            with suppress(OSError):  # nothing else in it: no empty fmap where B1 is not estimated any more
+                (out / name).parent.rmdir()
+        for path, place in places.items():
+            (out / place).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(out / place)
+    return sorted(places.values())
+
+
+def _sidecar(path: Path, series: BidsName, map_name: str, sources: Sequence[str]) -> dict[str, Any]:
+    content = json.loads(path.read_bytes())
+    if isinstance(content.get("InversionTime"), list):  # BIDS allows one number there, but arrays of the other two
+        content = {("InversionTimes" if key == "InversionTime" else key): value for key, value in content.items()}
+    content |= {"Sources": list(sources), "EstimationReference": REFERENCES[series.suffix]}
+    return content | {"SpatialReference": "orig"} if map_name == "status" else content
+
+
+def write_record(out: Path, series: BidsName, record: Mapping[str, Any]) -> None:
+    """Writes the record of a series, which says that it is complete."""
+    write_bytes(record_path(out, series), strict_json(record).encode())
+
+
+def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Puts rows into `summary.tsv`, in place of those of the same participant, session and series.
+
+    Several runs, one per participant say, may do so at once.
+
+    Args:
+        out: the derivative.
+        rows: with equal keys, in the order of the columns; None becomes n/a.
+    """
+    with output_errors(out), one_at_a_time(out):
+        table = {_key(row): row for row in _read_summary(out / SUMMARY)}
+        new = [{key: _cell(value) for key, value in row.items()} for row in rows]
+        table |= {_key(row): row for row in new}
+        # Nothing to be fitted in one run, of some sessions say, does not mean nothing at all.
+        fitted = {row["participant_id"] for row in table.values() if row["series"] != "n/a"}
+        table = {k: row for k, row in table.items() if row["participant_id"] not in fitted or row["series"] != "n/a"}
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, list(new[0]), delimiter="\t", lineterminator="\n", extrasaction="ignore", restval="n/a"
+        )
+        writer.writeheader()
+        writer.writerows(table[key] for key in sorted(table))
+        write_bytes(out / SUMMARY, text.getvalue().encode())
+
+
+def read_problems(out: Path, participant: str) -> dict[str, str]:
+    """What `summary.tsv` says about the series of a participant that are not simply done, by name of the series."""
+    rows = [row for row in _read_summary(out / SUMMARY) if row["participant_id"] == f"sub-{participant}"]
+    return {
+        row["series"]: f"{row['status']}: {row['message']}"
+        for row in rows
+        if row["series"] != "n/a" and row["status"] != "done"
+    }
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, str]:
+    return row["participant_id"], row["series"]
+
+
+def _read_summary(path: Path) -> list[dict[str, str]]:
+    with suppress(OSError, ValueError, csv.Error), path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+        return [row for row in rows if row.get("participant_id") and row.get("series")]
+    return []
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "n/a"
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())

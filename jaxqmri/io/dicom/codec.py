@@ -1,0 +1,187 @@
+"""Decoding of compressed pixels out of harm's way: a damaged stream may crash or hang a decoder, not this program.
+
+Decoders of JPEG and its kin are C libraries that trust what they read. They run in a process of their own, one for all
+images of a series, which is given single frames with the few attributes that decoding takes and nothing else. It is
+this module again: `python -m jaxqmri.io.dicom.codec`.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from threading import Event, Timer
+from typing import IO
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, RLELossless
+
+_SECONDS_TO_START = 120.0
+SECONDS_PER_IMAGE = 60.0  # the slowest decoders take one for the largest images
+# -P: nothing is imported from the working directory.
+COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", __name__)
+_READY = b"R"
+_ARRAY, _ERROR = b"A", b"E"
+_NEEDED = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+
+
+class Decoder:
+    """Decodes frames of compressed files; see `decoder`."""
+
+    def __init__(self):
+        self.process: subprocess.Popen[bytes] | None = None
+        self._encoded: dict[int, list[bytes]] = {}
+
+    def decode(self, file: Dataset, index: int) -> np.ndarray:
+        """(row, column) stored values of one frame.
+
+        Args:
+            file: a parsed file with encapsulated pixels, kept by the caller as long as this decoder.
+            index: of the frame, from 0.
+
+        Raises:
+            ValueError: whatever is wrong with the stream; also that its decoder crashed or took too long.
+        """
+        image = self._single_frame(file, index)
+        if file.file_meta.TransferSyntaxUID == RLELossless:  # decoded by Python, which neither crashes nor hangs
+            return pixel_array(image, decoding_plugin="pydicom")
+        content = BytesIO()
+        image.save_as(content, enforce_file_format=True)
+        return self._ask(content.getvalue())
+
+    def _single_frame(self, file: Dataset, index: int) -> Dataset:
+        if id(file) not in self._encoded:
+            n_frames = int(file.get("NumberOfFrames") or 1)
+            self._encoded.clear()  # images come file by file
+            self._encoded[id(file)] = list(generate_frames(file.PixelData, number_of_frames=n_frames))
+        image = Dataset()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = file.file_meta.TransferSyntaxUID
+        image.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
+        image.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+        for keyword in _NEEDED:
+            if keyword in file:
+                image[keyword] = file[keyword]
+        image.PixelData = encapsulate([self._encoded[id(file)][index]])
+        image["PixelData"].VR = "OB"
+        return image
+
+    def _ask(self, request: bytes) -> np.ndarray:
+        """What the process makes of it; it is stopped if it takes too long."""
+        process = self.process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        kind, answer = b"", None
+        with self._stopped_after(SECONDS_PER_IMAGE) as stopped, suppress(OSError):  # a broken pipe
+            _send(process.stdin, request)
+            kind = process.stdout.read(1)
+            answer = _receive(process.stdout)
+        if answer is None:
+            how = f"took more than {SECONDS_PER_IMAGE:g} s" if stopped.is_set() else "crashed"
+            raise ValueError(f"its decoder {how}")
+        if kind == _ERROR:
+            raise ValueError(answer.decode(errors="replace"))
+        return np.load(BytesIO(answer), allow_pickle=False)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # The process finds this package and its decoders wherever this one has found them.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        self.process = subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+        assert self.process.stdout is not None
+        with self._stopped_after(_SECONDS_TO_START):  # of an image only its decoding counts
+            if self.process.stdout.read(1) != _READY:
+                raise ValueError("a process to decode it could not be started")
+        return self.process
+
+    @contextmanager
+    def _stopped_after(self, seconds: float) -> Iterator[Event]:
+        """Ends the process, and with it all waiting for its answer, when the time is up."""
+        stopped = Event()
+
+        def stop() -> None:
+            stopped.set()
+            self.close()
+
+        timer = Timer(seconds, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield stopped
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def decoder() -> Iterator[Decoder]:
+    """A decoder whose process starts with the first frame that needs it and ends with this context."""
+    found = Decoder()
+    try:
+        yield found
+    finally:
+        found.close()
+        for pipe in (found.process.stdin, found.process.stdout) if found.process else ():
+            with suppress(OSError):  # what a crashed process did not take
+                pipe.close()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def has_decoder(syntax: str) -> bool:
+    """Whether a decoder for this transfer syntax is installed."""
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
+def _send(pipe: IO[bytes], content: bytes) -> None:
+    pipe.write(len(content).to_bytes(8, "little") + content)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> bytes | None:
+    """One message, or None at the end of the stream."""
+    length = pipe.read(8)
+    content = pipe.read(int.from_bytes(length, "little")) if len(length) == 8 else b""
+    return content if len(length) == 8 and len(content) == int.from_bytes(length, "little") else None
+
+
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Decodes until there are no more requests."""
+    answers.write(_READY)
+    answers.flush()
+    while (request := _receive(requests)) is not None:
+        try:
+            content = BytesIO()
+            np.save(content, pixel_array(pydicom.dcmread(BytesIO(request))), allow_pickle=False)
+            answers.write(_ARRAY)
+            _send(answers, content.getvalue())
+        except Exception as error:  # decoders are plugins and raise what they like
+            answers.write(_ERROR)
+            _send(answers, " ".join(str(error).split())[:500].encode())
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin.buffer, sys.stdout.buffer)

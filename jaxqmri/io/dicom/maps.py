@@ -1,0 +1,251 @@
+"""Maps as DICOM Parametric Map objects (PS3.3 A.75), which archives and viewers of a hospital can take.
+
+One object per map, all in one series: float pixels in the units of the NIfTI maps, unit and quantity as codes, every
+slice in its place. Voxels without an answer are NaN, which Float Pixel Data may hold (PS3.5 section 8.2) and Float
+Pixel Padding Value declares (PS3.3 C.7.6.24). `status`, which is a code and no quantity, has no such object.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import MRImageStorage, generate_uid
+
+from ... import __version__
+from ...errors import CorruptInputError
+from ..maps import map_kind
+from ..series import ImageSeries
+from ..storage.atomic import write_files
+from .identity import DicomIdentity
+
+_RIGHT_ANGLE = 1e-4  # cosine; what float32 affines of NIfTI files miss it by is below 1e-6
+_OWN_CODES = "99JAXQMRI"
+_DCM = {  # CID 7180
+    "T1map": Code("113063", "DCM", "T1"),
+    "T2map": Code("113065", "DCM", "T2"),
+    "T2starmap": Code("113064", "DCM", "T2*"),
+    "R1map": Code("126393", "DCM", "R1"),
+    "R2map": Code("126394", "DCM", "R2"),
+    "R2starmap": Code("126395", "DCM", "R2*"),
+}
+_OWN = {  # DICOM has no code for these; S0 and M0 hold the receiver's gain, so they are no proton density
+    "S0map": Code("S0", _OWN_CODES, "Signal at echo time zero"),
+    "M0map": Code("M0", _OWN_CODES, "Equilibrium magnetisation times gain"),
+    "TB1map": Code("B1", _OWN_CODES, "True by nominal flip angle"),
+    "InversionEfficiency": Code("INV_EFF", _OWN_CODES, "Inversion efficiency"),
+    "residual": Code("REL_ERROR", _OWN_CODES, "Relative error of the fit"),
+}
+_UNITS = {
+    "s": Code("s", "UCUM", "second"),
+    "1/s": Code("/s", "UCUM", "per second"),
+    "arbitrary": Code("[arb'U]", "UCUM", "arbitrary unit"),
+    "relative": Code("1", "UCUM", "no units"),
+    "1": Code("1", "UCUM", "no units"),
+}
+_DERIVATION = Code("121401", "DCM", "Derivation")
+_STANDARD_ERROR = Code("STDERR", _OWN_CODES, "Standard error")
+_CALCULATION = Code("113066", "DCM", "Calculation from multiple images")
+
+
+def check_dicom_place(series: ImageSeries) -> None:
+    """Makes sure, before anything is computed, that the series lies where DICOM can say so.
+
+    Raises:
+        CorruptInputError: its axes are not at right angles.
+    """
+    axes = series.affine[:3, :3] / np.linalg.norm(series.affine[:3, :3], axis=0)
+    cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if not cosine < _RIGHT_ANGLE:
+        raise CorruptInputError(
+            f"the voxel axes of the images are not at right angles (affine with a cosine of {cosine:.2g}), which a "
+            "DICOM image cannot say; leave out --dicom, or resample the images."
+        )
+
+
+def write_dicom_maps(
+    folder: str | Path, maps: Mapping[str, np.ndarray], series: ImageSeries, *, identity: DicomIdentity | None = None
+) -> list[Path]:
+    """Writes each map but `status` as `<name>.dcm`, a Parametric Map object.
+
+    Without an identity the patient is anonymous and every UID is new. With one, patient, study and frame of reference
+    are those of the images, which are referenced.
+
+    Args:
+        folder: an existing folder.
+        maps: (x, y, z) arrays by name, in the units of `MAP_KINDS`; a `Maps` says how they were estimated.
+        series: the images they were made of.
+        identity: whose maps they are, or None.
+
+    Returns:
+        The files, in the order of `maps`.
+
+    Raises:
+        CorruptInputError: see `check_dicom_place`.
+        ValueError: an unknown name or a shape that is not the series'.
+        OutputError: a file cannot be written.
+    """
+    check_dicom_place(series)
+    source = _source()
+    series_uid = generate_uid()
+    metadata = getattr(maps, "metadata", {})
+    files: dict[Path, bytes] = {}
+    for name, values in maps.items():
+        if name == "status":
+            continue
+        if values.shape != series.data.shape[:3]:
+            raise ValueError(f"map {name} has shape {values.shape}, but the series has {series.data.shape[:3]}.")
+        found = _parametric_map(name, values, source, series, series_uid, len(files) + 1)
+        _describe(found, metadata)
+        _drop_references(found)
+        if identity is None:
+            found.PatientIdentityRemoved, found.DeidentificationMethod = "YES", "never copied from the images"
+        else:
+            _give_back(found, identity)
+        files[Path(folder) / f"{name}.dcm"] = _bytes(found)
+    write_files(files)
+    return list(files)
+
+
+def _frames(values: np.ndarray) -> np.ndarray:
+    """(x, y, z) -> (slice, row from the top, column)."""
+    return np.ascontiguousarray(np.asarray(values, np.float32).transpose(2, 1, 0)[:, ::-1])
+
+
+def _affine(series: ImageSeries) -> np.ndarray:
+    """(slice, row, column) -> LPS+ [mm]."""
+    n_rows = series.data.shape[1]
+    reorder = np.array([[0, 0, 1, 0], [0, -1, 0, n_rows - 1], [1, 0, 0, 0], [0, 0, 0, 1]], float)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ series.affine @ reorder
+
+
+def _source() -> Dataset:
+    """What highdicom takes patient and study from: an image that never was."""
+    source = Dataset()
+    for keyword in (
+        "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
+        "ReferringPhysicianName",
+    ):  # fmt: skip
+        setattr(source, keyword, "")
+    source.PatientName, source.PatientID = "Anonymous^", "anonymous"
+    source.StudyInstanceUID, source.FrameOfReferenceUID = generate_uid(), generate_uid()
+    source.SOPClassUID, source.SOPInstanceUID, source.SeriesInstanceUID = MRImageStorage, generate_uid(), generate_uid()
+    source.Modality, source.Rows, source.Columns = "MR", 1, 1
+    source.ImagePositionPatient, source.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    source.PixelSpacing, source.SliceThickness = [1, 1], 1
+    return source
+
+
+def _parametric_map(
+    name: str, values: np.ndarray, source: Dataset, series: ImageSeries, series_uid: str, number: int
+) -> Any:
+    # Half a second, for a format few ask for.
+    from highdicom import ContributingEquipment, VOILUTTransformation, Volume
+    from highdicom.pm import ParametricMap, RealWorldValueMapping
+
+    frames = _frames(values)
+    finite = frames[np.isfinite(frames)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    kind, base = map_kind(name), name.removesuffix("_stderr")
+    mapping = RealWorldValueMapping(
+        lut_label=name[:16],
+        lut_explanation=kind.description[:64],
+        unit=_UNITS[kind.units],
+        value_range=(low, high),
+        slope=1.0,
+        intercept=0.0,
+        quantity_definition={**_DCM, **_OWN}[base],
+    )
+    if base != name:
+        _qualify(mapping)
+    darkest, brightest = np.percentile(finite, [2, 98]).tolist() if finite.size else (0.0, 1.0)
+    window = VOILUTTransformation(window_center=(darkest + brightest) / 2, window_width=max(brightest - darkest, 1e-6))
+    scanner = series.acquisition.get("Manufacturer")
+    equipment = None
+    if scanner:
+        model = series.acquisition.get("ManufacturersModelName")
+        acquisition = Code("109101", "DCM", "Acquisition Equipment")
+        equipment = [ContributingEquipment(str(scanner), acquisition, manufacturer_model_name=model and str(model))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom's quote the patient's name
+        return ParametricMap(
+            source_images=[source],
+            pixel_array=Volume(frames, _affine(series), "PATIENT", source.FrameOfReferenceUID),
+            series_instance_uid=series_uid,
+            series_number=1,
+            sop_instance_uid=generate_uid(),
+            instance_number=number,
+            manufacturer="jaxqmri",
+            manufacturer_model_name="jaxqmri",
+            software_versions=__version__,
+            device_serial_number=__version__,
+            contains_recognizable_visual_features=False,
+            real_world_value_mappings=[mapping],
+            voi_lut_transformations=[window],
+            content_label=name.upper()[:16],
+            content_description=kind.description[:64],
+            contributing_equipment=equipment,
+            series_description="jaxqmri maps",
+        )
+
+
+def _qualify(mapping: Any) -> None:
+    """Says that the quantity is known by its standard error here (a second item, PS3.3 C.7.6.16.2.11)."""
+    from highdicom.sr import CodeContentItem
+
+    mapping.QuantityDefinitionSequence.append(CodeContentItem(_DERIVATION, _STANDARD_ERROR))
+
+
+def _describe(found: Any, metadata: Mapping[str, Any]) -> None:
+    """How the values came about, for all frames alike, and what stands where there is none."""
+    words = "; ".join(str(metadata[key]) for key in ("Equation", "EstimationAlgorithm") if key in metadata)
+    item = Dataset()
+    item.DerivationDescription = f"jaxqmri {__version__}: {words}"[:1024]
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = _CALCULATION[:3]
+    item.DerivationCodeSequence, item.SourceImageSequence = [code], []
+    for frame in found.PerFrameFunctionalGroupsSequence:
+        if "DerivationImageSequence" in frame:
+            del frame.DerivationImageSequence
+    found.SharedFunctionalGroupsSequence[0].DerivationImageSequence = [item]
+    found.FloatPixelPaddingValue = found.FloatPixelPaddingRangeLimit = float("nan")
+
+
+def _drop_references(found: Any) -> None:
+    """Those highdicom made are to the image that never was."""
+    for keyword in ("ReferencedSeriesSequence", "SourceImageSequence", "ReferencedImageSequence"):
+        if keyword in found:
+            delattr(found, keyword)
+
+
+def _give_back(found: Any, identity: DicomIdentity) -> None:
+    """Patient, study, frame of reference and references to the images."""
+    for keyword, value in identity.attributes.items():
+        tag = tag_for_keyword(keyword)
+        # As it is: a date that is none is no reason to lose the maps, and the archive knows it so.
+        found.add(DataElement(tag, dictionary_VR(keyword), value, validation_mode=IGNORE))  # pyright: ignore[reportArgumentType]
+    found.SeriesNumber = 1000 + (identity.series_number or 0)
+    found.ReferencedSeriesSequence = []
+    for series_uid, instances in identity.sources.items():
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = series_uid, []
+        for sop_class, sop_uid in instances:
+            instance = Dataset()
+            instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = sop_class, sop_uid
+            item.ReferencedInstanceSequence.append(instance)
+        found.ReferencedSeriesSequence.append(item)
+    if not found.ReferencedSeriesSequence:
+        del found.ReferencedSeriesSequence
+
+
+def _bytes(found: Any) -> bytes:
+    buffer = io.BytesIO()
+    found.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

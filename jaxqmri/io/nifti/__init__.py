@@ -1,0 +1,1 @@
+"""NIfTI images with the sidecars of dcm2niix or BIDS."""

@@ -1,0 +1,322 @@
+"""One NIfTI file: what its header and sidecar say, and its voxels."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
+
+from ...errors import CorruptInputError, MetadataError, NoInputError
+from ...quantities import Axis
+from ..phase import radians_per_unit
+from .sidecar import NOT_FETCHED, component, is_not_fetched, read_sidecar, sidecar_values
+
+NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
+INFLATION = 1032  # no byte of deflated data holds more
+HEADER_SIZE = 540  # bytes of NIfTI-2; NIfTI-1 has 348
+CHUNK = 2**20  # bytes
+MOST_BEHIND = 2**24  # bytes; a few kB may inflate to more than the memory holds
+NIFTI2_SIZES = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # sizeof_hdr = 540 in either byte order
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    HeaderDataError,
+    HeaderTypeError,
+    ImageFileError,
+    WrapStructError,
+)
+SAME_GRID = 1e-3  # of a voxel edge; the float32 quaternion of a qform leaves 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiImage:
+    """Header and sidecar of one file, no voxels.
+
+    Attributes:
+        path: the file.
+        shape: (x, y, z) or (x, y, z, volume).
+        affine: (4, 4) float64, voxel index -> RAS+ [mm].
+        values: what varies, by its sidecar [s] or [rad]: one, one per volume, or () where unknown.
+        value_error: why the sidecar has no usable values, or None.
+        component: "magnitude", "phase", "real", "imaginary" or "derived map".
+        slope: signal per stored value.
+        intercept: signal where the stored value is 0.
+        sidecar: its JSON; it may hold identity, so it is not for passing on.
+        remark: what is odd about its geometry, or "".
+        header: as it is in the file.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    values: tuple[float, ...]
+    value_error: MetadataError | None
+    component: str
+    slope: float
+    intercept: float
+    sidecar: Mapping[str, Any]
+    remark: str
+    header: Nifti1Header
+
+    @property
+    def n_volumes(self) -> int:
+        return self.shape[3] if len(self.shape) == 4 else 1
+
+    @property
+    def is_scaled(self) -> bool:
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    @property
+    def radians_per_value(self) -> float | None:
+        """Angle per value of a phase image [rad], or None where nothing declares it."""
+        return radians_per_unit(self.slope, self.intercept, str(self.sidecar.get("Units") or ""))
+
+
+def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
+    """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not.
+
+    Args:
+        path: the file; gzip is recognised by content, not by name.
+        axis: what is to vary between images; None: nothing, it is a map.
+
+    Returns:
+        What they say.
+
+    Raises:
+        NoInputError: the file only stands for content that was not fetched.
+        CorruptInputError: no NIfTI header, complex or colour values, not 2 to 4 axes, no usable affine.
+        MetadataError: the sidecar is no JSON object.
+    """
+    if is_not_fetched(path):
+        raise NoInputError(f"{path.name}: {NOT_FETCHED}")
+    try:
+        with _opened(path) as file:
+            header = _header(file.read(HEADER_SIZE))
+        shape = tuple(map(int, header.get_data_shape()))
+        dtype = header.get_data_dtype()
+        slope, intercept = header.get_slope_inter()  # None where the slope is 0 or NaN, which means "not scaled"
+        affine = np.array(header.get_best_affine(), dtype=np.float64)
+        remark = _remark(header, affine)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if dtype.kind not in "iuf":
+        kind = "complex" if dtype.kind == "c" else "colour"
+        raise CorruptInputError(f"{path.name}: holds {kind} values; take the magnitude and save it as a NIfTI file.")
+    if not np.all(np.isfinite(affine)) or np.linalg.det(affine[:3, :3]) == 0:
+        raise CorruptInputError(
+            f"{path.name}: its affine cannot be inverted (zero or not a number), so its voxels have no place; convert "
+            "the images again."
+        )
+    content = read_sidecar(path)
+    values, value_error = _values(content, path, axis)
+    return NiftiImage(
+        path=path,
+        shape=_image_shape(shape, path),
+        affine=affine,
+        values=values,
+        value_error=value_error,
+        component=component(path, content),
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        sidecar=content,
+        remark=remark,
+        header=header,
+    )
+
+
+def along(image: NiftiImage, axis: Axis) -> NiftiImage:
+    """The same image where something else is to vary."""
+    values, value_error = _values(image.sidecar, image.path, axis)
+    return replace(image, values=values, value_error=value_error)
+
+
+def _values(
+    content: Mapping[str, Any], path: Path, axis: Axis | None
+) -> tuple[tuple[float, ...], MetadataError | None]:
+    if axis is None:
+        return (), None
+    try:
+        return sidecar_values(content, path, axis), None
+    except MetadataError as error:
+        return (), error
+
+
+def check_grid(image: NiftiImage, what: str, affine: np.ndarray, shape: tuple[int, ...], mend: str) -> None:
+    """Refuses a map that does not lie on the grid of the images.
+
+    Args:
+        image: the map.
+        what: what it is, for the message.
+        affine: (4, 4) that of the images [mm].
+        shape: (x, y, z) of the images.
+        mend: what to do where the shapes differ.
+
+    Raises:
+        CorruptInputError: another shape, or another place.
+    """
+    if image.shape != shape:
+        raise CorruptInputError(
+            f"{image.path.name}: the {what} has shape {image.shape}, the images {shape}; {mend} the images."
+        )
+    if not same_grid(affine, image.affine):
+        raise CorruptInputError(
+            f"{image.path.name}: the {what} has the shape of the images but lies elsewhere (its affine differs by more "
+            f"than {SAME_GRID:g} of a voxel); resample it onto the images."
+        )
+
+
+def read_voxels(image: NiftiImage) -> np.ndarray:
+    """Reads the voxels of a file, (x, y, z, volume); see `read_volumes`."""
+    check_length(image)
+    return np.stack([values for values, _ in read_volumes(image)], axis=-1)
+
+
+def read_volumes(image: NiftiImage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads the voxels of a file, one volume at a time.
+
+    Args:
+        image: its header, by `read_image`.
+
+    Yields:
+        (x, y, z) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value is at
+        the top of its range.
+
+    Raises:
+        CorruptInputError: truncated, or its checksum is wrong, which is known only behind the last volume.
+    """
+    try:
+        dtype, offset = _layout(image)
+        # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
+        whole = dtype.kind in "iu" and not image.is_scaled
+        top = np.iinfo(dtype).max if whole else np.inf
+        shape = image.shape[:3]
+        with _opened(image.path) as file:
+            _read_exactly(file, offset, 0, image)
+            for k in range(image.n_volumes):
+                n_bytes = prod(shape) * dtype.itemsize
+                content = _read_exactly(file, n_bytes, offset + k * n_bytes, image)
+                stored = np.frombuffer(content, dtype).reshape(shape, order="F")
+                values = stored * np.float64(image.slope) + image.intercept if image.is_scaled else stored
+                yield values.astype(np.float32), stored == top
+            if isinstance(file, gzip.GzipFile):
+                _skip_rest(file)
+    except UNREADABLE as error:
+        raise _unreadable(image.path, error) from error
+
+
+def check_length(image: NiftiImage) -> None:
+    """Refuses a file that cannot hold what its header promises, before room is made for that.
+
+    Raises:
+        CorruptInputError: truncated.
+    """
+    try:
+        wanted, on_disk = _n_bytes(image), image.path.stat().st_size
+        with _opened(image.path) as file:
+            compressed = isinstance(file, gzip.GzipFile)
+            if wanted <= on_disk * (INFLATION if compressed else 1):
+                return
+            there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else on_disk
+        raise _truncated(there, wanted)
+    except UNREADABLE as error:
+        raise _unreadable(image.path, error) from error
+
+
+def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two (4, 4) affines [mm] agree to a thousandth of a voxel edge, element by element."""
+    edge = np.linalg.norm(a[:3, :3], axis=0).min()
+    return bool(np.allclose(a, b, rtol=0, atol=SAME_GRID * edge))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The content of a file, compressed or not."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if compressed else file
+
+
+def _layout(image: NiftiImage) -> tuple[np.dtype, int]:
+    """Type of the stored values and where in the file they begin."""
+    header: Any = image.header
+    return header.get_data_dtype(), int(header.get_data_offset())
+
+
+def _n_bytes(image: NiftiImage) -> int:
+    """Length of the content that its header promises."""
+    dtype, offset = _layout(image)
+    return offset + prod(image.shape) * dtype.itemsize
+
+
+def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiImage) -> bytes:
+    content = file.read(n_bytes)
+    if len(content) < n_bytes:
+        raise _truncated(n_before + len(content), _n_bytes(image))
+    return content
+
+
+def _truncated(there: int, wanted: int) -> EOFError:
+    return EOFError(f"truncated: {there} of {wanted} bytes")
+
+
+def _skip_rest(packed: gzip.GzipFile) -> None:
+    """Reads on to the checksum behind the last voxel, and so has it looked at."""
+    n_behind = 0
+    while more := packed.read(CHUNK):
+        n_behind += len(more)
+        if n_behind > MOST_BEHIND:
+            raise ValueError(f"more than {MOST_BEHIND} bytes behind the voxels that its header declares")
+
+
+@contextmanager
+def _nibabel_silent() -> Iterator[None]:
+    """It would print on stderr what our errors say."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _header(head: bytes) -> Nifti1Header:
+    if len(head) < 348:
+        raise EOFError("truncated within its header" if head else "empty file")
+    with _nibabel_silent():
+        return Nifti2Header(head) if head[:4] in NIFTI2_SIZES else Nifti1Header(head[:348])
+
+
+def _remark(header: Nifti1Header, affine: np.ndarray) -> str:
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    if not sform and not qform:
+        return "neither sform nor qform is set, so the orientation is a guess"
+    if sform and qform and not same_grid(affine, np.asarray(header.get_qform())):
+        return "sform and qform disagree; the sform is used"
+    return ""
+
+
+def _image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise CorruptInputError(f"{path.name}: shape {shape} is neither (x, y, z) nor (x, y, z, echo); save it as one.")
+    return shape if len(shape) > 2 else (*shape, 1)
+
+
+def _unreadable(path: Path, error: Exception) -> CorruptInputError:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return CorruptInputError(f"{path.name}: not a readable NIfTI image ({reason}); copy or convert it again.")

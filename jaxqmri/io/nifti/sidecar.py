@@ -1,0 +1,212 @@
+"""The JSON file beside a NIfTI image: what the header has no room for, above all echo time, inversion time, flip angle.
+
+Keys and units are those of BIDS, which dcm2niix writes too. Only physics is passed on, key by key: a sidecar may also
+hold names and dates.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import MetadataError
+from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values
+from ..bids.names import metadata_folders, parse_name
+
+PHYSICS = (
+    "RepetitionTime",  # s
+    "RepetitionTimeExcitation",  # s
+    "RepetitionTimePreparation",  # s
+    "EchoTime",  # s
+    "InversionTime",  # s
+    "FlipAngle",  # deg
+    "MagneticFieldStrength",  # T
+    "ImagingFrequency",  # MHz
+    "PixelBandwidth",  # Hz
+    "SliceThickness",  # mm
+    "SpacingBetweenSlices",  # mm
+    "EchoTrainLength",
+    "MRAcquisitionType",
+    "ScanningSequence",
+    "SequenceVariant",
+    "Manufacturer",
+    "ManufacturersModelName",
+)
+
+COMPONENTS = {
+    "M": "magnitude",
+    "MAGNITUDE": "magnitude",
+    "P": "phase",
+    "PHASE": "phase",
+    "R": "real",
+    "REAL": "real",
+    "I": "imaginary",
+    "IMAGINARY": "imaginary",
+}
+
+BIDS_PART = re.compile(r"(?:^|_)part-(mag|phase|real|imag)(?=_|$)")
+# dcm2niix appends a letter to names already taken: scan_e1_ph.nii, scan_e1_pha.nii.
+DCM2NIIX_PART = re.compile(r"_(phase|ph|real|imag)(?:diff|inary)?\d?[a-d]?$")
+NUMBER_IN_NAME = {
+    ECHO_TIME.name: re.compile(r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)"),
+    INVERSION_TIME.name: re.compile(r"(?:^|_)inv-(\d+)(?=_|$)"),
+    FLIP_ANGLE.name: re.compile(r"(?:^|_)flip-(\d+)(?=_|$)"),
+}
+
+
+def stem(image: Path) -> str:
+    """File name without .nii or .nii.gz."""
+    return re.sub(r"\.nii(\.gz)?$", "", image.name, flags=re.IGNORECASE)
+
+
+def read_sidecar(image: Path) -> dict[str, Any]:
+    """Reads the JSON file named like an image and, for one of a BIDS dataset, what that inherits from above it.
+
+    Source: the inheritance principle of BIDS 1.11. A file closer to the image, or in the same folder with more entities
+    in its name, replaces keys of the others.
+
+    Args:
+        image: the NIfTI file.
+
+    Returns:
+        Its content, {} where there is none.
+
+    Raises:
+        MetadataError: one is no JSON object, or its content was not fetched. A byte order mark and any line ends are
+            accepted.
+    """
+    content: dict[str, Any] = {}
+    for path in sidecars_of(image):
+        content |= _json_object(path)
+    return content
+
+
+def sidecars_of(image: Path) -> list[Path]:
+    """The JSON files that describe an image, the one that has the last word last."""
+    own = image.with_name(stem(image) + ".json")
+    name = parse_name(stem(image))
+    if name is None or "sub" not in name.entities:
+        return [own] if own.is_file() or own.is_symlink() else []
+    found = []
+    for folder in metadata_folders(image, name.entities["sub"]):
+        named = ((path, parse_name(path.stem)) for path in sorted(folder.glob(f"*{name.suffix}.json")))
+        applicable = [(len(n.entities), path) for path, n in named if n is not None and n.applies_to(name)]
+        found += [path for _, path in sorted(applicable)]
+    return found
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    if is_not_fetched(path):
+        raise MetadataError(f"{path.name}: {NOT_FETCHED}")
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise MetadataError(
+            f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
+            "again, or mend or remove the file and give --te-ms, --ti-ms or --flip-deg."
+        ) from error
+    if not isinstance(content, dict):
+        raise MetadataError(f"{path.name}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
+    return content
+
+
+NOT_FETCHED = (
+    "its content is not on this disk (a broken link, as git-annex leaves of files not fetched), so it cannot be read; "
+    "fetch it with `datalad get` or `git annex get`."
+)
+
+
+def is_not_fetched(path: Path) -> bool:
+    """Whether a file stands for content elsewhere: a link that leads nowhere, or a pointer file of git-annex."""
+    if path.is_symlink():
+        return not path.exists()
+    if not path.is_file():  # opening a named pipe would wait for ever
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(15) == b"/annex/objects/"
+    return False
+
+
+def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple[float, ...]:
+    """Echo times, inversion times or flip angles of an image as its sidecar gives them.
+
+    Args:
+        content: the sidecar.
+        image: its image, for messages.
+        axis: which of them.
+
+    Returns:
+        Values [s] or [rad]: one, several (one per volume) or none where the key is missing.
+
+    Raises:
+        MetadataError: not numbers, or numbers that cannot be what they should.
+    """
+    value = content.get(axis.keyword)
+    if value is None:
+        return ()
+    values = value if isinstance(value, list) else [value]
+    where = f"{stem(image)}.json: {axis.keyword}"
+    if not values or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in values):
+        unit = "seconds" if axis.unit == "ms" else "degrees"
+        raise MetadataError(f"{where} is {json.dumps(value)}, not a number of {unit}; mend it or give {axis.option}.")
+    in_si = tuple(t / axis.bids_per_si for t in values)
+    check_axis_values(axis, np.array(in_si, dtype=np.float64), where)
+    return in_si
+
+
+def component(image: Path, content: Mapping[str, Any]) -> str:
+    """What the voxels are: "magnitude", "phase", "real", "imaginary" or "derived map" (a map the scanner made).
+
+    Said by the file name (BIDS `part-`, dcm2niix `_ph`, `_real`, `_imaginary`) or by ImageType; whichever of the two
+    says that it is no magnitude is believed. Where neither says anything it is taken to be a magnitude.
+    """
+    name = stem(image).lower()
+    part = BIDS_PART.search(name) or DCM2NIIX_PART.search(name)
+    said = [part[1][0].upper()] if part else []
+    image_type = content.get("ImageType")
+    words = [str(word).upper().replace("_", " ") for word in image_type[2:]] if isinstance(image_type, list) else []
+    said += [word.split()[0] for word in words if word.strip()]
+    found = [COMPONENTS[word] for word in said if word in COMPONENTS and COMPONENTS[word] != "magnitude"]
+    if found:
+        return found[0]
+    return "derived map" if any(word.endswith(" MAP") for word in words) else "magnitude"
+
+
+def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> int | None:
+    """Place along an axis: EchoNumber of the sidecar, or `echo-2`, `_e2`, `inv-2` or `flip-2` in the file name."""
+    number = content.get("EchoNumber") if axis is ECHO_TIME else None
+    if isinstance(number, int):
+        return number
+    named = NUMBER_IN_NAME[axis.name].findall(stem(image).lower())
+    return int(named[-1]) if named else None
+
+
+def series_key(image: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells one scanner series from another; equal for images without a word about it.
+
+    In BIDS that is the name, as scanners number the images of one series as they like.
+    """
+    name = parse_name(stem(image))
+    if name is not None and name.is_fitted:
+        return (str(name.series),)
+    return tuple(str(content.get(key, "")) for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
+
+
+def physics(contents: Iterable[Mapping[str, Any]], axis: Axis) -> dict[str, Any]:
+    """The acquisition under BIDS keys and units, as far as all sidecars agree on it; no identity, no dates.
+
+    What varies, `axis`, is left out.
+    """
+    first, *others = contents
+    return {
+        key: first[key]
+        for key in PHYSICS
+        if key != axis.keyword
+        and isinstance(first.get(key), int | float | str)
+        and all(other.get(key) == first[key] for other in others)
+    }

@@ -1,0 +1,138 @@
+"""Files appear whole or not at all: a temporary file beside the target, flushed to disk, then renamed over it."""
+
+import errno
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import OutputError
+
+TEMPORARY = re.compile(r"\.jaxqmri-[0-9a-f]{16}\.tmp")  # what a killed run may leave of a single file
+REMEDIES = {
+    errno.ENOSPC: "Free some space or choose another folder.",
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f) or choose another folder.",
+    errno.EDQUOT: "Free some of your quota or choose another folder.",
+    errno.EROFS: "Choose a folder on a disk that can be written.",
+    errno.EACCES: "Choose a folder you may write to.",
+    errno.EPERM: "Choose a folder you may write to.",
+    errno.ENOENT: "Create the folder first.",
+}
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Writes one file atomically.
+
+    Args:
+        path: the target; its folder must exist, the file may.
+        data: its whole content.
+
+    Raises:
+        OutputError: it cannot be written; an old file of this name is still as it was.
+    """
+    write_files({Path(path): data})
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes one UTF-8 text file atomically, line ends as given; raises as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Writes several files that belong together.
+
+    All of them are on disk under temporary names before the first is renamed, so a full disk changes none. They are
+    renamed in the order given: a reader that sees the last one sees those before it.
+
+    Args:
+        files: content by target.
+
+    Raises:
+        OutputError: one cannot be written; no half-written and no temporary file is left.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            with output_errors(path):
+                staged[path] = _temporary_name(path.parent)
+                _write_through(staged[path], data)
+        for path, temporary in staged.items():
+            with output_errors(path):
+                temporary.replace(path)
+    finally:  # also on Ctrl-C
+        for temporary in staged.values():
+            with suppress(OSError):  # the folder may be what failed
+                temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Creates a folder where there is none and tries whether files can be written there.
+
+    Permission bits do not tell: the superuser passes them, a read-only mount ignores them.
+
+    Args:
+        folder: an existing folder, or one that can be created.
+
+    Raises:
+        OutputError: it cannot be created, or nothing can be written there.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = _temporary_name(folder)
+        try:
+            _write_through(probe, b"\0")
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turns what the system says about writing `path` into one line with a remedy.
+
+    Raises:
+        OutputError: for any OSError inside; an `OutputError` passes as it is.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, "Choose another output folder.")
+        reason = error.strerror or type(error).__name__
+        raise OutputError(f"cannot write {path}: {reason}; no half-written file was left. {remedy}") from error
+
+
+def strict_json(content: Mapping[str, Any]) -> str:
+    """JSON every parser accepts: NaN and infinity become null, numpy numbers plain ones; indented, key order kept."""
+    return json.dumps(_plain(content), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _temporary_name(folder: Path) -> Path:
+    # Hidden, and no image suffix: a reader that meets one in the moment it exists passes it over.
+    return folder / f".jaxqmri-{secrets.token_hex(8)}.tmp"
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:  # not tempfile: its files are private to the user whatever the umask says
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,123 @@
+"""What a run says about itself: versions, device, seconds, warnings, and the record of how its results were made."""
+
+import hashlib
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from .. import __version__
+from ..errors import InputWarning
+from ..io.series import ImageSeries
+from ..io.storage.memory import in_c_order
+
+PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "pydicom", "highdicom", "nibabel", "matplotlib")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides a number or a file."""
+    found = {"jaxqmri": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device_in_use() -> str:
+    """The device that new arrays go to, in words."""
+    device = jax.numpy.zeros(()).devices().pop()
+    return f"{device.platform}:{device.id} {device.device_kind}"
+
+
+def surroundings() -> dict[str, Any]:
+    """When, on what and with what."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_in_use(),
+        "versions": versions(),
+        "platform": platform.platform(),
+    }
+
+
+def input_facts(series: ImageSeries) -> dict[str, Any]:
+    """What was read. Neither paths nor file names of the input: they often carry names of patients."""
+    axis = series.axis
+    content = hashlib.sha256()
+    for piece in (*in_c_order(series.data), np.ascontiguousarray(series.axis_values)):
+        content.update(piece.data)
+    return {
+        "format": series.source_format,
+        "n_files": series.n_files,
+        "skipped": dict(series.skipped),
+        "component": series.component,
+        "shape": list(series.data.shape),
+        axis.key: [float(f"{value:.12g}") for value in series.axis_values],
+        f"sha256_of_images_and_{axis.quantities.replace(' ', '_')}": content.hexdigest(),
+    }
+
+
+class Clock:
+    """Wall-clock seconds by step; JAX's own compilation time is taken out of a step and put under its own name."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds = seconds
+
+    @contextmanager
+    def __call__(self, step: str, compiling: str | None = None) -> Iterator[None]:
+        compiled_before, start = sum(_compilations()), time.perf_counter()
+        yield
+        elapsed, compiled = time.perf_counter() - start, sum(_compilations()) - compiled_before
+        if compiling is not None:
+            compiled = min(compiled, elapsed)
+            self.seconds[compiling] = self.seconds.get(compiling, 0.0) + compiled
+            elapsed -= compiled
+        self.seconds[step] = elapsed
+
+
+@cache
+def _compilations() -> list[float]:
+    """Seconds of each step of tracing, lowering and compiling in this process, from now on."""
+    durations: list[float] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            durations.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return durations
+
+
+@contextmanager
+def recorded_warnings(reword: Callable[[str], str] = str) -> Iterator[list[str]]:
+    """Collects what was mended or passed over, and lets every warning pass on.
+
+    Warnings of other libraries are not collected: pydicom's name files, and with them people.
+
+    Args:
+        reword: a warning -> the words under which it is collected.
+    """
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def record(message, category, *args, **kwargs):
+            text = reword(str(message))
+            if issubclass(category, InputWarning) and text not in texts:
+                texts.append(text)
+            with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
+                show(message, category, *args, **kwargs)
+
+        warnings.showwarning = record
+        yield texts

@@ -1,0 +1,334 @@
+"""Which NIfTI files are fitted: what is no echo is set aside, and what cannot be trusted is refused with a remedy."""
+
+import gzip
+import warnings
+
+import numpy as np
+import pytest
+from nifti_files import SHAPE, SHIFTED, TE, echo_values, edit, expected, save, save_series
+
+from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
+from jaxqmri.io.nifti.choose import choose_stack
+from jaxqmri.io.nifti.reader import read_nifti
+from jaxqmri.io.nifti.scan import scan_nifti
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_series(tmp_path)
+
+
+# what is set aside ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "image_type", "component"),
+    [
+        ("scan_e1_ph", None, "phase"),
+        ("scan_e1_pha", None, "phase"),
+        ("scan_e1_phase", None, "phase"),
+        ("scan_e1_real", None, "real"),
+        ("scan_e1_imaginary", None, "imaginary"),
+        ("sub-1_echo-1_part-phase_MEGRE", None, "phase"),
+        ("sub-1_echo-1_part-real_MEGRE", None, "real"),
+        ("sub-1_echo-1_part-imag_MEGRE", None, "imaginary"),
+        ("other_e1", ["ORIGINAL", "PRIMARY", "P", "ND", "PHASE"], "phase"),
+        ("other_e1", ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"], "phase"),
+        ("other_e1", ["ORIGINAL", "PRIMARY", "R_FFE", "R", "FFE"], "real"),
+        ("other_e1", ["ORIGINAL", "PRIMARY", "I", "NONE"], "imaginary"),
+        ("other_e1", ["DERIVED", "PRIMARY", "T2_STAR MAP", "ND"], "derived map"),
+    ],
+)
+def test_what_is_no_magnitude_is_never_fitted_as_one(folder, name, image_type, component):
+    sidecar = {"EchoTime": 0.007, "SeriesNumber": 7, "ImageType": image_type}
+    save(folder / f"{name}.nii.gz", -echo_values(0.007), sidecar=sidecar)
+    series = read_nifti(folder)
+    np.testing.assert_array_equal(series.data, expected())
+    assert series.skipped == {f"{component} image": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "image_type"),
+    [
+        ("sub-1_echo-5_part-mag_gre", None),
+        ("R2_Mapping_BH_+_phase_16_e5", ["ORIGINAL", "PRIMARY", "OTHER"]),
+        ("brain_image", ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"]),
+        ("brain", ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]),
+        ("brain", ["ORIGINAL", "PRIMARY", "T1", "MIXED"]),
+    ],
+)
+def test_magnitudes_are_not_mistaken(folder, name, image_type):
+    save(
+        folder / f"{name}.nii",
+        echo_values(0.08),
+        sidecar={"EchoTime": 0.08, "SeriesNumber": 7, "ImageType": image_type},
+    )
+    np.testing.assert_array_equal(read_nifti(folder).data, expected((*TE, 0.08)))
+
+
+def test_other_files_are_counted_and_named(folder):
+    for name in ("README.txt", ".DS_Store", "._scan_e1.nii.gz", "report.pdf"):
+        (folder / name).write_bytes(b"hello")
+    (folder / "maps").mkdir()
+    assert read_nifti(folder).skipped == {"not NIfTI": 2, "hidden file": 2, "subfolder (not searched)": 1}
+    assert scan_nifti(folder).skipped["not NIfTI"] == ("README.txt", "report.pdf")
+
+
+def test_single_image_of_another_series_is_left_out_with_a_warning(folder):
+    save(folder / "t1w.nii", np.ones((8, 8, 8), np.float32), sidecar={"EchoTime": 0.003, "SeriesNumber": 2})
+    with pytest.warns(InputWarning, match="series 7 .* is used; 1 single-echo"):
+        series = read_nifti(folder)
+    np.testing.assert_array_equal(series.data, expected())
+    assert series.skipped == {"other series": 1}
+
+
+def test_series_of_one_echo_each_are_joined_with_a_warning(folder):
+    for number in (1, 2, 3, 10):
+        edit(folder, f"scan_e{number}", SeriesNumber=number)
+    with pytest.warns(InputWarning, match="4 series of one echo each"):
+        np.testing.assert_array_equal(read_nifti(folder).data, expected())
+
+
+def test_series_of_one_echo_each_with_different_tr_are_not_joined(folder):
+    for number in (1, 2, 3, 10):
+        edit(folder, f"scan_e{number}", SeriesNumber=number, RepetitionTime=float(number))
+    with pytest.raises(CorruptInputError, match="differ in RepetitionTime"):
+        read_nifti(folder)
+
+
+@pytest.mark.parametrize("other", ["sub-02_echo-2_MEGRE", "sub-01_acq-b_echo-2_MEGRE", "sub-01_echo-2_MESE", "scan_e2"])
+def test_single_images_of_different_bids_series_are_not_joined(tmp_path, other):
+    for name, te in (("sub-01_echo-1_MEGRE", TE[0]), (other, TE[1])):
+        save(tmp_path / f"{name}.nii.gz", echo_values(te), sidecar={"EchoTime": te})
+    with pytest.raises(CorruptInputError, match=r"different series by their BIDS names \(.*sub-01_MEGRE"):
+        read_nifti(tmp_path)
+
+
+def test_of_two_series_with_numbers_the_option_that_chooses_one_is_told(folder):
+    for k, te in enumerate(TE[:2]):
+        save(folder / f"other_e{k}.nii.gz", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 9})
+    with pytest.raises(
+        CorruptInputError, match=r"2 multi-echo series.*choose one with --series [79] or --series [79],"
+    ):
+        read_nifti(folder)
+    for k in (0, 1):
+        edit(folder, f"other_e{k}", SeriesNumber=..., SeriesDescription="other")
+    with pytest.raises(CorruptInputError, match=r"2 multi-echo series.*; put the one you want into a folder"):
+        read_nifti(folder)
+
+
+def test_values_that_do_not_vary_are_said_once_and_no_series_is_offered_for_them(folder):
+    for k, te in enumerate(TE[:2]):
+        save(folder / f"other_e{k}.nii.gz", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 9})
+    for path in folder.glob("*.json"):
+        edit(folder, path.stem, FlipAngle=90 if path.stem.startswith("other") else 25)
+    with pytest.raises(CorruptInputError, match="the flip angle varies in none of 2 series") as caught:
+        read_nifti(folder, axis="flip_angle")
+    assert "(magnitude, flip angle 25 deg in all 4 images)" in str(caught.value)
+    assert "(magnitude, flip angle 90 deg in all 2 images)" in str(caught.value)
+    assert "--series" not in str(caught.value)
+
+
+# the scan ------------------------------------------------------------------------------------------------------------
+
+
+def test_scan_says_what_is_there_without_reading_voxels(folder):
+    for path in folder.glob("*.nii.gz"):  # only headers left: reading voxels would fail
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:352]))
+    save(folder / "scan_e1_ph.nii", echo_values(0.004), sidecar={"EchoTime": 0.004, "SeriesNumber": 7})
+    scan = scan_nifti(folder)
+    magnitude, phase = sorted(scan.stacks, key=lambda stack: stack.component)
+    assert (magnitude.values, magnitude.shape, magnitude.n_slices, magnitude.series_number) == (TE, (5, 4), 3, 7)
+    np.testing.assert_allclose(magnitude.voxel_size, (2.0, 1.5, 3.0), rtol=1e-6)
+    assert magnitude.scaling == "slope 1, intercept 0"
+    assert (phase.component, phase.values) == ("phase", (0.004,))
+    assert [image.path.name for image in choose_stack(scan).images] == [image.path.name for image in magnitude.images]
+    with pytest.raises(CorruptInputError, match="truncated"):
+        read_nifti(folder)
+
+
+# what is refused -----------------------------------------------------------------------------------------------------
+
+
+def broken_sidecar(content):
+    return lambda folder: (folder / "scan_e2.json").write_bytes(content)
+
+
+def changed_sidecar(**changes):
+    return lambda folder: edit(folder, "scan_e2", **changes)
+
+
+def changed_all(**changes):
+    return lambda folder: [edit(folder, f"scan_e{number}", **changes) for number in (1, 2, 3, 10)]
+
+
+def second_echo(values, **kwargs):
+    return lambda folder: save(folder / "scan_e2.nii.gz", values, **kwargs)
+
+
+def truncated_to(fraction):
+    def cut(folder):
+        path = folder / "scan_e2.nii.gz"
+        raw = path.read_bytes()
+        path.write_bytes(raw[: int(len(raw) * fraction)])
+
+    return cut
+
+
+def one_byte_flipped(folder):
+    path = folder / "scan_e2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    checksum = gzip.compress(bytes(content))[-8:]
+    content[400] ^= 1
+    path.write_bytes(gzip.compress(bytes(content))[:-8] + checksum)
+
+
+def uncompressed_and_short(folder):
+    path = folder / "scan_e2.nii.gz"
+    (folder / "scan_e2.nii").write_bytes(gzip.decompress(path.read_bytes())[:-1])
+    path.unlink()
+
+
+def zero_affine(folder):
+    path = folder / "scan_e2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[280:328] = bytes(48)
+    path.write_bytes(gzip.compress(content))
+
+
+def one_echo_left(folder):
+    for number in (2, 3, 10):
+        (folder / f"scan_e{number}.nii.gz").unlink()
+
+
+def nothing_left(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def only_phase_left(folder):
+    for path in sorted(folder.iterdir()):
+        stem, suffix = path.name.split(".", 1)
+        path.rename(folder / f"{stem}_ph.{suffix}")
+
+
+def only_phase_in_radians(folder):
+    for name in ("scan_e1", "scan_e2", "scan_e3", "scan_e10"):
+        edit(folder, name, Units="rad")
+    only_phase_left(folder)
+
+
+def second_series(folder):
+    for number, te in ((1, 0.01), (2, 0.02)):
+        save(folder / f"b_e{number}.nii", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 8})
+
+
+def scalar_te_for_4d(folder):
+    nothing_left(folder)
+    save(folder / "a_e1.nii", expected()[..., :3], sidecar={"EchoTime": 0.0046})
+
+
+def short_te_list_for_4d(folder):
+    nothing_left(folder)
+    save(folder / "a.nii", expected(), sidecar={"EchoTime": TE[:3]})
+
+
+RGB = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+BAD = {
+    "empty folder": (nothing_left, NoInputError, "no DICOM or NIfTI images found in .*"),
+    "one echo": (one_echo_left, CorruptInputError, "need at least 2 echoes"),
+    "phase only": (only_phase_in_radians, CorruptInputError, "only phase images.*magnitude"),
+    "phase of unknown range only": (only_phase_left, MetadataError, "only phase images.*magnitude.*it is not declared"),
+    "two multi-echo series": (second_series, CorruptInputError, "2 multi-echo series.*folder of its own"),
+    "duplicate TE": (changed_sidecar(EchoTime=TE[0]), CorruptInputError, r"scan_e1\..* and scan_e2\..*4 ms twice"),
+    "all TE equal": (changed_all(EchoTime=0.004), MetadataError, "all 4 echo times are 4 ms"),
+    "other shape": (second_echo(np.ones((5, 4, 2))), CorruptInputError, r"scan_e1\S* and scan_e2\S*: shapes"),
+    "other place": (
+        second_echo(np.ones(SHAPE), affine=SHIFTED),
+        CorruptInputError,
+        r"scan_e1\S* and \S*e2\S*: affines",
+    ),
+    "5-D": (second_echo(np.ones((*SHAPE, 2, 2))), CorruptInputError, r"scan_e2.*shape \(5, 4, 3, 2, 2\)"),
+    "1-D": (second_echo(np.ones(5)), CorruptInputError, r"scan_e2.*shape \(5,\)"),
+    "complex": (second_echo(np.ones(SHAPE, np.complex64)), CorruptInputError, "scan_e2.*complex.*take the magnitude"),
+    "colour": (second_echo(RGB), CorruptInputError, "scan_e2.*colour"),
+    "zero affine": (zero_affine, CorruptInputError, "scan_e2.*affine cannot be inverted"),
+    "empty file": (truncated_to(0), CorruptInputError, r"scan_e2\.nii\.gz.*empty file"),
+    "cut in the header": (truncated_to(0.1), CorruptInputError, r"scan_e2\.nii\.gz.*not a readable"),
+    "cut in the voxels": (truncated_to(0.9), CorruptInputError, r"scan_e2\.nii\.gz.*end-of-stream"),
+    "cut, not compressed": (uncompressed_and_short, CorruptInputError, r"scan_e2\.nii: .*truncated: 591 of 592 bytes"),
+    "wrong checksum": (one_byte_flipped, CorruptInputError, r"scan_e2\.nii\.gz.*CRC"),
+    "text": (lambda folder: (folder / "x.nii").write_text("hello\n" * 200), CorruptInputError, "x.nii: not a readable"),
+    "no sidecar": (lambda folder: (folder / "scan_e2.json").unlink(), MetadataError, "scan_e2.*no EchoTime.*--te-ms"),
+    "no EchoTime": (changed_sidecar(EchoTime=...), MetadataError, "scan_e2.*no EchoTime.*--te-ms"),
+    "EchoTime null": (changed_sidecar(EchoTime=None), MetadataError, "scan_e2.*no EchoTime.*--te-ms"),
+    "EchoTime text": (changed_sidecar(EchoTime="0.009"), MetadataError, r"scan_e2\.json: EchoTime is \"0.009\""),
+    "EchoTime true": (changed_sidecar(EchoTime=True), MetadataError, r"scan_e2\.json: EchoTime is true"),
+    "EchoTime empty list": (changed_sidecar(EchoTime=[]), MetadataError, r"scan_e2\.json: EchoTime is \[\]"),
+    "EchoTime list": (changed_sidecar(EchoTime=[0.01, 0.02]), MetadataError, r"scan_e2.*1 volume.*2 echo times"),
+    "EchoTime zero": (changed_sidecar(EchoTime=0), MetadataError, r"scan_e2\.json.*positive"),
+    "EchoTime negative": (changed_sidecar(EchoTime=-0.01), MetadataError, r"scan_e2\.json.*positive"),
+    "EchoTime NaN": (changed_sidecar(EchoTime=float("nan")), MetadataError, r"scan_e2\.json.*finite"),
+    "EchoTime in ms": (changed_sidecar(EchoTime=9.0), MetadataError, r"scan_e2\.json.*milliseconds in a field of"),
+    "sidecar is not JSON": (broken_sidecar(b"{'EchoTime': 1"), MetadataError, r"scan_e2\.json: not valid JSON"),
+    "sidecar is binary": (broken_sidecar(b"\xff\xd8\x80abc"), MetadataError, r"scan_e2\.json: not valid JSON"),
+    "sidecar is a list": (broken_sidecar(b"[1]"), MetadataError, r"scan_e2\.json: holds a JSON list"),
+    "4-D, one EchoTime": (scalar_te_for_4d, MetadataError, r"a_e1\.nii: 3 volumes but one EchoTime \(4.6 ms\).*real"),
+    "4-D, short list": (short_te_list_for_4d, MetadataError, r"a\.nii: 4 volume.*3 echo times"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_in_one_line(folder, case):
+    spoil, error, words = BAD[case]
+    spoil(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(error, match=words) as raised:
+            read_nifti(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("te", "error", "words"),
+    [
+        ((0.01, 0.02), UsageError, "2 echo time.* given for 4 volume"),
+        ((), UsageError, "list of echo times"),
+        (0.01, UsageError, "list of echo times"),
+        (("a", "b"), UsageError, "numbers in seconds"),
+        ((4.0, 9.0, 13.0, 50.0), MetadataError, "milliseconds"),
+        ((0.01, 0.01, 0.02, 0.03), UsageError, "twice"),
+    ],
+)
+def test_te_argument_that_does_not_fit_is_refused(tmp_path, te, error, words):
+    path = save(tmp_path / "a.nii", expected())
+    with pytest.raises(error, match=words):
+        read_nifti(path, te=te)
+
+
+def test_3d_file_with_several_te_is_refused(tmp_path):
+    path = save(tmp_path / "a.nii", echo_values(0.01))
+    with pytest.raises(UsageError, match=r"2 echo time.* for 1 volume.*\(5, 4, 3\)"):
+        read_nifti(path, te=(0.01, 0.02))
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.nii.gz", "x" * 300])
+def test_missing_path_is_named(tmp_path, name):
+    with pytest.raises(NoInputError, match=f"{name}: (no such file|cannot be read)"):
+        read_nifti(tmp_path / name)
+
+
+def test_file_that_is_no_image_is_no_input(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    for paths in (path, [path], []):
+        with pytest.raises(NoInputError, match="no DICOM or NIfTI images found in"):
+            read_nifti(paths)
+
+
+def test_te_for_several_4d_files_is_refused(tmp_path):
+    for number in (1, 2):
+        save(tmp_path / f"a_e{number}.nii", expected()[..., :2])
+    with pytest.raises(UsageError, match="several files with a 4th axis"):
+        read_nifti(tmp_path, te=TE)
