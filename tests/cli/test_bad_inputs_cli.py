@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_dicom_files import BAD_DICOM
+from bad_nifti_files import BAD_NIFTI
 from command import run
 from dicom_series import save, series
 from nifti_files import OBLIQUE, SHIFTED, TE, echo_values, save_series
 from nifti_files import save as save_nifti
 from small_scans import dicom_folder, nifti_folder
 from spin_echoes import nifti_folder as spin_echo_folder
-from test_dicom_bad_inputs import BAD_INPUTS as BAD_DICOM
-from test_nifti_scan import BAD as BAD_NIFTI
 
 from jaxqmri.mapping import t1, t2, t2star
 from jaxqmri.workflow import run as job

@@ -10,7 +10,7 @@ import pytest
 from command import run
 from nifti_files import save_series
 from small_scans import dicom_folder, load, nifti_folder
-from test_archive import zip_of
+from zip_files import zip_of
 
 from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.nifti.reader import read_nifti

@@ -8,7 +8,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from test_report import make_report
+from reports import make_report
 
 from jaxqmri.report.build import report_html
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bad_dicom_files as bad
 import numpy as np
 import pytest
-import test_dicom_bad_inputs as bad
 from bad_inputs import Build, Case
 from dicom_series import enhanced, image, philips_scale, save, series
 from nifti_files import edit, save_series

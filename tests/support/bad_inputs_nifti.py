@@ -10,13 +10,12 @@ import nibabel as nib
 import numpy as np
 from bad_inputs import Build, Case
 from bad_inputs_dicom import made, right
+from bad_nifti_files import BAD_NIFTI
 from dicom_series import save as save_dicom
-from nifti_files import OBLIQUE, SHIFTED, echo_values, patch_header, save
+from nifti_files import OBLIQUE, SHIFTED, echo_values, patch_header, save, save_series
 from small_scans import T2STAR, TE_MS, datasets, dicom_folder, load, nifti_folder, signal
 from spin_echoes import TE as TE_SPIN_ECHO
 from spin_echoes import nifti_folder as spin_echo_folder
-from test_nifti_scan import BAD as BAD_NIFTI
-from test_nifti_scan import save_series
 
 # voxels ---------------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from bad_inputs_nifti import resaved
 from dicom_series import save as save_dicom
 from nifti_files import patch_header, save
 from small_scans import TE_MS, datasets, dicom_folder
-from test_archive import patched, with_mode, zip_of
+from zip_files import patched, with_mode, zip_of
 
 from jaxqmri.io.storage import atomic, memory, zipped
 from jaxqmri.io.storage.result_folder import RECORD, result_folder

@@ -1,0 +1,137 @@
+"""Folders of NIfTI files that the reader must refuse, each with the error and its words."""
+
+import gzip
+
+import numpy as np
+from nifti_files import SHAPE, SHIFTED, TE, echo_values, edit, expected, save
+
+from jaxqmri.errors import CorruptInputError, MetadataError, NoInputError
+
+
+def broken_sidecar(content):
+    return lambda folder: (folder / "scan_e2.json").write_bytes(content)
+
+
+def changed_sidecar(**changes):
+    return lambda folder: edit(folder, "scan_e2", **changes)
+
+
+def changed_all(**changes):
+    return lambda folder: [edit(folder, f"scan_e{number}", **changes) for number in (1, 2, 3, 10)]
+
+
+def second_echo(values, **kwargs):
+    return lambda folder: save(folder / "scan_e2.nii.gz", values, **kwargs)
+
+
+def truncated_to(fraction):
+    def cut(folder):
+        path = folder / "scan_e2.nii.gz"
+        raw = path.read_bytes()
+        path.write_bytes(raw[: int(len(raw) * fraction)])
+
+    return cut
+
+
+def one_byte_flipped(folder):
+    path = folder / "scan_e2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    checksum = gzip.compress(bytes(content))[-8:]
+    content[400] ^= 1
+    path.write_bytes(gzip.compress(bytes(content))[:-8] + checksum)
+
+
+def uncompressed_and_short(folder):
+    path = folder / "scan_e2.nii.gz"
+    (folder / "scan_e2.nii").write_bytes(gzip.decompress(path.read_bytes())[:-1])
+    path.unlink()
+
+
+def zero_affine(folder):
+    path = folder / "scan_e2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[280:328] = bytes(48)
+    path.write_bytes(gzip.compress(content))
+
+
+def one_echo_left(folder):
+    for number in (2, 3, 10):
+        (folder / f"scan_e{number}.nii.gz").unlink()
+
+
+def nothing_left(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def only_phase_left(folder):
+    for path in sorted(folder.iterdir()):
+        stem, suffix = path.name.split(".", 1)
+        path.rename(folder / f"{stem}_ph.{suffix}")
+
+
+def only_phase_in_radians(folder):
+    for name in ("scan_e1", "scan_e2", "scan_e3", "scan_e10"):
+        edit(folder, name, Units="rad")
+    only_phase_left(folder)
+
+
+def second_series(folder):
+    for number, te in ((1, 0.01), (2, 0.02)):
+        save(folder / f"b_e{number}.nii", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 8})
+
+
+def scalar_te_for_4d(folder):
+    nothing_left(folder)
+    save(folder / "a_e1.nii", expected()[..., :3], sidecar={"EchoTime": 0.0046})
+
+
+def short_te_list_for_4d(folder):
+    nothing_left(folder)
+    save(folder / "a.nii", expected(), sidecar={"EchoTime": TE[:3]})
+
+
+RGB = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+BAD_NIFTI = {
+    "empty folder": (nothing_left, NoInputError, "no DICOM or NIfTI images found in .*"),
+    "one echo": (one_echo_left, CorruptInputError, "need at least 2 echoes"),
+    "phase only": (only_phase_in_radians, CorruptInputError, "only phase images.*magnitude"),
+    "phase of unknown range only": (only_phase_left, MetadataError, "only phase images.*magnitude.*it is not declared"),
+    "two multi-echo series": (second_series, CorruptInputError, "2 multi-echo series.*folder of its own"),
+    "duplicate TE": (changed_sidecar(EchoTime=TE[0]), CorruptInputError, r"scan_e1\..* and scan_e2\..*4 ms twice"),
+    "all TE equal": (changed_all(EchoTime=0.004), MetadataError, "all 4 echo times are 4 ms"),
+    "other shape": (second_echo(np.ones((5, 4, 2))), CorruptInputError, r"scan_e1\S* and scan_e2\S*: shapes"),
+    "other place": (
+        second_echo(np.ones(SHAPE), affine=SHIFTED),
+        CorruptInputError,
+        r"scan_e1\S* and \S*e2\S*: affines",
+    ),
+    "5-D": (second_echo(np.ones((*SHAPE, 2, 2))), CorruptInputError, r"scan_e2.*shape \(5, 4, 3, 2, 2\)"),
+    "1-D": (second_echo(np.ones(5)), CorruptInputError, r"scan_e2.*shape \(5,\)"),
+    "complex": (second_echo(np.ones(SHAPE, np.complex64)), CorruptInputError, "scan_e2.*complex.*take the magnitude"),
+    "colour": (second_echo(RGB), CorruptInputError, "scan_e2.*colour"),
+    "zero affine": (zero_affine, CorruptInputError, "scan_e2.*affine cannot be inverted"),
+    "empty file": (truncated_to(0), CorruptInputError, r"scan_e2\.nii\.gz.*empty file"),
+    "cut in the header": (truncated_to(0.1), CorruptInputError, r"scan_e2\.nii\.gz.*not a readable"),
+    "cut in the voxels": (truncated_to(0.9), CorruptInputError, r"scan_e2\.nii\.gz.*end-of-stream"),
+    "cut, not compressed": (uncompressed_and_short, CorruptInputError, r"scan_e2\.nii: .*truncated: 591 of 592 bytes"),
+    "wrong checksum": (one_byte_flipped, CorruptInputError, r"scan_e2\.nii\.gz.*CRC"),
+    "text": (lambda folder: (folder / "x.nii").write_text("hello\n" * 200), CorruptInputError, "x.nii: not a readable"),
+    "no sidecar": (lambda folder: (folder / "scan_e2.json").unlink(), MetadataError, "scan_e2.*no EchoTime.*--te-ms"),
+    "no EchoTime": (changed_sidecar(EchoTime=...), MetadataError, "scan_e2.*no EchoTime.*--te-ms"),
+    "EchoTime null": (changed_sidecar(EchoTime=None), MetadataError, "scan_e2.*no EchoTime.*--te-ms"),
+    "EchoTime text": (changed_sidecar(EchoTime="0.009"), MetadataError, r"scan_e2\.json: EchoTime is \"0.009\""),
+    "EchoTime true": (changed_sidecar(EchoTime=True), MetadataError, r"scan_e2\.json: EchoTime is true"),
+    "EchoTime empty list": (changed_sidecar(EchoTime=[]), MetadataError, r"scan_e2\.json: EchoTime is \[\]"),
+    "EchoTime list": (changed_sidecar(EchoTime=[0.01, 0.02]), MetadataError, r"scan_e2.*1 volume.*2 echo times"),
+    "EchoTime zero": (changed_sidecar(EchoTime=0), MetadataError, r"scan_e2\.json.*positive"),
+    "EchoTime negative": (changed_sidecar(EchoTime=-0.01), MetadataError, r"scan_e2\.json.*positive"),
+    "EchoTime NaN": (changed_sidecar(EchoTime=float("nan")), MetadataError, r"scan_e2\.json.*finite"),
+    "EchoTime in ms": (changed_sidecar(EchoTime=9.0), MetadataError, r"scan_e2\.json.*milliseconds in a field of"),
+    "sidecar is not JSON": (broken_sidecar(b"{'EchoTime': 1"), MetadataError, r"scan_e2\.json: not valid JSON"),
+    "sidecar is binary": (broken_sidecar(b"\xff\xd8\x80abc"), MetadataError, r"scan_e2\.json: not valid JSON"),
+    "sidecar is a list": (broken_sidecar(b"[1]"), MetadataError, r"scan_e2\.json: holds a JSON list"),
+    "4-D, one EchoTime": (scalar_te_for_4d, MetadataError, r"a_e1\.nii: 3 volumes but one EchoTime \(4.6 ms\).*real"),
+    "4-D, short list": (short_te_list_for_4d, MetadataError, r"a\.nii: 4 volume.*3 echo times"),
+}
