@@ -5,40 +5,43 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import jaxqmri
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(jaxqmri.__file__).parent
-# A room may import from itself and from those named behind it (DESIGN, "Imports point down").
-MAY_IMPORT = {
-    "cli": {"workflow", "mapping", "report", "batching", "io", "datasets", "phantoms"},
-    "workflow": {"mapping", "report", "estimation", "dictionary", "models", "batching", "io", "datasets", "phantoms"},
-    "mapping": {"estimation", "dictionary", "models", "epg", "batching", "io"},
-    "report": set(),
-    "estimation": {"models", "batching"},
-    "dictionary": {"estimation", "models", "batching"},
-    "models": {"epg", "batching"},
-    "phantoms": {"models", "batching"},
-    "datasets": {"io"},
-    "io": set(),
-    "batching": set(),
-    "epg": set(),
-    "quantities": set(),
-    "errors": set(),
-}
-EVERYBODY = {"quantities", "errors", "__version__"}
+# From top to bottom. A room may import from itself and from those below it.
+ROOMS = (
+    "cli", "workflow", "report", "datasets", "phantoms", "mapping", "io",
+    "dictionary", "estimation", "models", "epg", "batching", "quantities", "errors",
+)  # fmt: skip
+NEVER_JAX = {"io", "report", "quantities", "errors"}
+NEVER_FILES = {"dictionary", "estimation", "models", "epg"}
+MAX_LINES, MAX_MODULES_IN_THE_ROOT = 400, 9
 
 
-def modules() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or not path.stem.startswith("__")]
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(path: Path) -> tuple[set[str], set[str]]:
-    """(layers of this package, top-level names of other packages), inside functions too."""
-    package = ["jaxqmri", *path.relative_to(PACKAGE).parent.parts]
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room(module: str) -> str:
+    """The first name below the package; "" for the package itself."""
+    return f"{module}.".split(".")[1]
+
+
+def imported(module: str) -> tuple[set[str], set[str]]:
+    """(modules of this package, top-level names of other packages), inside functions too."""
+    path = MODULES[module]
+    package = module.split(".")[: None if path.name == "__init__.py" else -1]
     ours, others = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -46,22 +49,57 @@ def imported(path: Path) -> tuple[set[str], set[str]]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             others.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] + (node.module or "").split(".")
-            names = [[*base, alias.name] for alias in node.names] if not node.module else [base]
-            ours |= {name[1] for name in names if len(name) > 1 and name[1]}
-    return ours, others
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            ours |= {name if name in MODULES else base for name in names}
+    return ours - {module}, others
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path):
-    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    ours, others = imported(path)
-    assert ours - {layer} - EVERYBODY <= MAY_IMPORT[layer]
+def circle_of(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of one circle in order, the first of them last again; none: []."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        return circle.args[1]
+    return []
+
+
+def test_every_room_has_its_place():
+    found = {room(name) for name in MODULES} - {"", "__main__"}
+    assert found == set(ROOMS)
+    assert len(list(PACKAGE.glob("*.py"))) <= MAX_MODULES_IN_THE_ROOT
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    here = room(module)
+    ours, others = imported(module)
+    rooms = {room(name) for name in ours} - {"", here}
     assert "jaxqmri" not in others, "imports within the package are relative"
-    if layer in ("io", "report", "quantities", "errors"):
+    if here in ROOMS:
+        assert rooms <= set(ROOMS[ROOMS.index(here) :])
+    if here in NEVER_JAX:
+        assert rooms <= NEVER_JAX
         assert not others & {"jax", "jaxlib", "equinox", "optax", "jaxtyping"}
-    if layer in ("models", "estimation", "dictionary", "epg"):
+    if here in NEVER_FILES:
+        assert not rooms & {"io", "report"}
         assert not others & {"pathlib", "pydicom", "nibabel", "matplotlib"}
+
+
+@pytest.mark.xfail(reason="io: dicom.header, phase, series, dicom.identity")
+def test_no_modules_import_each_other_in_a_circle():
+    assert not circle_of({module: imported(module)[0] for module in MODULES})
+
+
+def test_a_circle_of_modules_is_found():
+    assert set(circle_of({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
+    assert circle_of({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_file_is_long():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    too_long = {name for name, n in lines.items() if n > MAX_LINES}
+    assert too_long <= {"jaxqmri.workflow.run", "jaxqmri.cli.commands"}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -93,16 +131,49 @@ def test_files_can_be_read_and_written_without_jax():
     assert "jax" not in loaded_after(code)
 
 
+def own_docstring(thing: object) -> str:
+    """What was written for it: not what a class inherits or what Python makes up for a dataclass or a NamedTuple."""
+    text = vars(thing).get("__doc__") if isinstance(thing, type) else getattr(thing, "__doc__", None)
+    made_up = isinstance(thing, type) and (text or "").startswith(f"{thing.__name__}(")
+    return "" if made_up or not (isinstance(thing, type) or callable(thing)) else (text or "").strip()
+
+
 def test_every_public_name_is_there_and_documented():
     assert len(jaxqmri.__all__) > 15
-    for name in jaxqmri.__all__:
-        assert getattr(jaxqmri, name).__doc__, name
+    assert [name for name in jaxqmri.__all__ if not own_docstring(getattr(jaxqmri, name))] == []
 
 
-def test_readme_links_to_what_is_there():
-    root = Path(__file__).resolve().parents[2]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
-    assert len(links) > 4
-    for link in links:
-        assert (root / link).exists(), link
+def test_a_docstring_that_nobody_wrote_does_not_count():
+    @dataclass
+    class Made:
+        x: int
+
+    class Inherits(Exception):
+        pass
+
+    assert [own_docstring(thing) for thing in (Made, Inherits, NamedTuple("Pair", [("a", int)]), 1)] == [""] * 4
+
+
+def broken_links(text: str) -> list[str]:
+    """Links of a Markdown text of the root to files or headings that are not there."""
+
+    def leads_nowhere(link: str) -> bool:
+        path, _, heading = link.partition("#")
+        if path and not (ROOT / path).exists():
+            return True
+        if not heading:
+            return False
+        titles = re.findall(r"^#+ +(.*)$", (ROOT / path).read_text(encoding="utf-8") if path else text, re.M)
+        return heading not in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and leads_nowhere(link)]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_what_is_there(name):
+    assert broken_links((ROOT / name).read_text(encoding="utf-8")) == []
+
+
+def test_a_link_to_nowhere_is_found():
+    text = "# A `title`\n[a](README.md) [b](#a-title) [c](nowhere.md) [d](README.md#nowhere) [e](https://example.org)"
+    assert broken_links(text) == ["nowhere.md", "README.md#nowhere"]
