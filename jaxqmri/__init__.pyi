@@ -4,7 +4,6 @@ from .dictionary.dictionary import grid as grid
 from .dictionary.dictionary import make_dictionary as make_dictionary
 from .dictionary.dictionary import match as match
 from .estimation.fit import FitResult as FitResult
-from .estimation.fit import Status as Status
 from .estimation.fit import fit as fit
 from .estimation.noise import Gaussian as Gaussian
 from .estimation.noise import Rician as Rician
@@ -34,5 +33,6 @@ from .models.recovery import InversionRecovery as InversionRecovery
 from .models.recovery import Recovery as Recovery
 from .models.spoiled import SpoiledGradientEcho as SpoiledGradientEcho
 from .models.tissue import Tissue as Tissue
+from .quantities import Status as Status
 
 __version__: str

@@ -1,81 +1,255 @@
-"""What can be wrong outside the program: one exception per exit code of the command line.
+"""What can be wrong, what was mended or assumed, and what would help: as data, put into words at the boundary.
 
-Every message is one line and says what is wrong, where (file, tag), why it matters and how to mend it. The Python API
-raises these; the command line prints the message and leaves with `exit_code`.
+An error or a remark is a list of parts, texts and remedies. A remedy says what the caller can do (`Give("te")`), and
+Python, the command line and the BIDS app each put it into their own words. Every message is one line that says what is
+wrong, where (file, tag), why it matters and how to mend it. There is one exception per exit code of the command line.
+
+    raise MetadataError("a.dcm: no EchoTime (0018,0081), so the decay cannot be timed; ", Give("te"), ".")
+    remark("4 duplicate images (identical pixels) were dropped.")
 """
 
+import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from .quantities import QUANTITIES
 
-class UsageError(ValueError):
-    """The request itself does not make sense: words that contradict each other or the data."""
+# --- remedies ---
+
+
+@dataclass(frozen=True)
+class Give:
+    """State a setting, in place of what the files say or lack; `what` stands for it in the sentence."""
+
+    setting: str
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Set a setting to a value."""
+
+    setting: str
+    value: str
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """Do not set a setting."""
+
+    setting: str
+
+
+@dataclass(frozen=True)
+class MapWith:
+    """Use another map (job): "t2star"."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """No remedy, but the name of a setting within a sentence."""
+
+    setting: str
+
+
+Remedy = Give | Choose | LeaveOut | MapWith | Setting
+Part = str | Remedy
+Wording = Callable[[Remedy], str]
+
+
+def in_python(remedy: Remedy) -> str:
+    """A remedy for those who call functions."""
+    match remedy:
+        case Give(setting, what):
+            row = QUANTITIES.get(setting)
+            return f"give {what or 'it'} with {setting}=" + (f" ({row.unit_words})" if row else "")
+        case Choose(setting, value):
+            return f"use {setting}={value!r}"
+        case LeaveOut(setting):
+            return f"leave out {setting}="
+        case MapWith(job):
+            return f"`{job}_map` maps that"
+        case Setting(setting):
+            return setting
+
+
+def flag_of(setting: str) -> str:
+    """The option of the command line that is a setting: "--te-ms"."""
+    row = QUANTITIES.get(setting)
+    return f"--{row.flag if row and row.flag else setting.replace('_', '-')}"
+
+
+def on_the_command_line(remedy: Remedy) -> str:
+    """A remedy for those who type `jaxqmri`."""
+    match remedy:
+        case Give(setting, what):
+            return f"give {what or 'it'} with {flag_of(setting)}"
+        case Choose(setting, value):
+            return f"use {flag_of(setting)} {value}"
+        case LeaveOut(setting):
+            return f"leave out {flag_of(setting)}"
+        case MapWith(job):
+            return f"`jaxqmri {job}` maps that"
+        case Setting(setting):
+            return flag_of(setting)
+
+
+def in_words(parts: Iterable[object], wording: Wording = in_python) -> str:
+    """One line of text. A remedy that begins a sentence begins with a capital letter."""
+    text = ""
+    for part in parts:
+        if not isinstance(part, Remedy):
+            text += str(part)
+            continue
+        words = wording(part)
+        begins = not text or text.rstrip().endswith((".", "!", "?"))
+        text += words[0].upper() + words[1:] if begins and words[0] not in "-`" else words
+    return " ".join(text.split())
+
+
+# --- errors ---
+
+
+class _InWords(Exception):
+    """An exception made of the parts of its message; `str` is in the words of Python."""
+
+    exit_code: ClassVar[int]
+
+    def __init__(self, *parts: Part):
+        self.parts = parts
+        super().__init__(in_words(parts))
+
+
+class UsageError(_InWords, ValueError):
+    """The request itself does not make sense: settings that contradict each other or the data."""
 
     exit_code: ClassVar[int] = 2
 
 
-class NoInputError(ValueError):
+class NoInputError(_InWords, ValueError):
     """Nothing there that could be read as an image."""
 
     exit_code: ClassVar[int] = 3
 
 
-class CorruptInputError(ValueError):
+class CorruptInputError(_InWords, ValueError):
     """Files that cannot be read, or that do not fit together."""
 
     exit_code: ClassVar[int] = 4
 
 
-class MetadataError(ValueError):
+class MetadataError(_InWords, ValueError):
     """The physics is missing or implausible: no echo time, an echo time in the wrong unit."""
 
     exit_code: ClassVar[int] = 5
 
 
-class OutputError(OSError):
+class OutputError(_InWords, OSError):
     """The results cannot be written where they were asked for."""
 
     exit_code: ClassVar[int] = 6
 
 
-class PartialFailureError(RuntimeError):
+class PartialFailureError(_InWords, RuntimeError):
     """Some of several things failed; the others have their results."""
 
     exit_code: ClassVar[int] = 7
 
 
-class DatasetUnavailableError(OSError):
+class DatasetUnavailableError(_InWords, OSError):
     """A public data set could not be fetched, or is not the one that was published."""
 
     exit_code: ClassVar[int] = 8
 
 
-class DeviceError(RuntimeError):
+class DeviceError(_InWords, RuntimeError):
     """The device asked for is not there, or its memory does not suffice."""
 
     exit_code: ClassVar[int] = 9
 
 
-class InputWarning(UserWarning):
-    """Something in the input was mended or passed over; recorded in `provenance.json`."""
-
-
-def error_in_words(error: Exception) -> tuple[int, str]:
+def error_in_words(error: Exception, wording: Wording = on_the_command_line) -> tuple[int, str]:
     """The exit code and the one line that tell people of an error, also of those that are not from here."""
-    code = getattr(error, "exit_code", None)
+    if isinstance(error, _InWords):
+        return error.exit_code, in_words(error.parts, wording)
     text = " ".join(str(error).split())
-    if code is not None:
-        return code, text
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        remedy = "fit fewer voxels at once with --chunk, give fewer slices or another --device"
-        return DeviceError.exit_code, f"out of memory; {remedy}"
+        remedy = Give("chunk", "fewer voxels at once"), ", fewer slices or another ", Setting("device")
+        return DeviceError.exit_code, in_words(["out of memory; ", *remedy], wording)
     if "Unable to initialize backend" in text:
-        remedy = "choose another --device, see jaxqmri doctor"
-        return DeviceError.exit_code, f"no device to compute on ({text}); {remedy}"
+        remedy = "; choose another ", Setting("device"), ", see jaxqmri doctor"
+        return DeviceError.exit_code, in_words([f"no device to compute on ({text})", *remedy], wording)
     bug = "This is a bug; please report it with the output of --debug"
     return 1, f"unexpected {type(error).__name__}: {text}. {bug}"
 
 
-def warn(message: str) -> None:
-    """Says in one line what was mended or passed over, as an `InputWarning` of the caller."""
-    warnings.warn(message, InputWarning, stacklevel=2)
+# --- remarks ---
+
+
+class InputWarning(UserWarning):
+    """Something in the input was mended, assumed or passed over; a `Remark` on its way to a Python caller."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What was mended, assumed or passed over, as parts of a sentence."""
+
+    parts: tuple[Part, ...]
+
+    def __str__(self) -> str:
+        return in_words(self.parts)
+
+    def told(self, wording: Wording) -> str:
+        """In the words of a boundary."""
+        return in_words(self.parts, wording)
+
+
+_Tell = Callable[[Remark], None]
+_listener: ContextVar[_Tell | None] = ContextVar("_listener", default=None)
+_PACKAGE = str(Path(__file__).parent)
+
+
+def remark(*parts: Part) -> None:
+    """Says what was mended, assumed or passed over.
+
+    It goes to the innermost `remarks_collected`; where there is none, to the Python caller as an `InputWarning`.
+    """
+    tell = _listener.get()
+    (tell or _warn)(Remark(parts))
+
+
+@contextmanager
+def remarks_collected(tell: _Tell | None = None) -> Iterator[list[Remark]]:
+    """A list that takes the remarks made within the block by this thread, each once.
+
+    Args:
+        tell: is called with each new one as it is made.
+    """
+    found: list[Remark] = []
+
+    def take(new: Remark) -> None:
+        if new not in found:
+            found.append(new)
+            if tell is not None:
+                tell(new)
+
+    token = _listener.set(take)
+    try:
+        yield found
+    finally:
+        _listener.reset(token)
+
+
+def _warn(new: Remark) -> None:
+    """As a warning of the line that called this package."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(str(new), InputWarning, stacklevel=depth)

@@ -1,71 +1,61 @@
-"""What varies along the last axis of a series: echo time, inversion time or flip angle; and how files state it.
+"""What is measured and what is mapped: one row per quantity, and the words for how a voxel ended.
 
-Milliseconds and degrees, as DICOM, people and the command line have them, become seconds and radians here.
+Readers, axes, maps, colour bars, sidecars, tables, options and messages read these rows; a new quantity is a new row.
+Numbers are SI units everywhere but on display, in DICOM and on the command line, for which each row has its shown unit.
 """
 
+import enum
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # the command line reads this table before it knows whether anything is to be computed
 
-from .errors import MetadataError, UsageError
 
-
-class Axis(NamedTuple):
-    """What the images of a series differ in.
+@dataclass(frozen=True)
+class Quantity:
+    """A physical quantity that is given, varied or estimated.
 
     Attributes:
-        name: the argument of the readers that gives it.
-        quantity: its name in print, singular.
-        one: what a single image is called by it, e.g. an echo.
-        many: several of them.
-        symbol: short for the quantity, before a number.
-        unit: the unit on display, in DICOM and on the command line.
-        per_si: how many of them are one SI unit (s, rad).
-        bids_per_si: the same for the unit of BIDS sidecars.
-        keyword: its key in DICOM and in BIDS.
+        name: the argument or the field of a parameter type: "te", "t2".
+        term: its name in print, singular.
+        symbol: short for it, before a number.
+        unit: SI unit, "s", "rad" or "1" (a ratio).
+        shown_unit: the unit on display, in DICOM and on the command line.
+        shown_per_si: how many of them are one SI unit.
+        low, high: nothing in use lies outside [SI]; what does is in another unit.
+        keyword: its key in DICOM and in BIDS; "": none.
         tag: its DICOM tag.
-        option: the option of the command line that gives it.
-        lowest, highest: no image has one outside of these [SI].
-        top: the largest of a series is not below this [SI].
-        too_low, too_high: what values beyond these limits look like.
-        use: what cannot be done without it.
-        constant: why it may be the same in all images.
+        flag: the option of the command line that gives it, without its dashes.
     """
 
     name: str
-    quantity: str
-    one: str
-    many: str
+    term: str
     symbol: str
     unit: str
-    per_si: float
-    bids_per_si: float
-    keyword: str
-    tag: str
-    option: str
-    lowest: float
-    highest: float
-    top: float
-    too_low: str
-    too_high: str
-    use: str
-    constant: str
+    shown_unit: str
+    shown_per_si: float
+    low: float
+    high: float
+    keyword: str = ""
+    tag: str = ""
+    flag: str = ""
 
     @property
-    def quantities(self) -> str:
-        """The quantity's name in print, plural."""
-        return f"{self.quantity}s"
-
-    @property
-    def si_unit(self) -> str:
-        return "s" if self.unit == "ms" else "rad"
+    def terms(self) -> str:
+        """The name in print, plural."""
+        return f"{self.term}s"
 
     @property
     def key(self) -> str:
         """Its values in SI units as a key of JSON: "echo_times_s"."""
-        return f"{self.quantities.replace(' ', '_')}_{self.si_unit}"
+        return f"{self.terms.replace(' ', '_')}_{self.unit}"
+
+    @property
+    def option(self) -> str:
+        return f"--{self.flag}"
 
     @property
     def where(self) -> str:
@@ -73,174 +63,237 @@ class Axis(NamedTuple):
         return f"{self.keyword} {self.tag}"
 
     @property
-    def how_to_give(self) -> str:
-        """The remedy where it is not to be had from the files."""
-        return f"give the {self.quantities} with {self.option} ({self.name}= in Python)"
+    def unit_words(self) -> str:
+        """The SI unit in print."""
+        return {"s": "seconds", "rad": "radians"}.get(self.unit, "a ratio")
+
+    @property
+    def shown_unit_words(self) -> str:
+        """The shown unit in print."""
+        return {"ms": "milliseconds", "deg": "degrees"}.get(self.shown_unit, self.unit_words)
+
+    @property
+    def too_low(self) -> str:
+        """What values below the range look like."""
+        return f"{self.unit_words} in a field of {self.shown_unit_words}"
+
+    @property
+    def too_high(self) -> str:
+        """What values above the range look like."""
+        return f"{self.shown_unit_words} in a field of {self.unit_words}"
 
     def from_shown(self, number: float) -> float:
         """From ms or degrees to SI units."""
-        return number / self.per_si
+        return number / self.shown_per_si
 
-    def shown(self, values: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    def shown(self, values: "float | Sequence[float] | np.ndarray") -> "np.ndarray":
         """From SI units to ms or degrees, free of what floating point adds to round numbers."""
-        return np.array([float(f"{self.per_si * v:.12g}") for v in np.ravel(values)])
+        import numpy as np
 
-    def listed(self, values: float | Sequence[float] | np.ndarray, separator: str = ", ") -> str:
+        return np.array([float(f"{self.shown_per_si * v:.12g}") for v in np.ravel(values)])
+
+    def listed(self, values: "float | Sequence[float] | np.ndarray", separator: str = ", ") -> str:
         """Values [SI] in print, without their unit."""
         return separator.join(f"{v:g}" for v in self.shown(values))
 
-    def described(self, values: Sequence[float] | np.ndarray, separator: str = ", ") -> str:
+    def described(self, values: "Sequence[float] | np.ndarray", separator: str = ", ") -> str:
         """The values [SI] of several images in print, once where they do not vary: "25 deg in all 12 images"."""
         shown = self.shown(values)
-        if len(shown) > 1 and np.all(shown == shown[0]):
-            return f"{shown[0]:g} {self.unit} in all {len(shown)} images"
-        return f"{self.listed(values, separator)} {self.unit}"
+        if len(shown) > 1 and (shown == shown[0]).all():
+            return f"{shown[0]:g} {self.shown_unit} in all {len(shown)} images"
+        return f"{self.listed(values, separator)} {self.shown_unit}"
 
+
+@dataclass(frozen=True)
+class Axis(Quantity):
+    """A quantity that varies along the last axis of a series.
+
+    Attributes:
+        one, many: what a single image is called by it, e.g. an echo, and several of them.
+        top: the largest of a series is not below this [SI].
+        use: what cannot be done without it.
+        constant: why it may be the same in all images.
+        bids_per_si: how many of the unit of BIDS sidecars are one SI unit.
+    """
+
+    one: str = ""
+    many: str = ""
+    top: float = 0.0
+    use: str = ""
+    constant: str = ""
+    bids_per_si: float = 1.0
+
+
+_MS = {"unit": "s", "shown_unit": "ms", "shown_per_si": 1e3}
+_DEG = {"unit": "rad", "shown_unit": "deg", "shown_per_si": 180 / math.pi}
+_RATIO = {"unit": "1", "shown_unit": "", "shown_per_si": 1.0}
+
+# --- what varies between the images of a series ---
 
 ECHO_TIME = Axis(
-    name="te",
-    quantity="echo time",
-    one="echo",
-    many="echoes",
-    symbol="TE",
-    unit="ms",
-    per_si=1e3,
-    bids_per_si=1.0,
-    keyword="EchoTime",
-    tag="(0018,0081)",
-    option="--te-ms",
-    lowest=50e-6,  # ultra-short echo sequences start near 8e-5 s for spoiled, fast-ramped readouts
-    highest=2.0,  # the longest echoes in use (T2 of fluids) stay below one second
-    top=0.0,
-    too_low="seconds in a field of milliseconds",
-    too_high="milliseconds in a field of seconds",
+    "te", "echo time", "TE", **_MS,
+    low=50e-6,  # ultra-short echo sequences start near 8e-5 s for spoiled, fast-ramped readouts
+    high=2.0,  # the longest echoes in use (T2 of fluids) stay below one second
+    keyword="EchoTime", tag="(0018,0081)", flag="te-ms", one="echo", many="echoes",
     use="the decay cannot be timed without it",
     constant="Some research sequences (GE EPI) store the shortest echo time on every image",
-)
+)  # fmt: skip
 INVERSION_TIME = Axis(
-    name="ti",
-    quantity="inversion time",
-    one="inversion time",
-    many="inversion times",
-    symbol="TI",
-    unit="ms",
-    per_si=1e3,
-    bids_per_si=1.0,
-    keyword="InversionTime",
-    tag="(0018,0082)",
-    option="--ti-ms",
-    lowest=1e-3,  # an inversion pulse alone takes longer
-    highest=30.0,  # seven T1 of water
+    "ti", "inversion time", "TI", **_MS,
+    low=1e-3,  # an inversion pulse alone takes longer
+    high=30.0,  # seven T1 of water
     top=20e-3,  # nothing has recovered before
-    too_low="seconds in a field of milliseconds",
-    too_high="milliseconds in a field of seconds",
+    keyword="InversionTime", tag="(0018,0082)", flag="ti-ms", one="inversion time", many="inversion times",
     use="the recovery cannot be timed without it",
     constant="T1 is seen in how the signal changes with it",
-)
+)  # fmt: skip
 FLIP_ANGLE = Axis(
-    name="flip_angles",
-    quantity="flip angle",
-    one="flip angle",
-    many="flip angles",
-    symbol="flip angle",
-    unit="deg",
-    per_si=180 / math.pi,
-    bids_per_si=180 / math.pi,
-    keyword="FlipAngle",
-    tag="(0018,1314)",
-    option="--flip-deg",
-    lowest=math.radians(0.5),
-    highest=math.radians(180) * (1 + 1e-6),
-    top=math.radians(2),
-    too_low="radians in a field of degrees",
-    too_high="degrees in a field of radians",
+    "flip_angles", "flip angle", "flip angle", **_DEG,
+    low=math.radians(0.5), high=math.radians(180) * (1 + 1e-6), top=math.radians(2),
+    keyword="FlipAngle", tag="(0018,1314)", flag="flip-deg", one="flip angle", many="flip angles",
     use="T1 cannot be told without it",
     constant="T1 is seen in how the signal changes with it",
-)
-AXES = {"te": ECHO_TIME, "ti": INVERSION_TIME, "flip_angle": FLIP_ANGLE}
+    bids_per_si=180 / math.pi,
+)  # fmt: skip
+AXES = {"te": ECHO_TIME, "ti": INVERSION_TIME, "flip_angle": FLIP_ANGLE}  # by what the readers call them
+
+# --- what is given or estimated ---
+
+QUANTITIES = {
+    row.name: row
+    for row in (
+        *AXES.values(),
+        Quantity("t1", "T1", "T1", **_MS, low=1e-4, high=30.0, flag="t1-ms"),
+        Quantity("t2", "T2", "T2", **_MS, low=1e-6, high=10.0),  # bound water 10 us, free water 3 s
+        Quantity("t2star", "T2*", "T2*", **_MS, low=1e-6, high=10.0),
+        Quantity("tr", "repetition time", "TR", **_MS, low=1e-4, high=100.0,
+                 keyword="RepetitionTime", tag="(0018,0080)", flag="tr-ms"),
+        Quantity("echo_spacing", "echo spacing", "echo spacing", **_MS, low=1e-4, high=1.0),
+        Quantity("flip_angle", "refocusing angle", "refocusing angle", **_DEG, low=0.0, high=math.pi * (1 + 1e-6),
+                 keyword="FlipAngle", tag="(0018,1314)", flag="refocusing-deg"),
+        Quantity("b1", "B1 map", "B1", **_RATIO, low=0.1, high=2.0),
+        Quantity("efficiency", "inversion efficiency", "efficiency", **_RATIO, low=0.0, high=1.0),
+    )
+}  # fmt: skip
 
 
-def axis_named(name: str) -> Axis:
-    """The axis that callers call "te", "ti" or "flip_angle".
+# --- what is mapped ---
 
-    Raises:
-        UsageError: another name.
+
+@dataclass(frozen=True)
+class MapKind:
+    """What a map holds and how it is shown.
+
+    Attributes:
+        units: of the values in files, in the words of BIDS.
+        description: what it is, for sidecars.
+        symbol: the quantity on display, "T2*".
+        role: "time", "rate", "amplitude", "field" (of the scanner) or "fit" (of the fit).
+        shown_unit: the unit on display, "" for a number without one.
+        shown_per_si: value in files times this = displayed value.
+        table: colour table of cmcrameri or matplotlib; reversed for rates.
+        limits: ends of the colour scale in displayed units, or None: from 0 to a percentile of the valid voxels.
+        concept: (value, scheme, meaning) of its DICOM code.
     """
-    if name not in AXES:
-        raise UsageError(f"axis {name!r} is not one of {', '.join(AXES)}.")
-    return AXES[name]
+
+    units: str
+    description: str
+    symbol: str
+    role: Literal["time", "rate", "amplitude", "field", "fit"]
+    shown_unit: str = ""
+    shown_per_si: float = 1.0
+    table: str = "acton"
+    limits: tuple[float, float] | None = None
+    concept: tuple[str, str, str] | None = None
+
+    @property
+    def relaxometry(self) -> bool:
+        """A time or a rate: a log-remapped scale, and values that are not positive are no values."""
+        return self.role in ("time", "rate")
 
 
-def requested_axis(
-    axis: str | None,
-    te: Sequence[float] | np.ndarray | None = None,
-    ti: Sequence[float] | np.ndarray | None = None,
-    flip_angles: Sequence[float] | np.ndarray | None = None,
-) -> tuple[Axis, Sequence[float] | np.ndarray | None]:
-    """What a caller wants to vary, and the values given for it or None; echo times unless something else is said.
-
-    Raises:
-        UsageError: values for two axes, or for another one than `axis`.
-    """
-    given = {name: values for name, values in zip(AXES, (te, ti, flip_angles), strict=True) if values is not None}
-    if len(given) > 1 or (given and axis not in (None, *given)):
-        names = " and ".join(AXES[name].name for name in given)
-        raise UsageError(f"{names} given{f' with axis {axis!r}' if axis else ''}; only one can vary: give its values.")
-    name = next(iter(given), axis or "te")
-    return axis_named(name), given.get(name)
+_OWN_CODES = "99JAXQMRI"
 
 
-def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
-    """Refuses values that cannot be in SI units, rather than guessing what was meant.
+def _time(symbol: str, term: str, table: str, upper_ms: float, code: str) -> MapKind:
+    concept = (code, "DCM", symbol)
+    return MapKind("s", f"{term} {symbol}", symbol, "time", "ms", 1e3, table, (0.0, upper_ms), concept)
+
+
+def _rate(symbol: str, term: str, table: str, upper: float, code: str) -> MapKind:
+    description = f"{term} {symbol} = 1 / T{symbol[1:]}"
+    return MapKind("1/s", description, symbol, "rate", "1/s", 1.0, table, (0.0, upper), (code, "DCM", symbol))
+
+
+# Colours: Fuderer et al., "Color-map recommendation for MR relaxometry maps", Magn Reson Med 2025
+# (doi:10.1002/mrm.30290). Limits are fixed so that two subjects, or one subject twice, can be compared by eye. They
+# hold the soft tissues at 1.5 and 3 T and let fluid saturate: T2* of brain 30-70 ms and kidney 20-60 ms; T2 of muscle
+# 30 ms to prostate 150 ms; T1 of fat 350 ms to grey matter 1800 ms, with room for oedema. Rates end at short times: T1
+# 0.33 s, T2 20 ms, T2* 5 ms as in an iron-loaded liver. The relative error of a usable fit is a few per cent; at 20 %
+# the model does not hold.
+MAP_KINDS = {
+    "T2starmap": _time("T2*", "effective transverse relaxation time", "navia", 100.0, "113064"),
+    "T2map": _time("T2", "transverse relaxation time", "navia", 200.0, "113065"),
+    "T1map": _time("T1", "longitudinal relaxation time", "lipari", 3000.0, "113063"),
+    "R2starmap": _rate("R2*", "effective transverse relaxation rate", "navia", 200.0, "126395"),
+    "R2map": _rate("R2", "transverse relaxation rate", "navia", 50.0, "126394"),
+    "R1map": _rate("R1", "longitudinal relaxation rate", "lipari", 3.0, "126393"),
+    "S0map": MapKind("arbitrary", "signal at echo time zero", "S0", "amplitude", "a.u.", table="gray",
+                     concept=("S0", _OWN_CODES, "Signal at echo time zero")),
+    "M0map": MapKind("arbitrary", "equilibrium magnetisation times receiver gain", "M0", "amplitude", "a.u.",
+                     table="gray", concept=("M0", _OWN_CODES, "Equilibrium magnetisation times gain")),
+    "InversionEfficiency": MapKind(
+        "1", "efficiency of the inversion: -Mz after / Mz before it, 1 where it is perfect", "inversion efficiency",
+        "field", table="batlow", limits=(0.6, 1.1), concept=("INV_EFF", _OWN_CODES, "Inversion efficiency")),
+    "TB1map": MapKind("relative", "transmit field: true flip angle / nominal flip angle", "B1", "field",
+                      table="coolwarm", limits=(0.5, 1.5),  # grey where the flip angle is as wanted
+                      concept=("B1", _OWN_CODES, "True by nominal flip angle")),
+    "residual": MapKind(
+        "1", "relative error of the fit, sum |q - x| / sum |x| over the measurements x, model q", "relative error",
+        "fit", "%", 1e2, limits=(0.0, 20.0), concept=("REL_ERROR", _OWN_CODES, "Relative error of the fit")),
+    "status": MapKind("1", "how the fit of the voxel ended, as a code", "status", "fit"),
+}  # fmt: skip
+
+
+def map_kind(name: str) -> MapKind:
+    """What a map holds.
 
     Args:
-        axis: what they are.
-        values: (n,) [s] or [rad].
-        where: the file or argument they came from, for the message.
+        name: one of `MAP_KINDS`, or `<name>_stderr`, its standard error.
 
     Raises:
-        MetadataError: not finite, not positive, outside the range in use, or all equal.
+        ValueError: no such map.
     """
-    described = axis.described(values)
-    if not np.all(np.isfinite(values)) or np.any(values <= 0):
-        raise MetadataError(
-            f"{where}: {axis.quantities} must be finite and positive, got {described}; give them with {axis.option}."
-        )
-    too_low = bool(np.any(values < axis.lowest)) or (len(values) > 1 and bool(np.max(values) < axis.top))
-    if too_low or np.any(values > axis.highest):
-        low, high = axis.listed(axis.lowest), axis.listed(axis.highest)
-        outside = f"are outside {low} ... {high} {axis.unit}"
-        if too_low and not np.any(values < axis.lowest):
-            outside = f"stay below {axis.listed(axis.top)} {axis.unit}"
-        raise MetadataError(
-            f"{where}: {axis.quantities} {described} {outside}; they look like "
-            f"{axis.too_low if too_low else axis.too_high}. Give the right ones with {axis.option}."
-        )
-    if len(values) > 1 and np.all(values == values[0]):
-        raise MetadataError(
-            f"{where}: all {len(values)} {axis.quantities} are {axis.listed(values[:1])} {axis.unit}. {axis.constant}; "
-            f"give the real ones with {axis.option}."
-        )
+    base = name.removesuffix("_stderr")
+    kind = MAP_KINDS.get(base)
+    if kind is None or (base != name and kind.role == "fit"):
+        raise ValueError(f"no map is called {name!r}; known are {', '.join(MAP_KINDS)} and <name>_stderr.")
+    if base == name:
+        return kind
+    return MapKind(
+        kind.units, f"standard error of: {kind.description}", f"{kind.symbol} standard error", "fit",
+        kind.shown_unit, kind.shown_per_si, concept=kind.concept,
+    )  # fmt: skip
 
 
-def given_values(axis: Axis, values: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
-    """Values of the caller in place of those in the files, checked; None where there are none.
+# --- how a voxel ended ---
 
-    Raises:
-        UsageError: not a list of numbers, or one of them twice.
-        MetadataError: they cannot be in SI units.
-    """
-    if values is None:
-        return None
-    si = "seconds" if axis.si_unit == "s" else "radians"
-    try:
-        given = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{axis.name}: {axis.quantities} must be numbers in {si}, got {values!r}.") from error
-    if given.ndim != 1 or not given.size:
-        raise UsageError(f"{axis.name} must be a list of {axis.quantities} in {si}, got shape {given.shape}.")
-    where = f"the given {axis.quantities} ({axis.name}, {axis.option})"
-    check_axis_values(axis, given, where)
-    if len(np.unique(given)) < len(given):
-        raise UsageError(f"{where} name one {axis.quantity} twice; give one per image of a slice.")
-    return given
+
+class Status(enum.IntEnum):
+    """Why a voxel has an answer, or has none; `meaning` says it in words."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str):
+        member = int.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
+
+    OK = 0, "fitted"
+    NO_SIGNAL = 1, "every measurement is zero, nothing to fit"
+    NOT_FINITE = 2, "a measurement, or a value given for the voxel, is not a usable number"
+    NOT_CONVERGED = 3, "the solver did not reach a minimum (Adam and Optax: is 10 % or more away from one)"
+    AT_BOUND = 4, "outside what these measurements can tell apart, such as a signal that does not change"
+    UNIDENTIFIABLE = 5, "the measurements do not determine all the parameters"
+    MASKED = 6, "outside the mask, not fitted"
+    SATURATED = 7, "fitted, but a stored value is at the top of its range: perhaps clipped, left out of all numbers"

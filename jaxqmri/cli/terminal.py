@@ -9,11 +9,11 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     """The numbers of a job for people, line by line."""
     summary = result.summary()
     axis = result.series.axis
-    first, *_, last = axis.shown(result.series.axis_values)
+    first, *_, last = axis.shown(result.series.values)
     # "6 inversion times, 50 ... 4000 ms", but "4 echoes, TE 3 ... 25 ms"
-    symbol = f"{axis.symbol} " if axis.many != axis.quantities else ""
-    values = f"{symbol}{first:g} ... {last:g} {axis.unit}"
-    yield f"input           {len(result.series.axis_values)} {axis.many}, {values}, {summary['n_voxels']} voxels"
+    symbol = f"{axis.symbol} " if axis.many != axis.terms else ""
+    values = f"{symbol}{first:g} ... {last:g} {axis.shown_unit}"
+    yield f"input           {len(result.series.values)} {axis.many}, {values}, {summary['n_voxels']} voxels"
     if "sigma" in (noise := str(result.maps.metadata.get("Noise", ""))):
         yield f"noise           {noise}"
     if maps := summary["maps"]:

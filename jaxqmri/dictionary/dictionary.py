@@ -19,8 +19,8 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..batching.batches import for_every_processor, in_batches
 from ..batching.context import double_precision
-from ..estimation.fit import Status
 from ..models.base import Params, SignalModel, simulate, sum_of_measurements, with_dtype
+from ..quantities import Status
 from .layout import Atoms, lay_out
 from .neighbours import neighbours_together
 from .refinement import refine as refine_off_grid

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ..batching.batches import in_batches
-from ..estimation.fit import FitResult, Status, fit
+from ..estimation.fit import FitResult, fit
 from ..estimation.noise import Gaussian
 from ..estimation.solvers.least_squares import Stay
 from ..models.base import SignalModel, with_dtype
 from ..models.fse import FSE
 from ..models.tissue import Tissue
+from ..quantities import Status
 from .dictionary import MatchResult, grid, make_dictionary, match
 from .refinement import refine
 

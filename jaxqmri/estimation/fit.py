@@ -1,7 +1,6 @@
 """Fits a signal model to every voxel: first guess, solver, error bars, and a reason where there is no answer."""
 
 import dataclasses
-import enum
 import functools
 import operator
 from collections.abc import Callable, Mapping
@@ -15,24 +14,12 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
 from ..models.base import Params, SignalModel, with_dtype
+from ..quantities import Status
 from . import implicit
 from .error_bars import ErrorBars, error_bars
 from .noise import Gaussian, Noise
 from .problem import Problem
 from .solvers.least_squares import LevenbergMarquardt, Solution, Solver
-
-
-class Status(enum.IntEnum):
-    """Why a voxel has an answer, or has none."""
-
-    OK = 0  # fitted
-    NO_SIGNAL = 1  # every measurement is zero
-    NOT_FINITE = 2  # a measurement or what is given for the voxel is NaN, infinite or impossible (a magnitude below 0)
-    NOT_CONVERGED = 3  # the solver did not reach a minimum (Adam and Optax: is 10 % or more away from one)
-    AT_BOUND = 4  # a parameter ran to the end of what the protocol can tell apart (a constant or rising signal)
-    UNIDENTIFIABLE = 5  # the measurements do not determine all the parameters
-    MASKED = 6  # outside the mask, not fitted
-    SATURATED = 7  # fitted, and not NaN; but a stored value is at the top of its range, so the signal may be clipped
 
 
 class FitResult(NamedTuple):

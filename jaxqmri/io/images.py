@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptInputError, MetadataError, NoInputError, UsageError
-from ..quantities import ECHO_TIME, Axis, axis_named
+from ..quantities import ECHO_TIME, Axis
+from .axis import axis_named
 from .dicom import choose as dicom_choose
 from .dicom import reader as dicom
 from .dicom import stack as dicom_stack
@@ -137,7 +138,7 @@ def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -
             try:
                 found.append((*choose_stack(scan.along(axis), component), remarks))
             except ValueError as error:
-                refused[axis.quantity] = error
+                refused[axis.term] = error
     if len(found) > 1:
         both = " and ".join(str(stack) for _, stack, _ in found)
         raise UsageError(f"{scan.source}: {both} could both be meant; say which with --method ir or vfa.")
@@ -157,7 +158,7 @@ def _none_varies(scan: Scan, axes: Sequence[str], refused: dict[str, ValueError]
             "images of an inversion recovery or of different flip angles."
         )
     if len(varying) == 1 or len({str(error) for error in refused.values()}) == 1:
-        return refused[varying[0].quantity] if varying else next(iter(refused.values()))
+        return refused[varying[0].term] if varying else next(iter(refused.values()))
     kind = next((type(e) for e in refused.values() if isinstance(e, MetadataError)), CorruptInputError)
     reasons = " ".join(f"By {quantity}: {error}" for quantity, error in refused.items())
     return kind(f"{scan.source}: images of no single series that differ in {' or '.join(refused)}. {reasons}")

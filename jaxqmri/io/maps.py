@@ -8,39 +8,16 @@ import gzip
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
 from ..errors import OutputError
+from ..quantities import map_kind
 from .nifti.file import same_grid
 from .series import ImageSeries
 from .storage.atomic import check_writable, output_errors, strict_json, write_files
-
-
-class MapKind(NamedTuple):
-    """What a map holds."""
-
-    units: str
-    description: str
-
-
-MAP_KINDS = {
-    "T2starmap": MapKind("s", "effective transverse relaxation time T2*"),
-    "T2map": MapKind("s", "transverse relaxation time T2"),
-    "T1map": MapKind("s", "longitudinal relaxation time T1"),
-    "R2starmap": MapKind("1/s", "effective transverse relaxation rate R2* = 1 / T2*"),
-    "R2map": MapKind("1/s", "transverse relaxation rate R2 = 1 / T2"),
-    "R1map": MapKind("1/s", "longitudinal relaxation rate R1 = 1 / T1"),
-    "S0map": MapKind("arbitrary", "signal at echo time zero"),
-    "M0map": MapKind("arbitrary", "equilibrium magnetisation times receiver gain"),
-    "InversionEfficiency": MapKind("1", "efficiency of the inversion: -Mz after / Mz before it, 1 where it is perfect"),
-    "TB1map": MapKind("relative", "transmit field: true flip angle / nominal flip angle"),
-    "residual": MapKind("1", "relative error of the fit, sum |q - x| / sum |x| over the measurements x, model q"),
-    "status": MapKind("1", "how the fit of the voxel ended, as a code"),
-}
-NO_ERROR_BARS = ("residual", "status")
 
 
 class Maps(dict[str, np.ndarray]):
@@ -54,25 +31,6 @@ class Maps(dict[str, np.ndarray]):
     def __init__(self, maps: Mapping[str, np.ndarray] | None = None, metadata: Mapping[str, Any] | None = None):
         super().__init__(maps or {})
         self.metadata: dict[str, Any] = dict(metadata or {})
-
-
-def map_kind(name: str) -> MapKind:
-    """Unit and meaning of a map.
-
-    Args:
-        name: one of `MAP_KINDS`, or `<name>_stderr`.
-
-    Returns:
-        Its unit and description.
-
-    Raises:
-        ValueError: no such map.
-    """
-    base = name.removesuffix("_stderr")
-    if base not in MAP_KINDS or (base != name and base in NO_ERROR_BARS):
-        raise ValueError(f"no map is called {name!r}; known are {', '.join(MAP_KINDS)} and <name>_stderr.")
-    kind = MAP_KINDS[base]
-    return kind if base == name else MapKind(kind.units, f"standard error of: {kind.description}")
 
 
 def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
@@ -177,7 +135,7 @@ def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dic
         "Description": kind.description,
         "Units": kind.units,
         # 4.611 ms is 0.004611 s, not 0.0046110000000000005
-        axis.keyword: [float(f"{axis.bids_per_si * value:.12g}") for value in series.axis_values],
+        axis.keyword: [float(f"{axis.bids_per_si * value:.12g}") for value in series.values],
     }
     estimated = {key: value for key, value in metadata.items() if key not in facts and key != "Levels"}
     levels = {"Levels": metadata["Levels"]} if name == "status" and "Levels" in metadata else {}

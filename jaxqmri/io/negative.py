@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import warn
+from ..errors import remark
 
 Negative = Literal["keep", "abs"]
 
@@ -22,7 +22,7 @@ def settle_negative(data: np.ndarray, n_negative: int, component: str, negative:
         return
     found = f"{n_negative} of {data.size} magnitude values ({100 * n_negative / data.size:.3g} %) are negative"
     if negative == "keep":
-        warn(
+        remark(
             f"{found} and are fitted as they are: where one is below zero by more than a tenth of the largest of its "
             "voxel, T2 of echo trains and T1 of inversion recoveries have no answer (NOT_FINITE). Take absolute values "
             "with --negative abs or, if these are real or phase images, give the magnitudes."
@@ -30,4 +30,4 @@ def settle_negative(data: np.ndarray, n_negative: int, component: str, negative:
         return
     for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
         np.abs(data[..., k], out=data[..., k])
-    warn(f"{found}; their absolute values are fitted (--negative abs).")
+    remark(f"{found}; their absolute values are fitted (--negative abs).")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import MetadataError, UsageError
-from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from ..errors import MetadataError, Remark, UsageError
+from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from .axis import given_values
 
 if TYPE_CHECKING:
     from .dicom.identity import DicomIdentity
@@ -21,9 +22,12 @@ TE_ROUNDING = 100e-6  # s; scanners print 0.1 ms, some by cutting digits off
 class ImageSeries:
     """Images of one object that differ in one thing, which is the last axis: echo, inversion time or flip angle.
 
+    From your own arrays: `ImageSeries.from_arrays(images, te=[0.005, 0.010, 0.020])`.
+
     Attributes:
         data: (x, y, z, n) float32, rescaled as the file says [a.u.]; phase in radians.
-        te: (n,) float64 echo times [s], ascending unless `ti` or `flip_angles` vary; then NaN where not known.
+        axis: what varies, a row of `jaxqmri.quantities`.
+        values: (n,) float64 what it is in each image, ascending [s] or [rad].
         affine: (4, 4) float64, voxel index -> RAS+ [mm], as in NIfTI.
         component: "magnitude", "phase", "real" or "imaginary".
         description: the series' own name for itself, for messages and reports.
@@ -33,13 +37,13 @@ class ImageSeries:
             `MagneticFieldStrength` T, `Manufacturer`, ...); never a patient's identity.
         skipped: what was passed over and why, reason -> count of images, or of files that hold none.
         saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or None.
-        ti: (n,) float64 inversion times, ascending [s], if they are what varies.
-        flip_angles: (n,) float64 nominal flip angles, ascending [rad], if they are what varies.
         identity: whose images they are, if DICOM files said so; shown and written only where it is asked for.
+        remarks: what was mended, assumed or passed over on reading.
     """
 
     data: np.ndarray
-    te: np.ndarray
+    axis: Axis
+    values: np.ndarray
     affine: np.ndarray
     component: str = "magnitude"
     description: str = ""
@@ -48,36 +52,76 @@ class ImageSeries:
     acquisition: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     saturated: np.ndarray | None = None
-    ti: np.ndarray | None = None
-    flip_angles: np.ndarray | None = None
     identity: "DicomIdentity | None" = field(default=None, repr=False)
+    remarks: tuple[Remark, ...] = ()
 
     def __post_init__(self):
         if self.data.ndim != 4:
-            raise ValueError(f"data must have the axes (x, y, z, echo), got shape {self.data.shape}.")
-        if self.ti is not None and self.flip_angles is not None:
-            raise ValueError("ti and flip_angles are both given, but only one can be what varies; leave one out.")
-        for name in ("te", "ti", "flip_angles"):
-            values = getattr(self, name)
-            if values is not None and values.shape != self.data.shape[-1:]:
-                raise ValueError(
-                    f"{name} has shape {values.shape}, but data {self.data.shape} has {self.data.shape[-1]} "
-                    f"{self.axis.many}."
-                )
+            raise ValueError(f"data must have the axes (x, y, z, {self.axis.one}), got shape {self.data.shape}.")
+        if self.values.shape != self.data.shape[-1:]:
+            raise ValueError(
+                f"{self.axis.name} has shape {self.values.shape}, but data {self.data.shape} has "
+                f"{self.data.shape[-1]} {self.axis.many}."
+            )
         if self.affine.shape != (4, 4):
             raise ValueError(f"affine must have shape (4, 4), got {self.affine.shape}.")
 
-    @property
-    def axis(self) -> Axis:
-        """What varies."""
-        if self.flip_angles is not None:
-            return FLIP_ANGLE
-        return ECHO_TIME if self.ti is None else INVERSION_TIME
+    @classmethod
+    def from_arrays(cls, images: Any, *, affine: np.ndarray | None = None, **values_and_facts: Any) -> "ImageSeries":
+        """A series of your own images.
+
+        Args:
+            images: (x, y, z, n) or (x, y, n) array [a.u.], or a nibabel image, whose affine is taken.
+            affine: (4, 4), voxel index -> RAS+ [mm]; None: that of the nibabel image, or voxels of 1 mm.
+            values_and_facts: what varies, exactly one of `te` [s], `ti` [s] or `flip_angles` [rad], (n,); and any other
+                attribute of the series, e.g. `component="real"`, `acquisition={"RepetitionTime": 2.0}`.
+
+        Raises:
+            UsageError: none or several of them, or a length that is not that of the images' last axis.
+            MetadataError: values that cannot be in SI units.
+
+        Example:
+            series = ImageSeries.from_arrays(images, te=[0.005, 0.010, 0.020])
+        """
+        rows = {row.name: row for row in AXES.values()}
+        given = [name for name in rows if values_and_facts.get(name) is not None]
+        if len(given) != 1:
+            raise UsageError(f"one of {', '.join(rows)} says what varies between the images, got {given or 'none'}.")
+        (name,) = given
+        facts = {key: value for key, value in values_and_facts.items() if key not in rows}
+        if hasattr(images, "get_fdata"):
+            affine = images.affine if affine is None else affine
+            images = images.get_fdata(dtype=np.float32)
+        data = np.asarray(images)
+        data = data[:, :, None] if data.ndim == 3 else data
+        values = given_values(rows[name], values_and_facts[name])
+        if data.ndim != 4 or values is None or data.shape[-1] != len(values):
+            raise UsageError(
+                f"images must have the axes (x, y, z, n) with one image per value of {name}, got shape {data.shape} "
+                f"and {0 if values is None else len(values)} {rows[name].terms}."
+            )
+        order = np.argsort(values, kind="stable")
+        ascending = bool(np.all(np.diff(order) > 0))  # then memory-mapped images stay where they are
+        data = np.asarray(data if ascending else data[..., order], np.float32)
+        affine = np.eye(4) if affine is None else np.asarray(affine, np.float64)
+        return cls(data, rows[name], values[order], affine, **facts)
 
     @property
-    def axis_values(self) -> np.ndarray:
-        """(n,) what varies [s] or [rad]."""
-        return getattr(self, self.axis.name)
+    def te(self) -> np.ndarray:
+        """(n,) echo times [s]; NaN where they do not vary and none is stated."""
+        if self.axis is ECHO_TIME:
+            return self.values
+        return np.full(self.data.shape[-1:], self.acquisition.get("EchoTime", np.nan), np.float64)
+
+    @property
+    def ti(self) -> np.ndarray | None:
+        """(n,) inversion times [s], or None if they do not vary."""
+        return self.values if self.axis is INVERSION_TIME else None
+
+    @property
+    def flip_angles(self) -> np.ndarray | None:
+        """(n,) nominal flip angles [rad], or None if they do not vary."""
+        return self.values if self.axis is FLIP_ANGLE else None
 
     @property
     def clipped(self) -> np.ndarray | None:

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from .. import __version__
-from ..estimation.fit import Status
 from ..estimation.noise import Noise
 from ..estimation.solvers.least_squares import Solver
 from ..models.base import SignalModel
+from ..quantities import Status
 
 
 def settings(solver: Solver) -> dict[str, Any]:

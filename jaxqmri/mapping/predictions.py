@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ..batching.batches import in_batches
-from ..estimation.fit import Status, fit
+from ..estimation.fit import fit
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..io.storage.memory import slabs
@@ -16,6 +16,7 @@ from ..models.fse import FSE
 from ..models.recovery import InversionRecovery, Recovery
 from ..models.spoiled import SpoiledGradientEcho
 from ..models.tissue import Tissue
+from ..quantities import Status
 from .protocols import inversion_recovery, spin_echo_train, spoiled_gradient_echoes
 
 

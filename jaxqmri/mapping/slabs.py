@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from ..estimation.fit import Status
 from ..estimation.noise import Noise
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..io.storage.memory import slabs
+from ..quantities import Status
 from .voxels import noise_of_voxels
 
 Values = Mapping[str, ArrayLike]  # name of a map -> (voxel,)

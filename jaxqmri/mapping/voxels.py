@@ -36,7 +36,7 @@ def voxels_to_fit(
     """
     if series.axis is not axis:
         raise UsageError(
-            f"{what} is fitted to images of different {axis.quantities}, in this series the {series.axis.quantities} "
+            f"{what} is fitted to images of different {axis.terms}, in this series the {series.axis.terms} "
             f"vary; read the images with axis={axis.name.removesuffix('s')!r}."
         )
     return _as_mask(mask, series)
@@ -50,7 +50,7 @@ def check_magnitude(what: str, series: ImageSeries) -> None:
 
 def warn_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: Noise | None) -> None:
     """Says so where there are as many images as parameters: the curve then runs through every point, right or wrong."""
-    if len(series.axis_values) != len(parameters):
+    if len(series.values) != len(parameters):
         return
     *most, last = parameters
     error_bars = "" if noise is not None and noise.sigma is not None else "no error bars, "

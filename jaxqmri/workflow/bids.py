@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputWarning, PartialFailureError, error_in_words
-from ..estimation.fit import Status
 from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
 from ..io.bids.derivative import (
     SUMMARY,
@@ -35,6 +34,7 @@ from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
 from ..io.storage.hidden_folder import hidden_folder
 from ..io.storage.result_folder import RECORD
+from ..quantities import Status
 from .bids_settings import DEFAULTS, Settings, for_a_dataset
 from .provenance import recorded_warnings
 from .run import Job, JobResult, fill_folder

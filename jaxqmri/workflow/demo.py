@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
-from ..estimation.fit import Status
 from ..io.dicom.write import write_dicom
 from ..io.maps import Maps
 from ..io.storage.result_folder import recorded_files, result_folder
 from ..phantoms import REGIONS, Phantom, gradient_echo_images, head_slice
+from ..quantities import Status
 from .jobs import t2star_job
 from .run import JobResult, fill_folder, in_words
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from ..datasets import cache_dir
 from ..errors import InputWarning
+from ..io.axis import axis_named
 from ..io.dicom import header as dicom_header
 from ..io.dicom import stack as dicom_stack
 from ..io.dicom.reader import check_complete
 from ..io.images import Scan, Stack, choose_axis, choose_stack, scan_images
 from ..io.nifti.file import along
 from ..io.series import EARLIEST_SPIN_ECHO
-from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, axis_named
+from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 
 T1_AXES = ("ti", "flip_angle")
 SPIN_ECHO_FLIP_ANGLE = math.radians(60)  # excitations of spin echoes are hardly below it
@@ -90,7 +91,7 @@ class Inspection:
             kind = {"t2star": " if these are gradient echoes", "t2": " if these are spin echoes"}.get(job, "")
             unsure = kind if {"t2star", "t2"} <= set(self.would_fit) else ""
             which = f"series {_numbers(chosen)}, the {len(chosen[axis.key])} {chosen['component']} "
-            images = axis.many if axis is ECHO_TIME else f"images of different {axis.quantities}"
+            images = axis.many if axis is ECHO_TIME else f"images of different {axis.terms}"
             yield f"{job} would fit {_MODELS[job, chosen['axis']]} to {which}{images}{unsure}"
 
 
@@ -121,7 +122,7 @@ def _echoes(facts: Mapping[str, Any]) -> str:
 
 def _timing(facts: Mapping[str, Any]) -> str:
     words = [
-        f"; {axis.symbol} {axis.listed(facts[axis.key], ' ')} {axis.unit}"
+        f"; {axis.symbol} {axis.listed(facts[axis.key], ' ')} {axis.shown_unit}"
         for axis in (INVERSION_TIME, FLIP_ANGLE)
         if facts[axis.key]
     ]

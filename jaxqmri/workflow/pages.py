@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..estimation.fit import Status
 from ..io.maps import Maps
 from ..io.series import ImageSeries
+from ..quantities import Status
 from ..report.build import ReportInput, Varied, VoxelFits, main_names, report_html
 from ..report.figures import maps_figure, png_bytes
 
@@ -48,7 +48,7 @@ def pages(
             title=f"{label} map",
             maps=maps,
             affine=series.affine,
-            varied=Varied(axis.quantity, axis.many, axis.symbol, axis.unit, axis.shown(series.axis_values).tolist()),
+            varied=Varied(axis.term, axis.many, axis.symbol, axis.shown_unit, axis.shown(series.values).tolist()),
             status_names={int(status): status.name for status in Status},
             facts=_facts(series, maps),
             regions=regions,
@@ -115,7 +115,7 @@ def _example_fits(
             *chosen, maps[main_map][chosen], maps[f"{main_map}_stderr"][chosen], more, strict=True
         )
     ]
-    return VoxelFits(series.data[chosen], series.axis.per_si * curve_x, signals, labels)
+    return VoxelFits(series.data[chosen], series.axis.shown_per_si * curve_x, signals, labels)
 
 
 def _ms(seconds: float, digits: int) -> str:

@@ -55,7 +55,7 @@ def input_facts(series: ImageSeries) -> dict[str, Any]:
     """What was read. Neither paths nor file names of the input: they often carry names of patients."""
     axis = series.axis
     content = hashlib.sha256()
-    for piece in (*in_c_order(series.data), np.ascontiguousarray(series.axis_values)):
+    for piece in (*in_c_order(series.data), np.ascontiguousarray(series.values)):
         content.update(piece.data)
     return {
         "format": series.source_format,
@@ -63,8 +63,8 @@ def input_facts(series: ImageSeries) -> dict[str, Any]:
         "skipped": dict(series.skipped),
         "component": series.component,
         "shape": list(series.data.shape),
-        axis.key: [float(f"{value:.12g}") for value in series.axis_values],
-        f"sha256_of_images_and_{axis.quantities.replace(' ', '_')}": content.hexdigest(),
+        axis.key: [float(f"{value:.12g}") for value in series.values],
+        f"sha256_of_images_and_{axis.terms.replace(' ', '_')}": content.hexdigest(),
     }
 
 

@@ -16,15 +16,15 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import CorruptInputError, InputWarning, NoInputError, UsageError
-from ..estimation.fit import Status
 from ..io.images import check_paths, read_images
-from ..io.maps import Maps, map_kind, write_maps
+from ..io.maps import Maps, write_maps
 from ..io.negative import Negative
 from ..io.nifti.reader import read_mask
 from ..io.series import ImageSeries
 from ..io.storage.atomic import strict_json, write_bytes, write_files
 from ..io.storage.result_folder import RECORD, result_folder
 from ..mapping import auto_mask
+from ..quantities import Status, map_kind
 from .interrupts import stop_if_asked
 from .provenance import Clock, input_facts, recorded_warnings, surroundings, versions
 
@@ -126,7 +126,7 @@ class JobResult:
             "out": str(self.out),
             "files": self.files,
             "n_voxels": int(self.maps["status"].size),
-            self.series.axis.key: [float(f"{value:.12g}") for value in self.series.axis_values],
+            self.series.axis.key: [float(f"{value:.12g}") for value in self.series.values],
             "status": self.status_counts(),
             "maps": {name: _quartiles(values, name) for name, values in found if values.size},
             "regions": [dict(row) for row in self.regions],
@@ -234,7 +234,7 @@ def fill_folder(
                 write_files(_pictures(result, estimate.curves, command))
         written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         result.files = [*written, RECORD]
-        given = {f"{series.axis.name}_{series.axis.si_unit}": job.given}
+        given = {f"{series.axis.name}_{series.axis.unit}": job.given}
         chosen: dict[str, Any] = {"series": [_series_name(name) for name in job.series]} if job.series else {}
         chosen |= {"negative": job.negative, "report": report, "dicom": dicom}
         arguments = {**job.arguments, "mask": _mask_kind(mask), **given, **chosen}
@@ -308,7 +308,7 @@ def _warn_if_nothing_fitted(result: JobResult) -> None:
         reasons = ", ".join(f"{n} {name}" for name, n in counts.items())
         warnings.warn(
             f"no voxel could be fitted ({reasons}), so all maps are empty; look at the images and their "
-            f"{result.series.axis.quantities}.",
+            f"{result.series.axis.terms}.",
             InputWarning,
             stacklevel=2,
         )

@@ -140,7 +140,7 @@ def test_inversion_times_and_flip_angles_can_vary(tmp_path, keyword, axis, shown
         ds.EchoTime = 3
         setattr(ds, keyword, shown[i // N_SLICES])
     found = read_dicom(save(tmp_path / "enhanced", [enhanced(datasets)]), axis=axis)
-    np.testing.assert_allclose(found.axis_values, in_si, rtol=1e-12)
+    np.testing.assert_allclose(found.values, in_si, rtol=1e-12)
     same(found, read_dicom(save(tmp_path / "classic", datasets), axis=axis))
 
 

@@ -20,6 +20,7 @@ from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.maps import Maps
 from jaxqmri.io.nifti.file import same_grid
 from jaxqmri.io.series import ImageSeries
+from jaxqmri.quantities import ECHO_TIME
 
 SHAPE = (6, 5, 4)
 MAPS = ("S0map", "T2starmap", "T2starmap_stderr", "R2starmap", "residual")
@@ -56,7 +57,7 @@ def affines():
 
 def series_of(affine, **facts):
     te = np.array([0.01, 0.02, 0.03])
-    return ImageSeries(np.ones((*SHAPE, 3), np.float32), te, affine, **facts)
+    return ImageSeries(np.ones((*SHAPE, 3), np.float32), ECHO_TIME, te, affine, **facts)
 
 
 def make_maps(rng):

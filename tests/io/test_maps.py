@@ -14,9 +14,10 @@ import pytest
 from nibabel.nifti1 import load
 
 from jaxqmri.errors import OutputError
-from jaxqmri.io.maps import MAP_KINDS, Maps, check_output_folder, map_kind, write_maps
+from jaxqmri.io.maps import Maps, check_output_folder, write_maps
 from jaxqmri.io.series import ImageSeries
 from jaxqmri.io.storage.atomic import strict_json, write_bytes, write_files, write_text
+from jaxqmri.quantities import ECHO_TIME, MAP_KINDS, map_kind
 
 SHAPE = (4, 3, 2)
 # 2 x 1.5 x 3 mm voxels, rotated about all axes.
@@ -28,7 +29,8 @@ def make_series(affine=OBLIQUE):
     te_ms = np.array([4.1, 9.221, 13.831])  # 4.1 * 1e-3 is 0.0040999999999999995
     return ImageSeries(
         data=np.ones((*SHAPE, 3), np.float32),
-        te=te_ms * 1e-3,
+        axis=ECHO_TIME,
+        values=te_ms * 1e-3,
         affine=affine,
         acquisition={"RepetitionTime": 0.13, "FlipAngle": 25},
     )
@@ -286,7 +288,7 @@ def test_new_content_is_on_disk_before_the_old_one_goes(tmp_path, monkeypatch):
 
 
 def test_files_get_the_permissions_the_umask_says(tmp_path):
-    code = "import os, sys; os.umask(0o027); from jaxqmri.io.atomic import write_bytes; write_bytes(sys.argv[1], b'')"
+    code = "import os, sys; os.umask(0o027); from jaxqmri.io.storage.atomic import write_bytes; write_bytes(sys.argv[1], b'')"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=True, cwd=Path(__file__).parents[2])
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 

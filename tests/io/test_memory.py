@@ -121,15 +121,14 @@ def test_what_is_known_of_the_voxels_goes_with_its_slab(short_of_memory, rng):
         "mask": mask,
     }
     fields = {"flip_angles": t1_scans.FLIP_ANGLES, "acquisition": {"RepetitionTime": t1_scans.VFA_TR}}
-    te = np.full(3, 0.003)
     with at_most(ONE_SLICE):
         with pytest.warns(InputWarning, match="B1 map is outside"):
-            whole = jq.t1_map(jq.ImageSeries(images, te, np.eye(4), **fields), **known)
+            whole = jq.t1_map(jq.ImageSeries.from_arrays(images, **fields), **known)
         short_of_memory(images.shape)
         done = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            slabs = jq.t1_map(jq.ImageSeries(mapped(images), te, np.eye(4), **fields), progress=done.append, **known)
+            slabs = jq.t1_map(jq.ImageSeries.from_arrays(mapped(images), **fields), progress=done.append, **known)
     assert len(caught) == 1, "what concerns the whole series is said once"
     assert list(slabs) == list(whole)
     for name, values in whole.items():
@@ -145,9 +144,9 @@ def test_the_comparison_of_models_is_the_same(short_of_memory):
     truth = {"T2map": spin_echoes.T2, "TB1map": spin_echoes.B1, "M0map": np.full((16, 16), spin_echoes.M0)}
     maps = Maps({name: np.broadcast_to(np.tile(values, 2)[..., None], shape) for name, values in truth.items()})
     maps["status"] = np.where(images[..., 0] > 0, jq.Status.OK, jq.Status.NO_SIGNAL)
-    whole = compare_with_mono(jq.ImageSeries(images, TE, np.eye(4)), maps)
+    whole = compare_with_mono(jq.ImageSeries.from_arrays(images, te=TE), maps)
     short_of_memory(images.shape)
-    assert compare_with_mono(jq.ImageSeries(mapped(images), TE, np.eye(4)), maps) == whole
+    assert compare_with_mono(jq.ImageSeries.from_arrays(mapped(images), te=TE), maps) == whole
     assert whole[0]["voxels"] == 5 * ONE_SLICE
 
 

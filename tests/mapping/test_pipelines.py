@@ -21,7 +21,7 @@ def phantom():
 @pytest.fixture(scope="module")
 def series(phantom):
     images = phantoms.gradient_echo_images(phantom, TE, snr=100.0, gain=2000.0, rng=np.random.default_rng(1))
-    return jq.ImageSeries(images.astype(np.float32), TE, phantom.affine)
+    return jq.ImageSeries.from_arrays(images, te=TE, affine=phantom.affine)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def two_echoes(series, monkeypatch):
         raise Warned
 
     def warnings_of(n=2, noise=None, **acquisition):
-        part = jq.ImageSeries(series.data[..., :n], TE[:n], series.affine, acquisition=acquisition)
+        part = jq.ImageSeries.from_arrays(series.data[..., :n], te=TE[:n], acquisition=acquisition)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with pytest.raises(Warned):
@@ -162,6 +162,6 @@ def test_mistakes_are_named(series):
         jq.t2star_map(series, mask=np.ones((2, 2, 2), bool))
     with pytest.raises(ValueError, match=r"noise\.sigma has shape"):
         jq.t2star_map(series, noise=jq.Gaussian(np.ones((2, 2, 2))))
-    phase = jq.ImageSeries(series.data, TE, series.affine, component="phase")
+    phase = jq.ImageSeries.from_arrays(series.data, te=TE, component="phase")
     with pytest.raises(ValueError, match="this series is phase"):
         jq.t2star_map(phase)

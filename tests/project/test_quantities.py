@@ -26,7 +26,7 @@ from jaxqmri import read_dicom, read_nifti
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, UsageError
 from jaxqmri.io.images import read_images
 
-pytestmark = pytest.mark.filterwarnings("ignore::jaxqmri.io.errors.InputWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::jaxqmri.errors.InputWarning")
 
 
 # what is read ---------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_dicom_flip_angles_become_radians(tmp_path):
 @pytest.mark.parametrize("axis", ["ti", "flip_angle"])
 def test_nifti_sidecars_have_seconds_and_degrees(tmp_path, axis):
     found = read_nifti((inversion_nifti if axis == "ti" else flip_angle_nifti)(tmp_path), axis=axis)
-    np.testing.assert_allclose(found.axis_values, TI if axis == "ti" else FLIP_ANGLES, rtol=1e-15)
+    np.testing.assert_allclose(found.values, TI if axis == "ti" else FLIP_ANGLES, rtol=1e-15)
     expected = np.abs(recovery()) if axis == "ti" else spoiled()
     np.testing.assert_array_equal(found.data[:, :, 0], expected.astype(np.float32))
 

@@ -159,7 +159,7 @@ def kidney_mese(shared_data):
 def prostate_mese(shared_data):
     """Scanner's echo times, the first echo of the train left out: README beside the data."""
     image = nib.load(shared_data / "prostate_mese10" / "invivo_images.nii.gz")
-    return jq.ImageSeries(image.get_fdata().astype(np.float32), 26.4e-3 + 13.2e-3 * np.arange(10), image.affine)
+    return jq.ImageSeries.from_arrays(image, te=26.4e-3 + 13.2e-3 * np.arange(10))
 
 
 def test_mono_exponential_t2_is_ukats(shared_data, kidney_mese):

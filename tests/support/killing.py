@@ -21,7 +21,7 @@ from jaxqmri.io.series import ImageSeries
 from jaxqmri.io.storage.atomic import strict_json, write_bytes
 from jaxqmri.io.storage.result_folder import RECORD, result_folder
 
-SERIES = ImageSeries(np.ones((3, 2, 2, 2), np.float32), np.array([0.01, 0.02]), np.eye(4))
+SERIES = ImageSeries.from_arrays(np.ones((3, 2, 2, 2)), te=[0.01, 0.02])
 OLD, NEW = ("S0map", "T2starmap", "R2starmap"), ("S0map", "T2starmap", "residual")
 STEPS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
 

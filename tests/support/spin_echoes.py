@@ -44,7 +44,7 @@ def signal(**protocol) -> np.ndarray:
 
 def series(images: np.ndarray, te: np.ndarray = TE, **acquisition) -> jq.ImageSeries:
     """(x, y, echo) images as a series of one slice."""
-    return jq.ImageSeries(images[:, :, None].astype(np.float32), te, np.eye(4), acquisition=acquisition)
+    return jq.ImageSeries.from_arrays(images, te=te, acquisition=acquisition)
 
 
 def nifti_folder(folder: Path, images: np.ndarray | None = None, te: np.ndarray = TE) -> Path:

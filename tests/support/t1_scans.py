@@ -43,8 +43,7 @@ def spoiled(flip_angles=FLIP_ANGLES, tr=VFA_TR, b1=B1) -> np.ndarray:
 def series(images: np.ndarray, **varied) -> jq.ImageSeries:
     """(x, y, n) images as a series of one slice; `ti` or `flip_angles`, `component`, and BIDS keys."""
     fields = {name: varied.pop(name) for name in ("ti", "flip_angles", "component") if name in varied}
-    te = np.full(images.shape[-1], 0.003)
-    return jq.ImageSeries(images[:, :, None].astype(np.float32), te, np.eye(4), acquisition=varied, **fields)
+    return jq.ImageSeries.from_arrays(images, acquisition=varied, **fields)
 
 
 def inversion_series(magnitude: bool = True, **changes) -> jq.ImageSeries:

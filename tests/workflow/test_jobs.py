@@ -164,7 +164,7 @@ def test_a_rician_level_is_that_of_the_air_unless_given(rng):
     sigma = 12.0
     air = np.hypot(rng.normal(scale=sigma, size=(40, 40, 1, 4)), rng.normal(scale=sigma, size=(40, 40, 1, 4)))
     air[10:30, 10:30, 0] += 1000 * np.exp(-np.array(TE_MS) / 20)
-    series = ImageSeries(air.astype(np.float32), np.array(TE_MS) / 1e3, np.eye(4))
+    series = ImageSeries.from_arrays(air, te=np.array(TE_MS) / 1e3)
 
     def pipeline(_series, noise):
         return Maps(metadata={"Noise": "in words", "sigma": noise and float(noise.sigma)})

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import CorruptInputError, MetadataError, NoInputError, UsageError, warn
-from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values
+from ...errors import CorruptInputError, MetadataError, NoInputError, UsageError, remark
+from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from ..axis import check_axis_values
 from ..phase import UNDECLARED
 from ..series import wanted_component
 from . import header
@@ -55,7 +56,7 @@ def choose_stack(scan: DicomScan, component: str | None = None) -> Stack:
 
 
 def _multi(axis: Axis) -> str:
-    return "multi-echo" if axis is ECHO_TIME else f"multi-{axis.quantity.replace(' ', '-')}"
+    return "multi-echo" if axis is ECHO_TIME else f"multi-{axis.term.replace(' ', '-')}"
 
 
 def _without_copies(stacks: Sequence[Stack]) -> list[Stack]:
@@ -63,7 +64,7 @@ def _without_copies(stacks: Sequence[Stack]) -> list[Stack]:
     kept = [s for s in stacks if not (s.is_enhanced and any(_is_copy(s, other) for other in stacks))]
     for stack in stacks:
         if stack not in kept:
-            warn(f"{stack} is there twice, as classic files and as Enhanced MR; the classic files are used.")
+            remark(f"{stack} is there twice, as classic files and as Enhanced MR; the classic files are used.")
     return kept
 
 
@@ -89,7 +90,7 @@ def _how_to_choose(stacks: Sequence[Stack]) -> str:
 def _tell_of_maps(chosen: Stack, stacks: Sequence[Stack]) -> None:
     for other in stacks:
         if other.is_map_at_te_0 and chosen.series_uids & other.series_uids:
-            warn(f"{len(other.frames)} images of {chosen} have TE 0; taken for a map of the scanner, passed over.")
+            remark(f"{len(other.frames)} images of {chosen} have TE 0; taken for a map of the scanner, passed over.")
 
 
 def _check_alone(chosen: Stack, candidates: Sequence[Stack]) -> None:
@@ -102,14 +103,14 @@ def _check_alone(chosen: Stack, candidates: Sequence[Stack]) -> None:
                 f"{chosen.axis.many.capitalize()} must cover the same voxels; {OWN_FOLDER}"
             )
     if others:
-        warn(f"{chosen} is used; passed over: {_listed(others)}.")
+        remark(f"{chosen} is used; passed over: {_listed(others)}.")
     if len(chosen.series_uids) > 1:
-        warn(
+        remark(
             f"{len(chosen.series_uids)} series of one {chosen.axis.one} each, alike but for their "
-            f"{chosen.axis.quantity}, are joined: {chosen}."
+            f"{chosen.axis.term}, are joined: {chosen}."
         )
     if chosen.derived:
-        warn(f"{chosen} is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan.")
+        remark(f"{chosen} is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan.")
 
 
 def _what_parts(a: Stack, b: Stack) -> str:
@@ -130,8 +131,8 @@ def _nothing_to_fit(scan: DicomScan, stacks: Sequence[Stack], component: str) ->
     axis = scan.axis
     if scan.given is not None and len(scan.given) > 1 and stacks:
         return UsageError(
-            f"{len(scan.given)} {axis.quantities} are given ({axis.name}, {axis.option}), but no {component} series "
-            f"has as many images of each slice: {_listed(stacks)} {_per_slice(stacks)}. Give one {axis.quantity} per "
+            f"{len(scan.given)} {axis.terms} are given ({axis.name}, {axis.option}), but no {component} series "
+            f"has as many images of each slice: {_listed(stacks)} {_per_slice(stacks)}. Give one {axis.term} per "
             "image of a slice."
         )
     if stacks:

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, MRImageStorage
 
 from ...errors import CorruptInputError, MetadataError
-from ...quantities import ECHO_TIME, Axis, check_axis_values
+from ...quantities import ECHO_TIME, Axis
+from ..axis import check_axis_values
 from ..phase import radians_per_unit
 from .enhanced import ENHANCED_MR, is_enhanced, where_in_enhanced
 
@@ -189,7 +190,7 @@ def axis_value(dataset: Dataset, name: str, axis: Axis) -> tuple[float, Metadata
     """Echo time, inversion time [s] or flip angle [rad], or NaN and why not; `name` is that of the file."""
     where = f"{name}, {axis_where(dataset, axis)}"
     value = dataset.get(axis.keyword)
-    remedy = f"{axis.use}; {axis.how_to_give}."
+    remedy = f"{axis.use}; give the {axis.terms} with {axis.option} ({axis.name}= in Python)."
     if value is None or (isinstance(value, str) and not value.strip()):
         return np.nan, MetadataError(f"{where}: missing or empty; {remedy}")
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -21,7 +21,7 @@ from pydicom.uid import MRImageStorage, generate_uid
 
 from ... import __version__
 from ...errors import CorruptInputError
-from ..maps import map_kind
+from ...quantities import map_kind
 from ..series import ImageSeries
 from ..storage.atomic import write_files
 from .identity import DicomIdentity

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import CorruptInputError, warn
-from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, requested_axis
+from ...errors import CorruptInputError, remark
+from ...quantities import ECHO_TIME, Axis
+from ..axis import requested_axis
 from ..negative import Negative, settle_negative
 from ..phase import common_factor, in_radians
 from ..series import ImageSeries
@@ -145,15 +146,15 @@ def read_stack(scan: DicomScan, stack: Stack, negative: Negative = "keep") -> Im
             n_negative += np.count_nonzero(image < 0)
     affine = _affine(stack, images)
     if n_duplicates:
-        warn(f"{n_duplicates} duplicate images (identical pixels) were dropped.")
+        remark(f"{n_duplicates} duplicate images (identical pixels) were dropped.")
     settle_negative(data, int(n_negative), stack.component, negative)
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
-        warn(f"the given {axis.quantities} do not ascend; they were sorted together with their images.")
+        remark(f"the given {axis.terms} do not ascend; they were sorted together with their images.")
     acquisition, values = _acquisition(frames, axis), np.array(stack.values)
-    te = np.full(len(values), acquisition.get("EchoTime", np.nan))
     return ImageSeries(
         data=data,
-        te=values if axis is ECHO_TIME else te,
+        axis=axis,
+        values=values,
         affine=affine,
         component=stack.component,
         description=stack.description,
@@ -162,8 +163,6 @@ def read_stack(scan: DicomScan, stack: Stack, negative: Negative = "keep") -> Im
         acquisition=acquisition,
         skipped=_all_skipped(scan, stack, n_duplicates),
         saturated=saturated,
-        ti=values if axis is INVERSION_TIME else None,
-        flip_angles=values if axis is FLIP_ANGLE else None,
         identity=dicom_identity(frame.file for frame in frames),
     )
 
@@ -264,10 +263,10 @@ def _acquisition(frames: Sequence[Frame], axis: Axis) -> dict[str, Any]:
         elif values and axis is not ECHO_TIME and key in ("RepetitionTime", "EchoTime"):
             raise CorruptInputError(
                 f"{key} differs between images ({', '.join(f'{v:g}' for v in values[:4])}), so that the signal does "
-                f"not depend on the {axis.quantity} alone; {OWN_FOLDER}"
+                f"not depend on the {axis.term} alone; {OWN_FOLDER}"
             )
         elif values and key != "SliceThickness":
-            warn(f"{key} differs between images; the signal then does not depend on the {axis.quantity} alone.")
+            remark(f"{key} differs between images; the signal then does not depend on the {axis.term} alone.")
     for key, keyword in _WORDS.items():
         words = {_text(frame.dataset.get(keyword)) for frame in frames} - {""}
         if len(words) == 1:

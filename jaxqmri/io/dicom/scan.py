@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ...errors import CorruptInputError, InputWarning, NoInputError, UsageError
-from ...quantities import ECHO_TIME, Axis, given_values
+from ...quantities import ECHO_TIME, Axis
+from ..axis import given_values
 from ..storage.archive import starts_as_zip
 from . import header
 from .enhanced import frame_headers, is_enhanced

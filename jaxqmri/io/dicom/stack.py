@@ -119,7 +119,7 @@ class Stack:
             lacks[k].append(value)
         axis = self.axis
         named = [
-            f"slice {k + 1} of {self.n_slices} lacks {axis.symbol} {axis.listed(values)} {axis.unit}"
+            f"slice {k + 1} of {self.n_slices} lacks {axis.symbol} {axis.listed(values)} {axis.shown_unit}"
             for k, values in list(lacks.items())[:most]
         ]
         more = len(lacks) - len(named)
@@ -136,7 +136,7 @@ class Stack:
         columns, rows = self.shape
         values = f"1 {self.axis.one}" if len(self.values) == 1 else f"{len(self.values)} {self.axis.many}"
         if self.value_error:
-            values = f"no usable {self.axis.quantities}"
+            values = f"no usable {self.axis.terms}"
         return f"series {number} '{self.description}' ({self.component}, {values}, {columns}x{rows}x{self.n_slices})"
 
 
@@ -356,7 +356,7 @@ def _with_values(frames: list[Frame], slices: np.ndarray, given: np.ndarray, axi
         return [replace(f, value=float(given[r]), value_error=None) for f, r in zip(frames, rank, strict=True)]
     numbers_tried = "EchoNumbers (0018,0086) nor " if axis is ECHO_TIME else ""
     raise UsageError(
-        f"the given {axis.quantities} cannot be matched to the images: "
+        f"the given {axis.terms} cannot be matched to the images: "
         f"{'neither ' if numbers_tried else 'no '}{numbers_tried}InstanceNumber (0020,0013) tells the images of a "
         f"slice apart. Put exactly one image per slice and {axis.one} in the folder."
     )
@@ -364,7 +364,7 @@ def _with_values(frames: list[Frame], slices: np.ndarray, given: np.ndarray, axi
 
 def at(axis: Axis, value: float) -> str:
     """A value of what varies in print: "TE 5 ms"."""
-    return f"{axis.symbol} {axis.listed(value)} {axis.unit}"
+    return f"{axis.symbol} {axis.listed(value)} {axis.shown_unit}"
 
 
 def _span(values: Sequence[float]) -> str:

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import CorruptInputError, InputWarning, MetadataError, UsageError
-from ...quantities import ECHO_TIME, Axis, check_axis_values
+from ...quantities import ECHO_TIME, Axis
+from ..axis import check_axis_values
 from ..bids.names import NUMBERS, parse_name
 from ..phase import UNDECLARED
 from ..series import wanted_component
@@ -64,18 +65,18 @@ def _check_volumes(image: NiftiImage, axis: Axis) -> None:
         raise image.value_error
     if n_values == 0:
         raise MetadataError(
-            f"{name}: no {axis.keyword}, as {stem(image.path)}.json is missing or lacks it; give the {axis.quantities} "
+            f"{name}: no {axis.keyword}, as {stem(image.path)}.json is missing or lacks it; give the {axis.terms} "
             f"with {axis.option}, or move the file away if it is not one of the {axis.many}."
         )
     if n_values == 1 and image.n_volumes > 1:
         raise MetadataError(
-            f"{name}: {image.n_volumes} volumes but one {axis.keyword} ({axis.listed(image.values)} {axis.unit}), so "
-            f"its 4th axis is not {axis.many} (from GE often magnitude, real, imaginary); keep the magnitude volume, "
+            f"{name}: {image.n_volumes} volumes but one {axis.keyword} ({axis.described(image.values)}), so its "
+            f"4th axis is not {axis.many} (from GE often magnitude, real, imaginary); keep the magnitude volume, "
             f"or give {axis.option} if they are."
         )
     if n_values != image.n_volumes:
         raise MetadataError(
-            f"{name}: {image.n_volumes} volume(s), but {n_values} {axis.quantities} in {stem(image.path)}.json; mend "
+            f"{name}: {image.n_volumes} volume(s), but {n_values} {axis.terms} in {stem(image.path)}.json; mend "
             f"it or give {axis.option}."
         )
 
@@ -87,13 +88,13 @@ def _the_series(stacks: Sequence[Stack], scan: NiftiScan) -> Stack:
         several = varying
     elif scan.given is None and len(several) > 1:
         raise CorruptInputError(
-            f"{scan.source}: the {axis.quantity} varies in none of {len(several)} series "
-            f"({'; '.join(map(str, several))}); give images of different {axis.quantities}, or one series with its "
+            f"{scan.source}: the {axis.term} varies in none of {len(several)} series "
+            f"({'; '.join(map(str, several))}); give images of different {axis.terms}, or one series with its "
             f"real ones, {axis.option}."
         )
     if len(several) > 1:
         raise CorruptInputError(
-            f"{scan.source}: {len(several)} multi-{axis.quantity.split()[0]} series ({'; '.join(map(str, several))}); "
+            f"{scan.source}: {len(several)} multi-{axis.term.split()[0]} series ({'; '.join(map(str, several))}); "
             f"{_how_to_choose(several)}"
         )
     if len(stacks) == 1:
@@ -143,15 +144,15 @@ def _with_values(stack: Stack, given: tuple[float, ...], scan: NiftiScan) -> Sta
     images, axis = stack.images, scan.axis
     if len(given) != stack.n_volumes:
         raise UsageError(
-            f"{scan.source}: {len(given)} {axis.quantity}(s) given for {stack.n_volumes} volume(s) in {len(images)} "
+            f"{scan.source}: {len(given)} {axis.term}(s) given for {stack.n_volumes} volume(s) in {len(images)} "
             f"file(s), of shape {images[0].shape}; give one per volume."
         )
     if len(images) > 1 and stack.n_volumes > len(images):
-        raise UsageError(f"{scan.source}: {axis.quantities} given for several files with a 4th axis; name one of them.")
+        raise UsageError(f"{scan.source}: {axis.terms} given for several files with a 4th axis; name one of them.")
     if len(images) > 1:
         stack = replace(stack, images=_in_order_of(given, images, scan))
     if list(given) != sorted(given):
-        message = f"{axis.quantities} given are not ascending; sorted, with their images."
+        message = f"{axis.terms} given are not ascending; sorted, with their images."
         warnings.warn(message, InputWarning, stacklevel=2)
     return ordered(stack, given)
 
@@ -165,7 +166,7 @@ def _in_order_of(given: Sequence[float], images: tuple[NiftiImage, ...], scan: N
     if not scan.listed and not known:
         tried = {"te": "no EchoNumber, no _e1", "ti": "no inv-1", "flip_angles": "no flip-1"}[axis.name]
         raise UsageError(
-            f"{scan.source}: nothing says which file belongs to which {axis.quantity} given ({tried} in the names); "
+            f"{scan.source}: nothing says which file belongs to which {axis.term} given ({tried} in the names); "
             "list the files one by one, or stack them into one 4-D file."
         )
     places = np.argsort(np.array(said, dtype=np.float64).ravel()) if known else np.arange(len(images))
@@ -174,7 +175,7 @@ def _in_order_of(given: Sequence[float], images: tuple[NiftiImage, ...], scan: N
     # A list sorted as text (e1, e10, e2) with ascending echo times would pass for good data.
     if known and not np.array_equal(places, np.argsort(given, kind="stable")):
         raise UsageError(
-            f"{scan.source}: the order of the {axis.quantities} given contradicts {axis.keyword} or the numbers of the "
+            f"{scan.source}: the order of the {axis.terms} given contradicts {axis.keyword} or the numbers of the "
             "files; list both in the same order."
         )
     return images
@@ -190,7 +191,7 @@ def _check_bids_series(stack: Stack, given: bool) -> None:
         lacks = ", ".join(f"{entity}-{number}" for number in missing)
         raise CorruptInputError(
             f"{stack.bids_series}: {lacks} of {entity}-1 to {entity}-{max(there)} missing, and a fit without it may go "
-            f"wrong unseen; copy or fetch it, or give the {stack.axis.quantities} that are there with "
+            f"wrong unseen; copy or fetch it, or give the {stack.axis.terms} that are there with "
             f"{stack.axis.option}."
         )
     if stack.component == "magnitude" and not stack.image_type and not any("part" in n.entities for n in names):
@@ -203,7 +204,7 @@ def _check_values(stack: Stack, where: str) -> None:
     if len(stack.values) == 1:
         nothing = "one image shows no decay" if axis is ECHO_TIME else "one image shows no T1"
         raise CorruptInputError(
-            f"{where}: only one {axis.one} ({axis.listed(stack.values)} {axis.unit}), and {nothing}; need at least 2 "
+            f"{where}: only one {axis.one} ({axis.described(stack.values)}), and {nothing}; need at least 2 "
             f"{axis.many}."
         )
     check_axis_values(axis, np.array(stack.values), where)
@@ -211,7 +212,7 @@ def _check_values(stack: Stack, where: str) -> None:
     for k in np.flatnonzero(np.diff(stack.values) == 0):
         pair = sorted({names[stack.order[k]], names[stack.order[k + 1]]})
         raise CorruptInputError(
-            f"{' and '.join(pair)}: {axis.quantity} {axis.listed(stack.values[k])} {axis.unit} twice (two runs, coils "
+            f"{' and '.join(pair)}: {axis.term} {axis.described([stack.values[k]])} twice (two runs, coils "
             "or time points?); leave one of them out."
         )
 

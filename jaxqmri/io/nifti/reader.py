@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CorruptInputError, InputWarning, NoInputError
-from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, requested_axis
+from ..axis import requested_axis
 from ..negative import Negative, settle_negative
 from ..phase import common_factor, in_radians
 from ..series import ImageSeries
@@ -86,11 +86,10 @@ def read_stack(scan: NiftiScan, stack: Stack, negative: Negative = "keep") -> Im
     settle_negative(data, int(n_negative), stack.component, negative)
     acquisition = physics((image.sidecar for image in stack.images), scan.axis)
     values = np.array(stack.values, dtype=np.float64)
-    echo_time = acquisition.get("EchoTime")
-    te = np.full(len(values), echo_time if isinstance(echo_time, int | float) else np.nan)
     return ImageSeries(
         data=data,
-        te=values if scan.axis is ECHO_TIME else te,
+        axis=scan.axis,
+        values=values,
         affine=stack.images[0].affine,
         component=stack.component,
         description=stack.description,
@@ -99,8 +98,6 @@ def read_stack(scan: NiftiScan, stack: Stack, negative: Negative = "keep") -> Im
         acquisition=acquisition,
         skipped=_skipped(scan, stack),
         saturated=saturated if saturated.any() else None,
-        ti=values if scan.axis is INVERSION_TIME else None,
-        flip_angles=values if scan.axis is FLIP_ANGLE else None,
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import NoInputError
-from ...quantities import ECHO_TIME, Axis, given_values
+from ...quantities import ECHO_TIME, Axis
+from ..axis import given_values
 from ..bids.names import BidsName, parse_name
 from ..storage.archive import is_zip
 from .file import NIFTI_NAME, NiftiImage, along, read_image

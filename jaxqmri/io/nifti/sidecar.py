@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import MetadataError
-from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis, check_axis_values
+from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from ..axis import check_axis_values
 from ..bids.names import metadata_folders, parse_name
 
 PHYSICS = (
@@ -152,7 +153,7 @@ def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple
     values = value if isinstance(value, list) else [value]
     where = f"{stem(image)}.json: {axis.keyword}"
     if not values or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in values):
-        unit = "seconds" if axis.unit == "ms" else "degrees"
+        unit = "seconds" if axis.shown_unit == "ms" else "degrees"
         raise MetadataError(f"{where} is {json.dumps(value)}, not a number of {unit}; mend it or give {axis.option}.")
     in_si = tuple(t / axis.bids_per_si for t in values)
     check_axis_values(axis, np.array(in_si, dtype=np.float64), where)
