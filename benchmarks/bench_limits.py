@@ -6,15 +6,11 @@ What the machine can do is measured first: products of large float32 matrices, t
 are; arithmetic on vectors that stay in registers, the most that a formula without products of matrices can have; and
 an addition to an array larger than any cache, the most bytes per second.
 
-Operations are those of the algorithm, counted in its jaxpr: an addition, multiplication, comparison or elementary
-function of one number is one, a product of matrices has two per term. Bytes are the arrays that go in and come out,
-once each: what a perfect program would move. A match counts as the exhaustive search that its answer is equal to. A fit
-counts as its evaluations of signal and derivatives, as many as it made (counted while it ran); first guess, steps and
-error bars come on top.
+Operations and bytes are those of the algorithm, see counting.py. A match counts as the exhaustive search that its
+answer is equal to. A fit counts as its evaluations of signal and derivatives, as many as it made (counted while it
+ran); first guess, steps and error bars come on top.
 """
 
-import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,56 +23,12 @@ import bench_t2star
 import jax
 import jax.numpy as jnp
 import numpy as np
+from counting import FEW, evaluations, n_bytes, operations, with_derivatives_of
 from timing import Timed, arguments, heading, interleaved, span, table
 
 import jaxqmri as jq
-from jaxqmri.estimation.derivatives import with_derivatives
-from jaxqmri.models.angles import sine_cosine
 
-_FREE = {
-    "broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "dynamic_slice", "concatenate", "pad", "copy",
-    "convert_element_type", "gather", "iota", "rev", "select_and_gather_add", "stop_gradient", "optimization_barrier",
-    "dynamic_update_slice", "split", "copy_p", "real", "imag", "complex",
-}  # fmt: skip
-
-
-_FEW = 8  # voxels whose operations are counted
 _STEPS = 64  # of a chain of multiplications and additions, written out
-
-
-def operations(f: Callable[..., Any], *args: Any) -> float:
-    """Arithmetic operations of a function without loops of unknown length."""
-    return _operations(jax.make_jaxpr(f)(*args).jaxpr)
-
-
-def _operations(jaxpr: Any) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "while":
-            raise ValueError("how often a while loop runs is not known before.")
-        if name in _FREE:
-            continue
-        inner = [params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params]
-        inner = [getattr(jaxpr, "jaxpr", jaxpr) for jaxpr in inner]
-        if inner and inner[0].debug_info.func_name == sine_cosine.__name__:
-            # Elementary, though ours is a series.
-            total += sum(variable.aval.size for variable in equation.outvars)
-        elif inner:
-            total += params.get("length", 1) * _operations(inner[0])
-        elif name == "dot_general":
-            (contracted, _), _ = params["dimension_numbers"]
-            terms = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * terms * equation.outvars[0].aval.size
-        elif name.startswith("reduce_"):
-            total += equation.invars[0].aval.size
-        else:
-            total += max(variable.aval.size for variable in equation.outvars)
-    return total
-
-
-def n_bytes(*arrays: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(arrays) if hasattr(leaf, "nbytes"))
 
 
 def machine(repeats: int, small: bool) -> tuple[float, float, float]:
@@ -130,7 +82,7 @@ def kernels(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
     tissue = bench_simulation.random_tissue(n_voxels)
     fewer = bench_simulation.random_tissue(n_voxels // 8)
     simulate = bench_simulation.our_signals(tissue)[bench_simulation.OURS]
-    derivatives = bench_simulation.our_derivatives(fewer)["jvp of FSE.batched"]
+    derivatives = bench_simulation.our_derivatives(fewer)[bench_simulation.OUR_DERIVATIVES]
     train, one_signal = bench_simulation.TRAIN, 4 * bench_simulation.N_ECHOES  # bytes
     thousand = jq.make_dictionary(bench_matching.TRAIN, jq.grid(jq.Tissue, t2=bench_matching.T2_GRID))
     decays = jnp.asarray(bench_matching.decays(n_voxels)[0])
@@ -164,17 +116,6 @@ def kernels(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
     return [(name, timed[name], count, size) for name, (_, count, size) in candidates.items()]
 
 
-def with_derivatives_of(model: Any, names: tuple[str, ...], params: Any) -> float:
-    """Operations of one voxel: the signal and its derivatives by these parameters."""
-    few = jax.tree.map(lambda leaf: leaf[:_FEW], params)
-
-    def predict(values: tuple[Any, ...]) -> Any:
-        return model.batched(few._replace(**dict(zip(names, values, strict=True))))
-
-    values = tuple(getattr(few, name) for name in names)
-    return operations(lambda *values: with_derivatives(model, predict, values), *values) / _FEW
-
-
 def fits(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
     """Name, seconds, operations of the evaluations and bytes of each."""
     n_voxels = 1024 if small else 16384
@@ -184,7 +125,7 @@ def fits(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
     trains = bench_fit.noisy(bench_simulation.TRAIN, within, 100.0, rng)
     decays = jnp.asarray(bench_t2star.random_tissue(128)[0][:n_voxels])
     decay = jq.MonoExponential(bench_t2star.TE)
-    of_decay = jq.Decay(jnp.ones(_FEW), jnp.full(_FEW, 0.03))
+    of_decay = jq.Decay(jnp.ones(FEW), jnp.full(FEW, 0.03))
     candidates = {
         "fit of T2, B1, M0, 32 echoes, SNR 100": (bench_simulation.TRAIN, trains, ("t2", "b1"), within, 6),
         "fit of T2*, S0, 11 echoes": (decay, decays, ("t2",), of_decay, 4),
@@ -198,22 +139,6 @@ def fits(small: bool, repeats: int) -> list[tuple[str, Timed, float, int]]:
         size = n_bytes(signal) + 4 * (n_maps + 2) * len(signal)  # the residual and the status, too
         rows.append((f"{name}: {made / len(signal):.1f} evaluations a voxel", timed[name], made * once, size))
     return rows
-
-
-def evaluations(model: Any, signal: Any) -> int:
-    """How often a fit evaluates the signal of a voxel with derivatives, summed over the voxels."""
-    made: list[int] = []
-
-    class Counted(type(model)):
-        def batched(self, params: Any) -> Any:
-            n = jax.tree.leaves(params)[0].shape[0]
-            jax.debug.callback(lambda: made.append(n))
-            return super().batched(params)
-
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    jax.block_until_ready(jq.fit(Counted(**fields), signal))
-    jax.effects_barrier()
-    return sum(made)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ ANGLES = np.full(N_ECHOES, np.pi)
 TRAIN = jq.FSE(ANGLES, SPACING)
 N_CHECKED = 2048  # voxels that are compared with float64
 PLAIN, OURS = "plain operators under vmap", "jq.simulate(FSE), exact"
+OUR_DERIVATIVES = "jvp of FSE.batched"
 
 
 def plain_train(t1: Any, t2: Any, b1: Any, angles: Any) -> jax.Array:
@@ -80,7 +81,7 @@ def our_signals(tissue: jq.Tissue) -> dict[str, Callable[[], Any]]:
 def our_derivatives(tissue: jq.Tissue) -> dict[str, Callable[[], Any]]:
     """Each returns the signal and its derivatives by T2 [1/s] and B1, all (echo, voxel) or (voxel, echo)."""
     angles = jnp.asarray(ANGLES, jnp.float32)
-    plain = jax.jit(jax.vmap(_with_derivatives(plain_train), in_axes=(0, 0, 0, None)))
+    plain = jax.jit(jax.vmap(with_jacobian(plain_train), in_axes=(0, 0, 0, None)))
 
     @jax.jit
     def both(tissue: jq.Tissue) -> Any:
@@ -94,11 +95,11 @@ def our_derivatives(tissue: jq.Tissue) -> dict[str, Callable[[], Any]]:
 
     return {
         "plain operators, jacfwd under vmap": lambda: plain(tissue.t1, tissue.t2, tissue.b1, angles),
-        "jvp of FSE.batched": lambda: both(tissue),
+        OUR_DERIVATIVES: lambda: both(tissue),
     }
 
 
-def _with_derivatives(train: Callable[..., jax.Array]) -> Callable[..., Any]:
+def with_jacobian(train: Callable[..., jax.Array]) -> Callable[..., Any]:
     def of_one_voxel(t1, t2, b1, angles):
         by_t2, by_b1 = jax.jacfwd(train, (1, 2))(t1, t2, b1, angles)
         return train(t1, t2, b1, angles), by_t2, by_b1
@@ -132,7 +133,7 @@ def derivatives(n_voxels: int, repeats: int) -> None:
         for package in ("torchsim", "blochsim")
     }
     timed = interleaved(our_derivatives(tissue) | peers.those_installed(theirs), repeats)
-    right = in_float64(_with_derivatives(plain_train), tissue)
+    right = in_float64(with_jacobian(plain_train), tissue)
     plain = timed["plain operators, jacfwd under vmap"].warm
     fastest_peer = min((t.warm for name, t in timed.items() if name.endswith(", 32 states")), default=float("nan"))
     rows = []

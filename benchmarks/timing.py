@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import importlib.metadata
+import math
 import os
 import platform
 import statistics
@@ -24,8 +25,10 @@ class Timed(NamedTuple):
     result: Any
 
 
-def interleaved(candidates: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Timed]:
+def interleaved(candidates: dict[str, Callable[[], Any]], repeats: int, limit: float = math.inf) -> dict[str, Timed]:
     """Every repetition runs all candidates, as machines are faster at times.
+
+    No further one begins once the warm ones have taken `limit` seconds.
 
     A quick one runs twice in a row, and the second time counts: for a tenth of a second the idle threads of the one
     before, or a processor that is asleep, would be measured instead.
@@ -42,6 +45,8 @@ def interleaved(candidates: dict[str, Callable[[], Any]], repeats: int) -> dict[
                 results[name] = jax.block_until_ready(run())
                 taken = time.perf_counter() - start
             seconds[name].append(taken)
+        if sum(sum(taken[1:]) for taken in seconds.values()) > limit:
+            break
     return {name: Timed(taken[0], statistics.median(taken[1:]), results[name]) for name, taken in seconds.items()}
 
 
@@ -57,13 +62,13 @@ def arguments(doc: str | None, repeats: int = 5, more: Callable[[argparse.Argume
     return given
 
 
-def heading(peers: Iterable[str] = ()) -> str:
+def heading(peers: Iterable[str] = (), device: Any = None) -> str:
     """Date, machine and versions; peers that are not installed are left out."""
-    device = jax.devices()[0]
+    device = device or jax.devices()[0]
     names = ("jax", "jaxqmri", "numpy", *peers)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names if _is_installed(name))
     return (
-        f"{datetime.date.today()}. {device.platform} ({device.device_kind}), {_processor()}, "
+        f"{datetime.date.today()}. {device.platform} ({device.device_kind}), {processor()}, "
         f"{os.cpu_count()} processors, Python {platform.python_version()}, {versions}."
     )
 
@@ -84,18 +89,18 @@ def span(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _processor() -> str:
+def processor() -> str:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         if names:
             return names[0]
     return platform.processor() or platform.machine()
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
