@@ -32,8 +32,8 @@ from ..io.bids.derivative import (
 )
 from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
-from ..io.storage.hidden_folder import hidden_folder
 from ..io.storage.result_folder import RECORD
+from ..io.storage.staging import staging_folder
 from ..quantities import Status
 from .bids_settings import DEFAULTS, Settings, for_a_dataset
 from .provenance import recorded_warnings
@@ -226,7 +226,7 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
 
 def _make(task: _Task, started: float) -> Row:
     """Fits a series and puts its results into their places, the record last."""
-    with recorded_warnings(for_a_dataset) as remarks, hidden_folder(task.out) as hidden:
+    with recorded_warnings(for_a_dataset) as remarks, staging_folder(task.out) as staged:
         if task.series.remark:
             warnings.warn(task.series.remark, InputWarning, stacklevel=2)
         task.series.check_fetched()
@@ -237,11 +237,11 @@ def _make(task: _Task, started: float) -> Row:
         job = task.job(b1_map)
         sources = task.sources(job)
         made = fill_folder(
-            hidden, job, task.series.images,
+            staged, job, task.series.images,
             mask=task.mask, report=task.report, quiet=task.quiet, command=task.command(), remarks=remarks,
         )  # fmt: skip
-        record = json.loads((hidden / RECORD).read_bytes())
-        outputs = place_results(hidden, task.out, task.series.name, task.siblings, sources)
+        record = json.loads((staged / RECORD).read_bytes())
+        outputs = place_results(staged, task.out, task.series.name, task.siblings, sources)
     row = _result_row(task.series, made, time.perf_counter() - started)
     facts = {"outputs": outputs, "sources": sources, "warnings": made.warnings, "row": row}
     facts["fingerprint"] = _fingerprint(task.series, b1_map)

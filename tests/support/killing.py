@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -28,11 +29,11 @@ STEPS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
 
 def write(out: Path, names: tuple[str, ...], value: float) -> None:
     """A run whose maps have one value."""
-    with result_folder(out, overwrite=True) as hidden:
-        write_maps(hidden, {name: np.full((3, 2, 2), value) for name in names}, SERIES)
+    with result_folder(out, overwrite=True) as staged:
+        write_maps(staged, {name: np.full((3, 2, 2), value) for name in names}, SERIES)
         outputs = [*(f"{name}{suffix}" for name in names for suffix in (".json", ".nii.gz")), RECORD]
         record = {"versions": {"jaxqmri": "0"}, "outputs": outputs, "value": value}
-        write_bytes(hidden / RECORD, strict_json(record).encode())
+        write_bytes(staged / RECORD, strict_json(record).encode())
 
 
 def kill_at(step: int) -> None:
@@ -44,7 +45,7 @@ def kill_at(step: int) -> None:
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             if next(count) == step:
-                if name == "fsync":  # what was not synced may be lost
+                if name == "fsync" and stat.S_ISREG(os.fstat(args[0]).st_mode):  # what was not synced may be lost
                     os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*args, **kwargs)

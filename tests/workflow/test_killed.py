@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 from command import ENVIRONMENT
@@ -34,10 +35,8 @@ def hidden(folder: Path) -> list[str]:
 def runs(tmp_path_factory) -> Iterator[Path]:
     """What `killing` has left, and the whole new run."""
     folder = tmp_path_factory.mktemp("killed")
-    script = Path(__file__).with_name("killing.py")
-    done = subprocess.run(
-        [sys.executable, script, folder], env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=True
-    )
+    command = [sys.executable, killing.__file__, folder]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=True)
     told = json.loads(done.stdout)
     assert told["codes"] == [0, 0]
     assert told["steps"] > 30, "every file is synced and moved"
@@ -81,7 +80,7 @@ def test_the_next_run_finds_all_of_the_old_results_or_all_of_the_new_ones(runs, 
     for folder in killed_runs(runs):
         found, said = tidied(folder, tmp_path / folder.name)
         assert found in (old, new), folder.name
-        left = [name for name in hidden(folder) if not name.endswith(".tmp")]
+        left = [name for name in hidden(folder) if not name.endswith((".tmp", ".lock"))]
         assert len(said) == len(left), "leftovers are named"
         kinds += [text.rpartition("killed ")[2] for text in said]
     assert set(kinds) == {"were removed.", "were complete and are in their places now."}

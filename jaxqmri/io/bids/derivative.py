@@ -18,7 +18,7 @@ from typing import Any
 from ... import __version__
 from ...errors import OutputError
 from ..storage.atomic import output_errors, strict_json, write_bytes, write_files
-from ..storage.hidden_folder import one_at_a_time
+from ..storage.locks import one_at_a_time
 from ..storage.result_folder import RECORD, recorded_files, tidy_up
 from .dataset import DESCRIPTION, BidsDataset
 from .names import BidsName, parse_name

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: a temporary file beside the target, flushed to disk, then renamed over it."""
+"""Atomic writes: a temporary file beside the target, synced to disk, then renamed over it."""
 
 import errno
 import json
@@ -6,7 +6,8 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,24 @@ def write_files(files: Mapping[Path, bytes]) -> None:
         for path, temporary in staged.items():
             with output_errors(path):
                 temporary.replace(path)
+        sync_folders(path.parent for path in staged)
     finally:  # also on Ctrl-C
         for temporary in staged.values():
             with suppress(OSError):  # the folder may be what failed
                 temporary.unlink(missing_ok=True)
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Makes the names in these folders survive a power cut, where the system can do that."""
+    if sys.platform == "win32":  # opens no folders
+        return
+    for folder in dict.fromkeys(folders):
+        with suppress(OSError):  # some network disks refuse, and the files themselves are safe
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def check_writable(folder: Path) -> None:

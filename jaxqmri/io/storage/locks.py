@@ -1,0 +1,56 @@
+"""Locks between runs, by lock files; the lock of a process that died is free at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ...errors import OutputError
+
+MAX_WAIT = 60.0  # s; nobody holds a folder for longer than it takes to move the files of one run
+_NAME = ".jaxqmri.lock"
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Runs that change the same folder take turns.
+
+    Raises:
+        OutputError: another process has held the folder for `MAX_WAIT`, as one that was stopped does.
+    """
+    try:
+        lock = acquire(folder / _NAME, MAX_WAIT)
+    except Timeout as error:
+        raise OutputError(
+            f"{folder}: another run of jaxqmri has held this folder for {MAX_WAIT:g} s; end it if it was stopped "
+            "(Ctrl-Z), or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        release(lock)
+
+
+def acquire(path: Path, max_wait: float = 0.0) -> FileLock | None:
+    """A lock on a file that is created for it; None where the file cannot be created or the disk has no locks.
+
+    Raises:
+        Timeout: another process still holds it after `max_wait` [s].
+    """
+    lock = FileLock(path, timeout=max_wait, poll_interval=0.01, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError:
+        return None
+    return lock
+
+
+def release(lock: FileLock | None) -> None:
+    """Removes the file of a lock and gives the lock back."""
+    if lock is not None:
+        with suppress(OSError):  # while it is held, so that nobody else has locked it; Windows does it on release
+            Path(lock.lock_file).unlink()
+        lock.release()
