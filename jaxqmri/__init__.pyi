@@ -9,10 +9,10 @@ from .estimation.noise import Gaussian as Gaussian
 from .estimation.noise import Rician as Rician
 from .estimation.noise_level import NoiseLevel as NoiseLevel
 from .estimation.noise_level import noise_level as noise_level
-from .estimation.solvers.descent import Adam as Adam
-from .estimation.solvers.descent import Optax as Optax
-from .estimation.solvers.least_squares import LevenbergMarquardt as LevenbergMarquardt
-from .estimation.solvers.least_squares import LogLinear as LogLinear
+from .estimation.solvers.gradient_descent import Adam as Adam
+from .estimation.solvers.gradient_descent import Optax as Optax
+from .estimation.solvers.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from .estimation.solvers.log_linear import LogLinear as LogLinear
 from .io.dicom.reader import read_dicom as read_dicom
 from .io.maps import Maps as Maps
 from .io.maps import write_maps as write_maps

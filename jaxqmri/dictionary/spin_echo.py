@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from ..batching.batches import in_batches
 from ..estimation.fit import FitResult, fit
 from ..estimation.noise import Gaussian
-from ..estimation.solvers.least_squares import Stay
+from ..estimation.solvers.base import Stay
 from ..models.base import SignalModel, with_dtype
 from ..models.fse import FSE
 from ..models.tissue import Tissue

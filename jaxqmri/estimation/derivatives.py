@@ -27,7 +27,7 @@ def with_derivatives(
         scale: a derivative is per so much of its parameter; None: per 1.
     """
     scale = tuple(jnp.ones_like(v) for v in values) if scale is None else scale
-    if model.recursive:
+    if model.sequential:
         directions = tuple(
             jnp.zeros((len(values), *v.shape), v.dtype).at[k].set(scale[k]) for k, v in enumerate(values)
         )

@@ -10,20 +10,20 @@ from ..models.base import sum_of_measurements
 from . import linalg
 from .noise import squared_magnitude
 from .problem import Problem
-from .solvers.least_squares import Solution
+from .solvers.base import Solution
 
 
 class ErrorBars(NamedTuple):
     """Uncertainty and quality of a batch of fits, in the units of the `Problem`.
 
     Attributes:
-        covariance: of the unknowns, (unknown, unknown) vectors of voxels, or only its diagonal, (unknown,).
+        covariance: of the unknowns, (unknown, unknown) vectors of voxels.
         residual: (weighted) root mean square of the misfit.
         reduced_chi2: sum of squares over its expectation; NaN where sigma is not known or nothing is left over.
         identified: whether the measurements determine all unknowns.
     """
 
-    covariance: tuple
+    covariance: tuple[linalg.Vector, ...]
     residual: Float[Array, " voxel"]
     reduced_chi2: Float[Array, " voxel"]
     identified: Bool[Array, " voxel"]
@@ -32,14 +32,8 @@ class ErrorBars(NamedTuple):
 _OPEN = 10.0
 
 
-def error_bars(problem: Problem, solution: Solution, full: bool) -> ErrorBars:
-    """Error bars from the curvature at a solution.
-
-    Args:
-        problem: the batch.
-        solution: what was found.
-        full: the whole covariance matrix, or only its diagonal.
-    """
+def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
+    """Error bars from the curvature at a solution."""
     weighed, left_over = _counts(problem)
     squares, expected = _squares(problem, solution)
     sigma = problem.noise.sigma
@@ -50,16 +44,12 @@ def error_bars(problem: Problem, solution: Solution, full: bool) -> ErrorBars:
 
     factor = linalg.cholesky(solution.curvature)
     slopes = problem.slopes(problem.coordinates(solution.values))
-    if full:
-        inverse = linalg.inverse(factor)
-        covariance = tuple(
-            tuple(inverse[i][j] * slopes[i] * slopes[j] * variance for j in range(len(slopes)))
-            for i in range(len(slopes))
-        )
-        diagonal = [inverse[i][i] for i in range(len(slopes))]
-    else:
-        diagonal = linalg.inverse_diagonal(factor)
-        covariance = tuple(d * slope**2 * variance for d, slope in zip(diagonal, slopes, strict=True))
+    inverse = linalg.inverse(factor)
+    covariance = tuple(
+        tuple(e * (slope * other) * variance for e, other in zip(row, slopes, strict=True))
+        for row, slope in zip(inverse, slopes, strict=True)
+    )
+    diagonal = [row[i] for i, row in enumerate(inverse)]
     identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
     if not problem.noise.least_squares:
         # Where the likelihood wants hardly any signal, an error of 10 in a logarithm leaves the parameter open.

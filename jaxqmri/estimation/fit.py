@@ -19,7 +19,8 @@ from . import implicit
 from .error_bars import ErrorBars, error_bars
 from .noise import Gaussian, Noise
 from .problem import Problem
-from .solvers.least_squares import LevenbergMarquardt, Solution, Solver
+from .solvers.base import Solution, Solver
+from .solvers.levenberg_marquardt import LevenbergMarquardt
 
 
 class FitResult(NamedTuple):
@@ -118,7 +119,7 @@ def fit(
         weights=_weights(noise, voxel_shape, n, real),
     )
     model = with_dtype(model, real)
-    most = TRAINS_ON_A_CPU if model.recursive else DEFAULT_BATCH_SIZE
+    most = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(most, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
     common = (model, solver, type(noise), free, covariance)
     result = in_batches(_fit_batch, common, voxels, batch_size, progress, usual_size)
@@ -136,7 +137,7 @@ class _Voxels(eqx.Module):
 
 
 def _check_types(model: Any, init: Any, solver: Any, noise: Any) -> None:
-    """The mistakes that people make, said in words."""
+    """Validate argument types."""
     if not isinstance(model, SignalModel):
         raise ValueError(f"model is {model!r}, wanted a signal model such as jq.MonoExponential(te).")
     if not (solver is None or isinstance(solver, Solver)):
@@ -202,7 +203,7 @@ def _fit_batch(
     covariance: bool,
     voxels: _Voxels,
 ) -> FitResult:
-    voxels, finite, has_signal = _without_the_impossible(model, voxels)
+    voxels, finite, has_signal = _mask_invalid_voxels(model, voxels)
     problem = _problem(model, kind_of_noise, free, voxels)
     solution = implicit.solve(solver, problem)
     at_bound = _at_bound(problem, solution)
@@ -210,7 +211,7 @@ def _fit_batch(
     in_units = [v * problem.scale if n == model.amplitude else v for n, v in zip(free, solution.values, strict=True)]
     found = functools.reduce(operator.and_, map(jnp.isfinite, in_units))
     sound = finite & has_signal & ~at_bound & solution.converged & found
-    bars = error_bars(problem, _harmless(problem, solution, sound), full=covariance)
+    bars = error_bars(problem, _finite_placeholders(problem, solution, sound))
     status = jnp.select(
         [~finite, ~has_signal, at_bound, ~(solution.converged & found), ~bars.identified],
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.AT_BOUND, Status.NOT_CONVERGED, Status.UNIDENTIFIABLE],
@@ -219,7 +220,7 @@ def _fit_batch(
     return _maps(problem, solution, bars, status, covariance)
 
 
-def _harmless(problem: Problem, solution: Solution, sound: Array) -> Solution:
+def _finite_placeholders(problem: Problem, solution: Solution, sound: Array) -> Solution:
     """The solution with ordinary numbers where it is none: NaN times a derivative of zero would be NaN."""
     values = tuple(jnp.where(sound, v, s) for v, s in zip(solution.values, problem.start, strict=True))
     curvature = tuple(
@@ -228,7 +229,7 @@ def _harmless(problem: Problem, solution: Solution, sound: Array) -> Solution:
     return Solution(values, solution.converged, jnp.where(sound, solution.cost, 1.0), curvature)
 
 
-def _without_the_impossible(model: SignalModel, voxels: _Voxels) -> tuple[_Voxels, Array, Array]:
+def _mask_invalid_voxels(model: SignalModel, voxels: _Voxels) -> tuple[_Voxels, Array, Array]:
     """The voxels with harmless numbers where they cannot be fitted; which are finite, which have a signal."""
     signal, weights = voxels.signal, voxels.weights
     finite = jnp.ones(signal.shape[0], bool)
@@ -313,7 +314,7 @@ def _seen(problem: Problem) -> Array:
     signal, weights = problem.signal, problem.noise.weights
     if weights is None:
         return signal
-    if problem.model.guesses_beside_gaps:
+    if problem.model.accepts_missing:
         return jnp.where(weights > 0, signal, jnp.nan)
 
     def last_seen(carry: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -346,7 +347,7 @@ def _maps(problem: Problem, solution: Solution, bars: ErrorBars, status: Array, 
     model, ok = problem.model, status == Status.OK
     fields = model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
     units = {name: problem.scale if name == model.amplitude else 1.0 for name in fields}
-    variances = [bars.covariance[i][i] if covariance else v for i, v in enumerate(bars.covariance)]
+    variances = [row[i] for i, row in enumerate(bars.covariance)]
     # sqrt has no derivative at 0: where there is no answer it must not be asked for one.
     errors = problem.join(tuple(jnp.sqrt(jnp.where(ok, v, 1.0)) for v in variances))
     values = problem.known | dict(zip(problem.free, solution.values, strict=True))

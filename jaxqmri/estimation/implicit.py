@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from . import linalg
 from .derivatives import Values
 from .problem import Problem
-from .solvers.least_squares import Solution, Solver
+from .solvers.base import Solution, Solver
 
 
 def solve(solver: Solver, problem: Problem) -> Solution:

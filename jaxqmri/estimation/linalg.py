@@ -4,6 +4,10 @@ Unrolled in Python: on batches of 2x2 ... 6x6 this beats `jnp.linalg.solve` by m
 contiguous. Matrices are lower triangles, `matrix[row][column]` with `column <= row`.
 """
 
+import functools
+import operator
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -39,15 +43,18 @@ def solve(factor: LowerTriangle, right: Vector) -> Vector:
     return tuple(x)
 
 
-def inverse_diagonal(factor: LowerTriangle) -> Vector:
-    """Diagonal of the inverse of L L'."""
-    one = jnp.ones_like(factor[0][0])
-    unit = [tuple(one if i == k else 0 * one for i in range(len(factor))) for k in range(len(factor))]
-    return tuple(solve(factor, e)[k] for k, e in enumerate(unit))
-
-
 def inverse(factor: LowerTriangle) -> tuple[Vector, ...]:
     """Rows of the inverse of L L'."""
     one = jnp.ones_like(factor[0][0])
     units = [tuple(one if i == k else 0 * one for i in range(len(factor))) for k in range(len(factor))]
     return tuple(solve(factor, unit) for unit in units)
+
+
+def inner(a: Sequence[Float[Array, " voxel"]], b: Sequence[Float[Array, " voxel"]]) -> Float[Array, " voxel"]:
+    """Inner product of vectors with one entry per unknown."""
+    return functools.reduce(operator.add, (x * y for x, y in zip(a, b, strict=True)))
+
+
+def add_to_diagonal(matrix: LowerTriangle, added: Sequence[Float[Array, " voxel"]]) -> LowerTriangle:
+    """The matrix with a larger diagonal."""
+    return tuple((*row[:-1], row[-1] + more) for row, more in zip(matrix, added, strict=True))

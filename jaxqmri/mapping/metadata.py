@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import __version__
 from ..estimation.noise import Noise
-from ..estimation.solvers.least_squares import Solver
+from ..estimation.solvers.base import Solver
 from ..models.base import SignalModel
 from ..quantities import Status
 

@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike
 from ..errors import CorruptInputError, InputWarning, UsageError
 from ..estimation.fit import fit
 from ..estimation.noise import Noise
-from ..estimation.solvers.least_squares import LevenbergMarquardt
+from ..estimation.solvers.levenberg_marquardt import LevenbergMarquardt
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..models.base import SignalModel

@@ -10,7 +10,7 @@ from ..dictionary.spin_echo import N_B1, N_T2, match_spin_echo, typical_t1, with
 from ..errors import CorruptInputError, MetadataError, UsageError
 from ..estimation.fit import FitResult, fit
 from ..estimation.noise import Gaussian, Noise
-from ..estimation.solvers.least_squares import LevenbergMarquardt
+from ..estimation.solvers.levenberg_marquardt import LevenbergMarquardt
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..models.decay import MonoExponential

@@ -8,8 +8,10 @@ from jaxtyping import Array, Float
 
 from ..estimation.fit import fit
 from ..estimation.noise import Noise
-from ..estimation.solvers.descent import Adam
-from ..estimation.solvers.least_squares import LevenbergMarquardt, LogLinear, Solver
+from ..estimation.solvers.base import Solver
+from ..estimation.solvers.gradient_descent import Adam
+from ..estimation.solvers.levenberg_marquardt import LevenbergMarquardt
+from ..estimation.solvers.log_linear import LogLinear
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..models.decay import Decay, MonoExponential

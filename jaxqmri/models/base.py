@@ -34,17 +34,17 @@ class SignalModel(eqx.Module):
         amplitude: the field the signal is proportional to (S0, M0).
         signed: the fields that may be zero or negative; all others are positive.
         mirrored: the fields with an upper limit beyond which the signal repeats itself: to be there is an answer.
-        guesses_beside_gaps: whether `initial_guess` takes NaN for measurements that are left out; if not, the mean of
+        accepts_missing: whether `initial_guess` takes NaN for measurements that are left out; if not, the mean of
             their neighbours stands in for them.
-        recursive: whether each measurement is computed from the one before, as in a train of pulses.
+        sequential: whether each measurement is computed from the one before, as in a train of pulses.
     """
 
     parameters: eqx.AbstractClassVar[type]
     amplitude: eqx.AbstractClassVar[str]
     signed: ClassVar[tuple[str, ...]] = ()
     mirrored: ClassVar[tuple[str, ...]] = ()
-    guesses_beside_gaps: ClassVar[bool] = False
-    recursive: ClassVar[bool] = False
+    accepts_missing: ClassVar[bool] = False
+    sequential: ClassVar[bool] = False
 
     @property
     def ignored(self) -> tuple[str, ...]:

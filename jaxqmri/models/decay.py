@@ -93,7 +93,9 @@ class MonoExponential(SignalModel):
     def limits(self) -> Decay:
         return Decay(s0=(0.0, jnp.inf), t2=visible_times(self.te))  # pyright: ignore[reportArgumentType]
 
-    def log_linear(self, signal: Float[Array, "echo ..."], weighted: bool = True) -> Decay:
+    def log_linear(
+        self, signal: Float[Array, "echo ..."], weighted: bool = True, weights: Float[Array, "echo ..."] | None = None
+    ) -> Decay:
         """Straight line through ln S(TE) by linear least squares.
 
         The logarithm inflates the noise of an echo by 1/S, which weights of S^2 undo (Veraart et al., NeuroImage 81:335
@@ -102,6 +104,7 @@ class MonoExponential(SignalModel):
         Args:
             signal: measurements of one voxel, or of many with the echoes first [a.u.].
             weighted: False gives every echo the same weight, as many programs do; late echoes then dominate the error.
+            weights: relative weights of the measurements; 0 leaves one out. None: all equal.
 
         Returns:
             S0 [a.u.] and T2 [s], within `limits()`; a signal that does not fall has the longest T2.
@@ -110,6 +113,7 @@ class MonoExponential(SignalModel):
         largest = functools.reduce(jnp.maximum, list(jnp.abs(signal)))
         unit = jnp.where(positive, signal / largest, 1.0)  # S^2 must not overflow
         weight = jnp.where(positive, unit**2 if weighted else 1.0, 0.0)
+        weight = weight if weights is None else weight * weights
         weight = weight / jnp.maximum(sum_of_measurements(weight), jnp.finfo(weight.dtype).tiny)
         log_signal = jnp.log(jnp.where(positive, signal, 1.0))
         te_mean = sum_of_measurements(weight * te)

@@ -107,7 +107,7 @@ class FSE(SignalModel):
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
     mirrored: ClassVar[tuple[str, ...]] = ("b1",)
-    recursive: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.flip_angles.ndim != 1 or self.flip_angles.shape[0] < 1:

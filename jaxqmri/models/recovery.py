@@ -56,7 +56,7 @@ class InversionRecovery(SignalModel):
     parameters: ClassVar[type] = Recovery
     amplitude: ClassVar[str] = "m0"
     signed: ClassVar[tuple[str, ...]] = ("efficiency",)
-    guesses_beside_gaps: ClassVar[bool] = True  # next to the null, nothing can stand in for a measurement
+    accepts_missing: ClassVar[bool] = True  # next to the null, nothing can stand in for a measurement
 
     def __check_init__(self):
         if self.ti.ndim != 1 or self.ti.shape[0] < 2:

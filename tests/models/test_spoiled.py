@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 import jaxqmri as jq
 from jaxqmri import epg
@@ -149,7 +150,6 @@ def test_guess_with_several_echoes_lies_in_the_deepest_valley(rng, noise):
         np.testing.assert_allclose(guess.t1, true_t1, rtol=5e-3)
         np.testing.assert_allclose(guess.t2star, true_t2star, rtol=5e-3)
         return
-    scipy_optimize = pytest.importorskip("scipy.optimize")
     low, high = (np.log([ends[side] for ends in (model.limits().t1, model.limits().t2star)]) for side in (0, 1))
     t1, t2star = (np.exp(np.linspace(low[i], high[i], 60)) for i in range(2))
     t1, t2star = (leaf.ravel()[:, None] for leaf in np.meshgrid(t1, t2star, indexing="ij"))
@@ -160,7 +160,7 @@ def test_guess_with_several_echoes_lies_in_the_deepest_valley(rng, noise):
             return max(shape @ signal[i], 0) / (shape @ shape) * shape - signal[i]
 
         start = np.clip(np.log([guess.t1[i], guess.t2star[i]]), low + 1e-6, high - 1e-6)
-        reached = 2 * scipy_optimize.least_squares(residual, start, bounds=(low, high)).cost
+        reached = 2 * optimize.least_squares(residual, start, bounds=(low, high)).cost
         best = cost_of(signal[i], formula(MULTI_ECHO[0], 25e-3, t1, b1[i], ECHOES, t2star)).min()
         assert reached <= best * (1 + 1e-6)
 

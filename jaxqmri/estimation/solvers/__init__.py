@@ -1,1 +1,1 @@
-"""How the minimum is found: least squares, a weighted straight line, gradient descent; one module per idea."""
+"""How the minimum is found: least squares, a weighted straight line, gradient descent; one file per idea."""

@@ -1,4 +1,4 @@
-"""First-order solvers: so many steps downhill, as in many a script. For comparison: least squares is faster."""
+"""First-order solvers: a fixed number of steps of gradient descent. For comparison: least squares is faster."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,8 @@ from ...models.base import sum_of_measurements
 from .. import linalg
 from ..derivatives import Values
 from ..problem import Problem
-from .least_squares import LEAST_DAMPING, Solution, Solver, damped
+from .base import Solution, Solver
+from .levenberg_marquardt import LEAST_DAMPING
 
 if TYPE_CHECKING:
     import optax
@@ -94,7 +95,7 @@ def _descend(optimizer: "optax.GradientTransformation", steps: int, scale: Any, 
     inside = problem.inside(values)
     safe = tuple(jnp.where(inside, v, s) for v, s in zip(values, problem.start, strict=True))
     equations = problem.full_equations(problem.coordinates(safe))
-    barely = damped(equations.curvature, [LEAST_DAMPING * row[-1] for row in equations.curvature])
+    barely = linalg.add_to_diagonal(equations.curvature, [LEAST_DAMPING * row[-1] for row in equations.curvature])
     left = linalg.solve(linalg.cholesky(barely), equations.gradient)
     converged = inside & (jnp.max(jnp.abs(jnp.stack(left)), axis=0) < 0.1)
     return Solution(values, converged, equations.cost, equations.curvature)

@@ -1,0 +1,42 @@
+"""A straight line through the logarithm of an exponential decay."""
+
+from typing import ClassVar
+
+import equinox as eqx
+
+from ...models.decay import MonoExponential
+from ..problem import Problem
+from .base import Solution, Solver, solved_at
+
+
+class LogLinear(Solver):
+    """Straight line through the logarithm of the signal: closed form, exact without noise, biased with much of it.
+
+    For `MonoExponential` with all its parameters free. The weights of `Gaussian` are honoured; a measurement that is
+    not positive has no logarithm and is left out.
+
+    Args:
+        weighted: weights S^2, which undo what the logarithm does to the noise; False gives every echo the same weight.
+            The error bars are those of the least-squares fit, which the weighted line approaches and the unweighted
+            one does not reach.
+
+    Raises:
+        ValueError: another model, a parameter that is known, or noise that is not Gaussian.
+    """
+
+    minimises: ClassVar[bool] = False
+    weighted: bool = eqx.field(default=True, static=True)
+
+    def solve(self, problem: Problem) -> Solution:
+        if not isinstance(problem.model, MonoExponential) or problem.known:
+            raise ValueError(
+                f"LogLinear solves MonoExponential with all its parameters free, not {type(problem.model).__name__} "
+                f"with {sorted(problem.known)} known; use LevenbergMarquardt()."
+            )
+        if not problem.noise.least_squares:
+            raise ValueError(
+                f"LogLinear is least squares and knows no {type(problem.noise).__name__} noise; use "
+                "LevenbergMarquardt(), or noise=jq.Gaussian(sigma)."
+            )
+        params = problem.model.log_linear(problem.signal, self.weighted, problem.noise.weights)
+        return solved_at(problem, tuple(getattr(params, name) for name in problem.free))
