@@ -288,7 +288,8 @@ def test_new_content_is_on_disk_before_the_old_one_goes(tmp_path, monkeypatch):
 
 
 def test_files_get_the_permissions_the_umask_says(tmp_path):
-    code = "import os, sys; os.umask(0o027); from jaxqmri.io.storage.atomic import write_bytes; write_bytes(sys.argv[1], b'')"
+    write = "from jaxqmri.io.storage.atomic import write_bytes; write_bytes(sys.argv[1], b'')"
+    code = f"import os, sys; os.umask(0o027); {write}"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=True, cwd=Path(__file__).parents[2])
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 

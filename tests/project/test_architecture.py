@@ -19,7 +19,7 @@ PACKAGE = Path(jaxqmri.__file__).parent
 # From top to bottom. A room may import from itself and from those below it.
 ROOMS = (
     "cli", "workflow", "report", "datasets", "phantoms", "mapping", "io",
-    "dictionary", "estimation", "models", "epg", "batching", "quantities", "errors",
+    "dictionary", "estimation", "models", "epg", "batching", "errors", "quantities",
 )  # fmt: skip
 NEVER_JAX = {"io", "report", "quantities", "errors"}
 NEVER_FILES = {"dictionary", "estimation", "models", "epg"}
