@@ -1,21 +1,28 @@
 """What JAX keeps for each thread, entered for a block of code alone; no configuration outlives the block."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
+import jax.core
 import jax.experimental
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-@contextmanager
-def double_precision() -> Iterator[None]:
-    """64-bit numbers; computed at once, even where a program is being traced."""
-    with _enable_x64(True), jax.ensure_compile_time_eval():
-        yield
+def double_precision() -> AbstractContextManager[None]:
+    """64-bit numbers."""
+    return _enable_x64(True)
+
+
+def computed_at_once() -> AbstractContextManager[None]:
+    """Concrete arrays also where a program is being traced, for what does not depend on its arguments.
+
+    Not `jax.ensure_compile_time_eval`: that evaluates loops while they are lowered, for which JAX 0.7 has no rules.
+    """
+    return jax.core.eval_context()
 
 
 def in_this_context(work: Callable[[Argument], Result]) -> Callable[[Argument], Result]:

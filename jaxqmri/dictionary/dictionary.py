@@ -18,17 +18,16 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..batching.batches import for_every_processor, in_batches
-from ..batching.context import double_precision
-from ..models.base import Params, SignalModel, simulate, sum_of_measurements, with_dtype
+from ..batching.context import computed_at_once, double_precision
+from ..estimation.fit import fit
+from ..models.base import Params, SignalModel, simulate, sum_of_measurements
 from ..quantities import Status
 from .layout import Atoms, lay_out
 from .neighbours import neighbours_together
-from .refinement import refine as refine_off_grid
 from .search import best_atoms
 from .vectors import largest_of, norm_of, normalised, times_power_of_2
 
 _LEAST_BATCH = 4096  # voxels; fewer are hardly alike, and search more of a large dictionary
-_REACH = 3  # values of the grid; how far refinement may go
 
 
 class Dictionary(eqx.Module):
@@ -141,25 +140,14 @@ def make_dictionary(
     params = params._replace(**{model.amplitude: 1.0})
     dtype = jnp.promote_types(jnp.result_type(*(jnp.asarray(leaf) for leaf in params)), jnp.float32)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, params))):
+        if rank is not None or energy is not None:
+            raise ValueError("a dictionary of traced parameters cannot be compressed; leave out rank and energy.")
         stored = type(params)(*(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape or (1,)) for leaf in params))
-        signals = simulate(model, stored)
-        atoms, norms, basis, rest, layout = *_unit_norm(jnp, signals), None, None, None
+        atoms, norms = _unit_norm(jnp, simulate(model, stored))
         varying = tuple(name for name in params._fields if np.ndim(getattr(params, name)))
-    else:
-        signals = _simulated_in_double_precision(model, params, shape or (1,))
-        atoms, norms = _unit_norm(np, signals)
-        if not norms.any():
-            raise ValueError("no atom has a finite, nonzero signal; look at params, which are in SI units.")
-        values = [np.broadcast_to(np.asarray(leaf), shape or (1,)).astype(dtype) for leaf in params]
-        varying = tuple(name for name, v in zip(params._fields, values, strict=True) if np.unique(v).size > 1)
-        stored = type(params)(*map(jnp.asarray, values))
-        basis = _basis(atoms, rank, energy)
-        if basis is not None:
-            atoms, in_basis = _unit_norm(np, atoms @ basis.conj())
-            norms = norms * in_basis
-        atoms, rest, layout = _laid_out(atoms, jnp.asarray(norms, dtype))
-        basis = None if basis is None else jnp.asarray(basis, atoms.dtype)
-    return Dictionary(atoms, jnp.asarray(norms, dtype), stored, basis, rest, layout, model, varying)
+        return Dictionary(atoms, norms, stored, None, None, None, model, varying)
+    with computed_at_once():
+        return _concrete_dictionary(model, params, shape or (1,), dtype, rank, energy)
 
 
 def match(
@@ -179,19 +167,19 @@ def match(
     Args:
         dictionary: from `make_dictionary`; its precision is that of the match.
         signal: measurements on the LAST axis, in protocol order; any leading shape [a.u.].
-        refine: leave the grid by Gauss-Newton steps with the model's own derivatives, for the parameters that vary
-            between atoms, as far as their third next values there (where two parameters make up for each other the
-            best atom need not be a neighbour of the least-squares answer). Without it the answer is the grid's.
+        refine: leave the grid: the least-squares answer by `fit` of the model, started from the matched atom, for the
+            parameters that vary between atoms. Without it the answer is the grid's.
         batch_size: voxels matched at once; None: 32768, on a CPU down to 4096 so that every processor has some. Changes
             memory and speed, never the result. Atoms are always taken in chunks.
         progress: called with the number of voxels done after each batch.
 
     Returns:
-        Maps with the leading shape of `signal`. A voxel that is not finite or all zero is NaN in every map and says why
-        in `status`; it never affects its neighbours.
+        Maps with the leading shape of `signal`. A voxel that is not finite or all zero, or whose refinement has no
+        answer, is NaN in every map and says why in `status`; it never affects its neighbours.
 
     Raises:
-        ValueError: not a dictionary, the last axis does not match its protocol, or `batch_size` is below 1.
+        ValueError: not a dictionary, the last axis does not match its protocol, `batch_size` is below 1, or fewer
+            measurements than parameters to be refined.
     """
     if not isinstance(dictionary, Dictionary):
         raise ValueError(f"dictionary is {dictionary!r}, wanted one from jq.make_dictionary.")
@@ -208,11 +196,13 @@ def match(
     atoms = dictionary.layout
     if atoms is None:
         atoms = lay_out(dictionary.atoms, dictionary.rest, dictionary.norms)
-    axes = _axes(dictionary) if refine and dictionary.varying else None
     voxel_shape = signal.shape[:-1]
     signal = signal.reshape(-1, n)
     usual_size = for_every_processor(len(signal), _LEAST_BATCH)
-    result = in_batches(_match_batch, (dictionary, atoms, axes), signal, batch_size, progress, usual_size)
+    of_match, of_fit = (None, progress) if refine else (progress, None)
+    result = in_batches(_match_batch, (dictionary, atoms), signal, batch_size, of_match, usual_size)
+    if refine:
+        result = _refined(dictionary, signal, result, batch_size, of_fit)
     return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
 
 
@@ -227,6 +217,24 @@ def _check_compression(model: SignalModel, rank: int | None, energy: float | Non
         raise ValueError(f"rank must be 1 ... {n}, the number of measurements, got {rank}.")
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(f"energy is a share between 0 and 1, got {energy}.")
+
+
+def _concrete_dictionary(
+    model: SignalModel, params: Params, shape: tuple[int, ...], dtype: Any, rank: int | None, energy: float | None
+) -> Dictionary:
+    atoms, norms = _unit_norm(np, _simulated_in_double_precision(model, params, shape))
+    if not norms.any():
+        raise ValueError("no atom has a finite, nonzero signal; look at params, which are in SI units.")
+    values = [np.broadcast_to(np.asarray(leaf), shape).astype(dtype) for leaf in params]
+    varying = tuple(name for name, v in zip(params._fields, values, strict=True) if np.unique(v).size > 1)
+    basis = _basis(atoms, rank, energy)
+    if basis is not None:
+        atoms, in_basis = _unit_norm(np, atoms @ basis.conj())
+        norms = norms * in_basis
+    norms = jnp.asarray(norms, dtype)
+    atoms, rest, layout = _laid_out(atoms, norms)
+    basis = None if basis is None else jnp.asarray(basis, atoms.dtype)
+    return Dictionary(atoms, norms, type(params)(*map(jnp.asarray, values)), basis, rest, layout, model, varying)
 
 
 def _simulated_in_double_precision(model: SignalModel, params: Params, shape: tuple[int, ...]) -> np.ndarray:
@@ -297,21 +305,11 @@ def _of_magnitudes(dictionary: Dictionary) -> Dictionary:
 
 
 @eqx.filter_jit
-def _axes(dictionary: Dictionary) -> tuple[Float[Array, " atom"], ...]:
-    """The values of the varying parameters, ascending; infinities take the places of those that occur twice."""
-    n_atoms = dictionary.norms.shape[0]
-    values = (getattr(dictionary.params, name) for name in dictionary.varying)
-    return tuple(jnp.unique(v, size=n_atoms, fill_value=jnp.inf) for v in values)
-
-
-@eqx.filter_jit
 def _match_batch(
     dictionary: Dictionary,
     atoms: Atoms,
-    axes: tuple[Float[Array, " atom"], ...] | None,
     signal: Inexact[Array, "voxel n"],
 ) -> MatchResult:
-    """The match of one batch, refined between the values of `axes` where they are given."""
     largest = largest_of(signal)
     finite, has_signal = jnp.isfinite(largest), largest > 0
     signal = jnp.where((finite & has_signal)[:, None], signal, 1.0)  # no NaN reaches the search
@@ -329,24 +327,20 @@ def _match_batch(
     m0 = times_power_of_2(product / dictionary.norms[index], exponent)
     correlation = jnp.minimum(jnp.abs(product) / whole, 1.0)
     params = _of_atom(dictionary, index)
-    model = with_dtype(dictionary.model, norm.dtype)
-    if axes is not None:
-        lower, upper = _values_around(dictionary.varying, axes, params)
-        params, m0, correlation = refine_off_grid(model, params, signal, dictionary.varying, lower, upper)
     status = jnp.select(
         [~finite, ~has_signal, ~matchable | ~(correlation > 0)],
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.UNIDENTIFIABLE],
         Status.OK,
     )
-    ok = status == Status.OK
-    params = jax.tree.map(lambda leaf: jnp.where(ok, leaf, jnp.nan), params._replace(**{model.amplitude: m0}))
-    return MatchResult(
-        params=params,
-        m0=jnp.where(ok, m0, jnp.nan),
-        correlation=jnp.where(ok, correlation, jnp.nan),
-        index=jnp.where(ok, index, -1),
-        status=status.astype(jnp.int32),
-    )
+    params = params._replace(**{dictionary.model.amplitude: m0})
+    return _only_answers(MatchResult(params, m0, correlation, index, status.astype(jnp.int32)))
+
+
+def _only_answers(result: MatchResult) -> MatchResult:
+    """NaN, and index -1, where the status is not OK."""
+    ok = result.status == Status.OK
+    params, m0, correlation = jax.tree.map(lambda leaf: jnp.where(ok, leaf, jnp.nan), result[:3])
+    return MatchResult(params, m0, correlation, jnp.where(ok, result.index, -1), result.status)
 
 
 def _of_atom(dictionary: Dictionary, index: Int[Array, " voxel"]) -> Params:
@@ -362,14 +356,27 @@ def _in_basis(basis: Inexact[Array, "n k"], signal: Inexact[Array, "voxel n"]) -
     return jnp.matmul(signal, basis.conj(), precision=jax.lax.Precision.HIGHEST)
 
 
-def _values_around(
-    varying: tuple[str, ...], axes: tuple[Float[Array, " atom"], ...], params: Params
-) -> tuple[tuple[Float[Array, " voxel"], ...], tuple[Float[Array, " voxel"], ...]]:
-    """For each varying parameter of each voxel the values of the dictionary some places below and above."""
-    lower, upper = [], []
-    for name, values in zip(varying, axes, strict=True):
-        last = jnp.sum(jnp.isfinite(values)) - 1
-        place = jnp.searchsorted(values, getattr(params, name))
-        lower.append(values[jnp.maximum(place - _REACH, 0)])
-        upper.append(values[jnp.minimum(place + _REACH, last)])
-    return tuple(lower), tuple(upper)
+def _refined(
+    dictionary: Dictionary,
+    signal: Inexact[Array, "voxel n"],
+    matched: MatchResult,
+    batch_size: int | None,
+    progress: Callable[[int], None] | None,
+) -> MatchResult:
+    """The least-squares answer from the matched atom on."""
+    model = dictionary.model
+    start = jax.tree.map(lambda leaf: jnp.where(matched.status == Status.OK, leaf, 1.0), matched.params)
+    free = {model.amplitude, *dictionary.varying} - set(model.ignored)
+    known = {name: None if name in free else getattr(start, name) for name in start._fields}
+    # Atoms match real signals of either sign; the amplitude of their fit is positive.
+    turned = not jnp.iscomplexobj(matched.m0) and matched.m0 < 0
+    sign = jnp.where(turned, -1, 1).astype(signal.dtype)
+    fitted = fit(model, sign[..., None] * signal, known=known, init=start, batch_size=batch_size, progress=progress)
+    m0 = sign * getattr(fitted.params, model.amplitude)
+    # In units of the largest measurement, whose square does not overflow.
+    largest = jnp.max(jnp.abs(signal), axis=-1)
+    energy = jnp.mean(jnp.abs(signal / largest[:, None]) ** 2, axis=-1)
+    correlation = jnp.sqrt(jnp.clip(1 - (fitted.residual / largest) ** 2 / energy, 0, 1))
+    status = jnp.where(matched.status == Status.OK, fitted.status, matched.status)
+    params = fitted.params._replace(**{model.amplitude: m0})
+    return _only_answers(MatchResult(params, m0, correlation, matched.index, status))

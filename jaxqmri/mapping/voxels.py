@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool
 
-from ..dictionary.spin_echo import B1_RANGE
 from ..errors import CorruptInputError, InputWarning, MetadataError, UsageError
 from ..estimation.fit import FitResult
 from ..estimation.noise import Noise
@@ -16,6 +15,8 @@ from ..io.storage.memory import slabs
 from ..models.base import SignalModel
 from ..quantities import Axis
 from .predictions import misfit
+
+B1_RANGE = (0.1, 2.0)  # of a B1 that is given: what the models allow
 
 
 def voxels_to_fit(
@@ -97,7 +98,7 @@ def number_or_voxels(name: str, value: ArrayLike, fitted: Bool[np.ndarray, "x y 
 
 
 def checked_b1(b1: ArrayLike, fitted: Bool[np.ndarray, "x y z"], result: str) -> np.ndarray:
-    """(voxel,) true / nominal flip angle; warns of voxels that get no `result` as theirs cannot be.
+    """(voxel,) true / nominal flip angle; NaN where it cannot be one, with a warning that these get no `result`.
 
     Raises:
         MetadataError: in per cent, or degrees.
@@ -118,7 +119,7 @@ def checked_b1(b1: ArrayLike, fitted: Bool[np.ndarray, "x y z"], result: str) ->
             InputWarning,
             stacklevel=3,
         )
-    return b1
+    return np.where(usable, b1, np.nan)
 
 
 def noise_of_voxels(noise: Noise | None, fitted: Bool[np.ndarray, "x y z"], slices: slice) -> Noise | None:

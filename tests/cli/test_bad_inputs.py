@@ -35,7 +35,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (t1, t2, t2star):
         monkeypatch.setattr(module, "fit", computed)
-    monkeypatch.setattr(t2, "match_spin_echo", computed)
+    monkeypatch.setattr(t2, "match", computed)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -32,7 +32,7 @@ def nothing_is_computed(monkeypatch):
 
     for module in (t1, t2, t2star):
         monkeypatch.setattr(module, "fit", computed)
-    monkeypatch.setattr(t2, "match_spin_echo", computed)
+    monkeypatch.setattr(t2, "match", computed)
 
 
 def refused(capsys, tmp_path, code, words, *argv, command="t2star"):

@@ -49,13 +49,6 @@ class Solver(eqx.Module):
         """The free parameters of every voxel."""
 
 
-class Stay(Solver):
-    """Takes the start for the solution: error bars and residual of an answer found by other means, a match say."""
-
-    def solve(self, problem: Problem) -> Solution:
-        return solved_at(problem, problem.start)
-
-
 def solved_at(problem: Problem, values: tuple[Inexact[Array, " voxel"], ...]) -> Solution:
     """These values as a solution."""
     equations = problem.full_equations(problem.coordinates(values))
