@@ -1,6 +1,9 @@
 """Public data sets: fetched once, checked against the published hash, unpacked into the user's cache.
 
-`pooch` owns the cache, the registry, the hashes and the transfer.
+`pooch` owns the cache, the registry and the hashes. The transfer itself is `zenodo_get`, as a program of its own:
+imported, it would take over Ctrl-C and change the working directory of the process that asked for data, and its licence
+(AGPL) differs from ours. It writes in place and reports success when the record has no such file, so it works in a
+scratch folder and what it leaves there is judged before it enters the cache.
 
 Layout of the cache: `<cache>/<name>/<file>.zip` as published, and beside it `<file>-<md5>/`, its contents. That folder
 appears in one step after the archive was verified: its name is the proof that it is complete.
@@ -8,9 +11,13 @@ appears in one step after the archive was verified: its name is the proof that i
 Environment: `JAXQMRI_DATA_DIR` moves the cache; `JAXQMRI_OFFLINE=1` forbids any use of the network.
 """
 
+import glob
 import logging
 import os
+import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +29,9 @@ import pooch
 from .errors import DatasetUnavailableError, OutputError, UsageError
 from .io.storage.archive import unpack_zip
 
-TIMEOUT = 25.0  # s without a byte; a stalled transfer should not look like work
-_RETRIES = 1  # after whatever may be gone a second later
+DOWNLOAD_TIMEOUT = 300.0  # s, for the whole transfer; the sets are small, a stalled one should not look like work
+_RETRIES = ["--retry", "1", "--pause", "1", "--time-out", "25", "--max-http-retries", "2", "--backoff-factor", "0.5"]
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -56,11 +64,6 @@ class Dataset:
     def url(self) -> str:
         """Where a browser gets the archive."""
         return f"https://zenodo.org/records/{self.record}/files/{self.file}"
-
-    @property
-    def content_url(self) -> str:
-        """Where a program gets it."""
-        return f"https://zenodo.org/api/records/{self.record}/files/{self.file}/content"
 
 
 class Listing(NamedTuple):
@@ -153,33 +156,19 @@ def _is_offline() -> bool:
 
 def _verified_archive(dataset: Dataset, progress: bool) -> Path:
     """The archive in the cache, downloaded if it is not there or is not the published one."""
-    import requests.exceptions  # slow to load
-
     key = f"{dataset.name}/{dataset.file}"
-    store = pooch.create(
-        path=cache_dir(),
-        base_url="",
-        registry={key: f"md5:{dataset.md5}"},
-        urls={key: dataset.content_url},
-        retry_if_failed=_RETRIES,
-    )
+    store = pooch.create(path=cache_dir(), base_url="", registry={key: f"md5:{dataset.md5}"}, urls={key: dataset.url})
 
-    def download(*call: Any, **_: Any) -> None:  # the URL, a temporary name in the cache, and pooch itself
-        if _is_offline():
-            raise _unavailable(dataset, "JAXQMRI_OFFLINE is set, so the network is not used")
-        if progress:
-            print(f"Downloading {dataset.file} ({dataset.size_kb:g} kB) from {dataset.url} ...", file=sys.stderr)
-        pooch.HTTPDownloader(timeout=TIMEOUT)(*call)
+    def downloader(*call: Any, **_: Any) -> None:  # pooch passes the URL, a temporary name in the cache, and itself
+        _download(dataset, Path(call[1]), progress)
 
     try:
-        with _unannounced(dataset):
-            return Path(store.fetch(key, downloader=download))
+        with _unannounced(key):
+            return Path(store.fetch(key, downloader=downloader))
     except DatasetUnavailableError:
         raise
     except ValueError as error:  # pooch compared the hashes and removed what was downloaded
         raise _unavailable(dataset, f"{error}".split(" Deleted ")[0].rstrip(".")) from error
-    except requests.exceptions.RequestException as error:
-        raise _unavailable(dataset, f"{error}"[:300]) from error
     except OSError as error:
         raise OutputError(
             f"{cache_dir()}: the cache cannot be written ({error.strerror or type(error).__name__}), so {dataset.name} "
@@ -188,12 +177,11 @@ def _verified_archive(dataset: Dataset, progress: bool) -> Path:
 
 
 @contextmanager
-def _unannounced(dataset: Dataset) -> Iterator[None]:
+def _unannounced(key: str) -> Iterator[None]:
     """pooch announces every download on stderr; here that is for `progress` to decide. Other users of pooch keep it."""
-    ours = {dataset.file, f"{dataset.name}/{dataset.file}"}
 
     def is_not_ours(record: logging.LogRecord) -> bool:
-        return ours.isdisjoint(record.args or ())
+        return key not in (record.args or ())
 
     logger = pooch.get_logger()
     logger.addFilter(is_not_ours)
@@ -201,6 +189,57 @@ def _unannounced(dataset: Dataset) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_not_ours)
+
+
+def _download(dataset: Dataset, target: Path, progress: bool) -> None:
+    """Puts what the record holds at `target`, unverified; raises DatasetUnavailableError if there is nothing."""
+    if _is_offline():
+        raise _unavailable(dataset, "JAXQMRI_OFFLINE is set, so the network is not used")
+    if progress:
+        print(
+            f"Downloading {dataset.file} ({dataset.size_kb:g} kB) from {dataset.url} ...", file=sys.stderr, flush=True
+        )
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as scratch:
+        said = _run_zenodo_get(dataset, scratch)
+        downloaded = Path(scratch) / dataset.file
+        if not downloaded.is_file():
+            raise _unavailable(dataset, said)
+        downloaded.replace(target)
+
+
+def _run_zenodo_get(dataset: Dataset, scratch: str) -> str:
+    """Downloads into `scratch` and returns what went wrong, or what was said last; raises if it failed for sure."""
+    # -P: the folder the user happens to be in must not supply modules to the child.
+    command = [sys.executable, "-P", "-m", "zenodo_get", dataset.record, "--glob", glob.escape(dataset.file)]
+    command += ["--output-dir", scratch, "--verbosity", "1", *_RETRIES]
+    try:
+        # run() kills the child on a time-out and on Ctrl-C alike.
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONUTF8": "1"},
+            timeout=DOWNLOAD_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unavailable(dataset, f"no complete answer within {DOWNLOAD_TIMEOUT:g} s") from error
+    cause = _cause(done.stdout)
+    if done.returncode != 0:
+        raise _unavailable(dataset, cause or f"zenodo_get ended with status {done.returncode}")
+    return cause or "the record has no such file"
+
+
+def _cause(output: str) -> str:
+    """The first complaint in what zenodo_get printed: the later ones only say that it gave up."""
+    lines = [line.strip() for line in _COLOUR.sub("", output).splitlines() if line.strip()]
+    complaints = [line.split(": ", 1)[1] for line in lines if line.startswith(("ERROR: ", "WARNING: "))]
+    if complaints:
+        return complaints[0][:300]
+    return lines[-1][:300] if lines else ""
 
 
 def _unavailable(dataset: Dataset, cause: str) -> DatasetUnavailableError:

@@ -1,9 +1,11 @@
 """Data sets come from the network once, are what was published, and their absence is explained.
 
-The transfer is the real one, but zenodo.org is played by a local server, and no other host is asked.
+The transfer is the real `python -m zenodo_get`; in that child every connection that does not go to this computer is
+forbidden and zenodo.org is played by a local server.
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -17,19 +19,44 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO, StringIO
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pooch
 import pytest
-from requests.adapters import HTTPAdapter
 
 from jaxqmri import datasets
 from jaxqmri.errors import CorruptInputError, DatasetUnavailableError, OutputError, UsageError
 
 NAME = "ismrm2024-t2star"
 PUBLISHED = datasets.DATASETS[NAME]
-FILE_PATH = "/api/records/10868361/files/T2star.zip/content"
+RECORD_PATH, FILE_PATH = "/api/records/10868361", "/api/records/10868361/files/T2star.zip/content"
 CONTENTS = {"T2star/echo1.dcm": bytes(range(256)) * 40, "T2star/echo2.dcm": b"second"}
+
+# Runs in the child before zenodo_get. The hook comes first: should the rest fail, the network stays out of reach.
+SITECUSTOMIZE = """
+import sys
+
+def refuse_other_hosts(event, args):
+    host = args[0] if event == "socket.getaddrinfo" else args[1][0] if event == "socket.connect" else "127.0.0.1"
+    if host != "127.0.0.1":
+        raise ConnectionError(f"the test forbids a connection to {{host}}")
+
+sys.addaudithook(refuse_other_hosts)
+
+import httpx2
+
+send = httpx2.HTTPTransport.handle_request
+
+def send_to_stand_in(self, request):
+    published = request.url
+    assert (published.scheme, published.host) == ("https", "zenodo.org"), published
+    request.url = published.copy_with(scheme="http", host="127.0.0.1", port={port})
+    try:
+        return send(self, request)
+    finally:
+        request.url = published  # a retry sends the same object again
+
+httpx2.HTTPTransport.handle_request = send_to_stand_in
+"""
 
 
 def zipped(contents: dict[str, bytes]) -> bytes:
@@ -45,16 +72,22 @@ def md5(content: bytes) -> str:
 
 
 class StandIn(ThreadingHTTPServer):
-    """Answers like zenodo.org for one file; a test replaces the answers it wants different."""
+    """Answers like zenodo.org for one record with one file; a test replaces the answers it wants different."""
 
     def __init__(self, content: bytes):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[str] = []
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
-        self.serve(content)
+        self.serve_record("T2star.zip", content, md5(content))
 
-    def serve(self, content: bytes) -> None:
-        self.answers[FILE_PATH] = lambda handler: answer(handler, 200, content)
+    def serve_record(self, file: str, content: bytes, checksum: str) -> None:
+        link = f"https://zenodo.org{FILE_PATH}"
+        entry = {"key": file, "size": len(content), "checksum": f"md5:{checksum}", "links": {"self": link}}
+        record = {"metadata": {"title": "stand-in"}, "files": [entry]}
+        self.answers = {
+            RECORD_PATH: lambda handler: answer(handler, 200, json.dumps(record).encode()),
+            FILE_PATH: lambda handler: answer(handler, 200, content),
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -89,21 +122,15 @@ def cache(tmp_path, monkeypatch, archive) -> Path:
 
 
 @pytest.fixture
-def zenodo(cache, monkeypatch, archive) -> Iterator[StandIn]:
-    send = HTTPAdapter.send
-
-    def send_to_stand_in(self, request, *others, **options):
-        published = urlsplit(request.url)
-        assert (published.scheme, published.netloc) == ("https", "zenodo.org"), request.url
-        request.url = f"http://127.0.0.1:{server.server_port}{published.path}"
-        return send(self, request, *others, **options)
-
-    monkeypatch.setattr(HTTPAdapter, "send", send_to_stand_in)
-    for variable in ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"):  # a proxy would be asked for 127.0.0.1
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.lower(), raising=False)
+def zenodo(cache, tmp_path, monkeypatch, archive) -> Iterator[StandIn]:
     with StandIn(archive) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE.format(port=server.server_port))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+        for variable in ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"):  # a proxy would be asked for 127.0.0.1
+            monkeypatch.delenv(variable, raising=False)
+            monkeypatch.delenv(variable.lower(), raising=False)
         yield server
         server.shutdown()
 
@@ -132,12 +159,12 @@ def assert_unavailable(cache: Path, *causes: str) -> None:
 def test_download_is_verified_unpacked_and_asked_for_once(cache, zenodo, archive, capfd):
     folder = datasets.fetch(NAME)
     assert files_in(folder) == CONTENTS
-    assert zenodo.requests == [FILE_PATH]
+    assert zenodo.requests == [RECORD_PATH, FILE_PATH]
     assert folder.parent == cache / NAME
     assert sorted(p.name for p in folder.parent.iterdir()) == sorted(["T2star.zip", folder.name])
     assert (cache / NAME / "T2star.zip").read_bytes() == archive
     assert datasets.fetch(NAME) == folder
-    assert len(zenodo.requests) == 1
+    assert len(zenodo.requests) == 2
     assert capfd.readouterr() == ("", "")
 
 
@@ -173,35 +200,44 @@ def test_fetch_works_in_a_thread_and_leaves_the_process_as_it_was(zenodo):
     assert (Path.cwd(), signal.getsignal(signal.SIGINT)) == (folder, interrupt)
 
 
+def test_modules_in_the_users_folder_do_not_reach_the_child(zenodo, tmp_path, monkeypatch):
+    (tmp_path / "zenodo_get.py").write_text("raise SystemExit('the wrong zenodo_get')")
+    monkeypatch.chdir(tmp_path)
+    assert files_in(datasets.fetch(NAME)) == CONTENTS
+
+
+@pytest.mark.parametrize("path", [RECORD_PATH, FILE_PATH])
 @pytest.mark.parametrize("status", [404, 500])
-def test_error_of_the_server_is_told(cache, zenodo, status):
-    zenodo.answers[FILE_PATH] = lambda handler: answer(handler, status, b"no")
+def test_error_of_the_server_is_told(cache, zenodo, path, status):
+    zenodo.answers[path] = lambda handler: answer(handler, status, b"no")
     assert_unavailable(cache, str(status))
 
 
-def test_a_second_try_may_succeed(zenodo, capfd):
-    good = zenodo.answers[FILE_PATH]
-
-    def once_in_trouble(handler: BaseHTTPRequestHandler) -> None:
-        zenodo.answers[FILE_PATH] = good
-        answer(handler, 503, b"")
-
-    zenodo.answers[FILE_PATH] = once_in_trouble
-    assert files_in(datasets.fetch(NAME)) == CONTENTS
-    assert zenodo.requests == [FILE_PATH] * 2
-    assert capfd.readouterr() == ("", "")
-
-
-def test_answer_that_is_no_archive_is_told(cache, zenodo):
-    page = b"<html>sign in to the hotel network</html>"
-    zenodo.serve(page)
-    assert_unavailable(cache, md5(page))
+def test_answer_that_is_no_record_is_told(cache, zenodo):
+    zenodo.answers[RECORD_PATH] = lambda handler: answer(handler, 200, b"<html>sign in to the hotel network</html>")
+    assert_unavailable(cache)
+    assert zenodo.requests == [RECORD_PATH]
 
 
 def test_no_server_is_told(cache, zenodo):
     zenodo.shutdown()
     zenodo.server_close()
     assert_unavailable(cache, "refused")
+
+
+def test_record_without_the_file_is_told(cache, zenodo, archive):
+    # zenodo_get reports success for this one.
+    zenodo.serve_record("another.zip", archive, md5(archive))
+    assert_unavailable(cache, "not found in metadata")
+    assert zenodo.requests == [RECORD_PATH]
+
+
+def test_other_file_than_published_is_refused(cache, zenodo, archive):
+    # The record itself states the hash of the new file, so only our own table can tell.
+    forged = zipped({"T2star/echo1.dcm": b"forged"})
+    zenodo.serve_record("T2star.zip", forged, md5(forged))
+    assert_unavailable(cache, md5(archive), md5(forged))
+    assert zenodo.requests == [RECORD_PATH, FILE_PATH]
 
 
 def test_file_damaged_on_the_way_is_refused(cache, zenodo, archive):
@@ -216,27 +252,27 @@ def test_truncated_download_is_refused(cache, zenodo, archive):
 
 
 def test_stalled_download_is_given_up(cache, zenodo, archive, monkeypatch):
-    monkeypatch.setattr(datasets, "TIMEOUT", 1.0)
+    monkeypatch.setattr(datasets, "DOWNLOAD_TIMEOUT", 2.0)
     gone = threading.Event()
 
     def stall(handler: BaseHTTPRequestHandler) -> None:
         answer(handler, 200, archive[:100], declared=len(archive))
-        handler.connection.recv(1)  # returns when nobody listens any more
+        handler.connection.recv(1)  # returns when the child is dead
         gone.set()
 
     zenodo.answers[FILE_PATH] = stall
-    assert_unavailable(cache, "timed out")
+    assert_unavailable(cache, "within 2 s")
     assert gone.wait(10)
 
 
-def test_interrupt_leaves_no_file_and_no_connection(cache, zenodo, archive):
+def test_interrupt_leaves_no_file_and_no_child(cache, zenodo, archive):
     main_thread, gone = threading.main_thread().ident, threading.Event()
     assert main_thread is not None
 
     def interrupt(handler: BaseHTTPRequestHandler) -> None:
         answer(handler, 200, archive[:100], declared=len(archive))
         signal.pthread_kill(main_thread, signal.SIGINT)
-        handler.connection.recv(1)  # returns when nobody listens any more
+        handler.connection.recv(1)  # returns when the child is dead
         gone.set()
 
     zenodo.answers[FILE_PATH] = interrupt
@@ -289,19 +325,19 @@ def test_removed_archive_is_not_missed_once_unpacked(cache, zenodo):
     folder = datasets.fetch(NAME)
     (cache / NAME / "T2star.zip").unlink()
     assert datasets.fetch(NAME) == folder
-    assert len(zenodo.requests) == 1
+    assert len(zenodo.requests) == 2
 
 
 def test_removed_folder_is_unpacked_again_without_the_network(zenodo):
     shutil.rmtree(datasets.fetch(NAME))
     assert files_in(datasets.fetch(NAME)) == CONTENTS
-    assert len(zenodo.requests) == 1
+    assert len(zenodo.requests) == 2
 
 
 def test_new_publication_of_a_data_set_is_fetched_beside_the_old_one(zenodo, monkeypatch):
     old = datasets.fetch(NAME)
     changed = zipped({"T2star/echo1.dcm": b"corrected"})
-    zenodo.serve(changed)
+    zenodo.serve_record("T2star.zip", changed, md5(changed))
     monkeypatch.setattr(datasets, "DATASETS", {NAME: replace(PUBLISHED, md5=md5(changed))})
     assert files_in(datasets.fetch(NAME)) == {"T2star/echo1.dcm": b"corrected"}
     assert files_in(old) == CONTENTS
@@ -377,8 +413,10 @@ def test_table_states_the_published_identity():
     assert all(name == dataset.name for name, dataset in datasets.DATASETS.items())
 
 
-def test_nothing_heavy_is_loaded_before_a_download():
-    code = "import sys, jaxqmri.datasets; print('requests' in sys.modules, 'jax' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(datasets.__file__).parents[1])}
+def test_zenodo_get_stays_out_of_this_process():
+    # Importing it replaces the handler of Ctrl-C, and its licence is not ours.
+    code = "import sys, jaxqmri.io.datasets; print('zenodo_get' in sys.modules, 'jax' in sys.modules)"
+    root = Path(datasets.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
