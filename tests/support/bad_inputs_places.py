@@ -52,7 +52,7 @@ def temporary_files_here(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
 
 def few_files_allowed(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     temporary_files_here(monkeypatch, out)
-    monkeypatch.setattr(zipped, "MOST_FILES", 20)
+    monkeypatch.setattr(zipped, "MAX_FILES", 20)
 
 
 def full_temporary_disk(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ...errors import OutputError, Part
 from .atomic import output_errors
 from .locks import acquire, one_at_a_time, release
+from .naming import named_as
 
 _PREFIX = ".jaxqmri-"
 STAGING = re.compile(re.escape(_PREFIX) + r"\w{8}")  # as tempfile names them
@@ -32,16 +32,11 @@ def staging_folder(folder: Path) -> Iterator[Path]:
         lock = acquire(staging / LOCK)
         (files := staging / FILES).mkdir()
     try:
-        yield files
-    except OutputError as error:
-        raise OutputError(*(_renamed(part, files, folder) for part in error.parts)) from error
+        with named_as({files: folder}):
+            yield files
     finally:
         with one_at_a_time(folder):
             remove(staging, lock)
-
-
-def _renamed(part: Part, files: Path, folder: Path) -> Part:
-    return part.replace(str(files), str(folder)) if isinstance(part, str) else part
 
 
 def remove(staging: Path, lock: FileLock | None) -> None:

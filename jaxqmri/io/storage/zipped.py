@@ -1,33 +1,31 @@
-"""Zip archives where folders are meant: an export of images often is one.
+"""Zip archives in place of folders: unpacked into a private temporary folder, read like any folder, removed again.
 
-An archive is unpacked into a private folder for temporary files, read like any folder and removed again. Whoever reads
-about it, in a message or a record, reads the name that the archive was given by, never that of the temporary folder.
+Messages and records name the archive, never the temporary folder.
 """
 
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ...errors import OutputError
 from .archive import is_zip, unpack_zip
 from .memory import temporary_folder
+from .naming import named_as
 
-MOST_BYTES = 8 * 2**30  # what is unpacked may be as large as the images of a long examination
-MOST_FILES = 100_000  # one per slice and echo
+MAX_BYTES = 8 * 2**30  # as large as the images of a long examination
+MAX_FILES = 100_000  # one per slice and echo
 _APPLE = "__MACOSX"  # what Finder adds to an archive
-_PREFIX = "jaxqmri-unpacked-"
 
 
 @contextmanager
 def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    """The same paths with a folder in place of each zip archive, which is there as long as the block.
+    """The same paths with a folder in place of each zip archive, for the length of the block.
 
-    What is told by content to be a zip archive, or called `.zip`, is one. Where all its files lie in one folder, that
-    is the folder. Archives inside it stay packed. An error that leaves the block names the archive, not the folder.
+    A file is an archive by its content or its suffix `.zip`. Where all its files lie in one folder, that is the
+    folder. Archives inside it stay packed. An error that leaves the block names the archive, not the folder.
 
     Args:
         paths: folders and files.
@@ -37,56 +35,36 @@ def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
         OutputError: there is no room for its files; names TMPDIR.
     """
     with ExitStack() as folders:
-        given = [folders.enter_context(_folder_of(path)) if _is_meant_as_zip(path) else path for path in paths]
-        try:
-            yield given
-        except Exception as error:
-            renamed = [(str(folder), str(path)) for folder, path in zip(given, paths, strict=True) if folder != path]
-            error.args = tuple(_renamed(part, renamed) if isinstance(part, str) else part for part in error.args)
-            if isinstance(error, OSError):
-                for name in ("filename", "filename2"):
-                    if isinstance(there := getattr(error, name), str | Path):
-                        setattr(error, name, _renamed(str(there), renamed))
-            raise
+        found = [folders.enter_context(_folder_of(path)) if _is_archive(path) else path for path in paths]
+        with named_as(dict(zip(found, paths, strict=True))):
+            yield found
 
 
-def _renamed(text: str, names: Sequence[tuple[str, str]]) -> str:
-    for name, given in names:
-        text = text.replace(name, given)
-    return text
-
-
-def _is_meant_as_zip(path: Path) -> bool:
+def _is_archive(path: Path) -> bool:
     try:
         return is_zip(path) or (path.suffix.lower() == ".zip" and path.is_file())
-    except OSError:  # a path that cannot be looked at is told of by those who read it
+    except OSError:  # reported by those who read it
         return False
 
 
 @contextmanager
 def _folder_of(archive: Path) -> Iterator[Path]:
-    """Its content in a folder that has its name, and the user's eyes only."""
-    private = _private_folder(archive)
+    """Its content in a folder of its name, readable by the user alone."""
     try:
-        content = private / "0" / "content"  # so that no name of an archive or of a folder in it can be in the way
-        content.parent.mkdir()
-        try:
-            unpack_zip(archive, content, max_bytes=MOST_BYTES, max_members=MOST_FILES, lasting=False)
-        except OutputError as error:
-            raise _no_room(archive, error.__cause__) from error
-        folder = private / "1" / archive.name
-        folder.parent.mkdir()
-        _lone_folder(content).rename(folder)
-        yield folder
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
-
-
-def _private_folder(archive: Path) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary_folder()))
+        temporary = TemporaryDirectory(prefix="jaxqmri-unpacked-", dir=temporary_folder(), ignore_cleanup_errors=True)
     except OSError as error:
         raise _no_room(archive, error) from error
+    with temporary as private:
+        # Two levels, so that no name in the archive clashes with that of the archive.
+        content, folder = Path(private, "0", "content"), Path(private, "1", archive.name)
+        content.parent.mkdir()
+        folder.parent.mkdir()
+        try:
+            unpack_zip(archive, content, max_bytes=MAX_BYTES, max_members=MAX_FILES, durable=False)
+        except OutputError as error:
+            raise _no_room(archive, error.__cause__) from error
+        _innermost(content).rename(folder)
+        yield folder
 
 
 def _no_room(archive: Path, cause: BaseException | None) -> OutputError:
@@ -97,8 +75,8 @@ def _no_room(archive: Path, cause: BaseException | None) -> OutputError:
     )
 
 
-def _lone_folder(folder: Path) -> Path:
-    """The folder that holds all that is in an archive; what hides does not count."""
+def _innermost(folder: Path) -> Path:
+    """The folder with the files, below folders that hold one folder only; hidden files do not count."""
     while True:
         shown = [entry for entry in folder.iterdir() if entry.name != _APPLE and not entry.name.startswith(".")]
         if len(shown) != 1 or not shown[0].is_dir():
