@@ -208,3 +208,63 @@ def test_maps_that_the_memory_cannot_hold_are_refused(monkeypatch):
     monkeypatch.setattr(memory, "_memory", lambda: 1000)
     with pytest.raises(DeviceError, match=r"a: the maps of .* need .* GB of memory.*slabs of fewer slices"):
         memory.new_images(SHAPE, "a")
+
+
+# how much memory there is ---------------------------------------------------------------------------------------------
+
+
+def limits_found(tmp_path, monkeypatch, groups, mounts, files):
+    """What this process reads where /proc and the control groups are these; mounts: (root, mount point, system)."""
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "cgroup").write_text("\n".join(groups))
+    lines = [f"31 24 0:27 {root} {tmp_path / point} rw,relatime shared:9 - {system}" for root, point, system in mounts]
+    (proc / "mountinfo").write_text("\n".join(["22 1 0:20 / /proc rw - proc proc rw", *lines]))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "PROC", proc)
+    return memory._cgroup_limits()
+
+
+V1 = "cgroup cgroup rw,memory"
+V2 = "cgroup2 cgroup2 rw,nsdelegate"
+
+
+@pytest.mark.parametrize(
+    ("groups", "mounts", "files", "wanted"),
+    [
+        (
+            ["0::/user/job"],
+            [("/", "fs", V2)],
+            {"fs/user/job/memory.max": "max\n", "fs/user/memory.max": "4000\n", "fs/user/job/memory.high": "3000\n"},
+            3000,
+        ),
+        (
+            ["5:cpu,memory:/slurm/step", "0::/"],
+            [("/", "cpu", "cgroup cgroup rw,cpu"), ("/", "fs", V1), ("/", "unified", V2)],
+            {"fs/slurm/step/memory.limit_in_bytes": "5000", "fs/memory.limit_in_bytes": "9223372036854771712"},
+            5000,
+        ),
+        (  # in a container: the path is that of the host, the mount begins at the container
+            ["4:memory:/docker/abc"],
+            [("/docker/abc", "fs", V1)],
+            {"fs/memory.limit_in_bytes": "6000"},
+            6000,
+        ),
+        (["4:memory:/docker/abc"], [("/other", "fs", V1)], {"fs/memory.limit_in_bytes": "7000"}, 7000),
+        (["0::/../.."], [("/", "fs", V2)], {"fs/memory.max": "8000"}, 8000),
+        (["0::/"], [("/", "fs", V2)], {}, None),
+    ],
+    ids=["v2", "v1 beside v2", "container", "another root", "outside of the namespace", "no limit"],
+)
+def test_the_tightest_limit_from_the_own_group_to_the_root_counts(tmp_path, monkeypatch, groups, mounts, files, wanted):
+    limits = limits_found(tmp_path, monkeypatch, groups, mounts, files)
+    assert min(limits, default=None) == wanted
+    assert wanted is None or memory._memory() == wanted
+
+
+def test_a_system_without_control_groups_has_its_physical_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    assert memory._cgroup_limits() == []
+    assert memory._memory() > 2**28

@@ -1,9 +1,10 @@
-"""Images as large as the disk allows: an array in memory, or in a file that the system pages in and out.
+"""Images larger than the memory: an array in memory, or in a temporary file that the system pages in and out.
 
-A machine that swaps, or that kills what takes too much, says nothing of the reason. So images that leave no room for
-their fit go to a temporary file, from which slab after slab of slices is fitted.
+A machine that swaps, or that kills what takes too much, does not say why. So images that leave no room for their fit
+go to a file, from which slab after slab of slices is fitted.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -11,26 +12,26 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import ceil, prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ...errors import DeviceError, OutputError
 
-BYTES_PER_VALUE = 8  # an image in float32, and its copy in the hands of the fit
-COMFORTABLE = 1 / 2  # of the memory; the rest is for the fit itself, the maps and everybody else
-BYTES_PER_VOXEL = 64  # of the maps with what is made of them when they are written
-AT_ONCE = 1 / 64  # values of a slab per byte of memory: with its copy an eighth of the memory
+BYTES_PER_VALUE = 8  # of an image in float32 and its copy while it is fitted
+COMFORTABLE = 1 / 2  # share of the memory that images may take; the rest is for the fit, the maps and other programs
+BYTES_PER_VOXEL = 64  # of the maps and what is made of them when they are written
+VALUES_AT_ONCE = 1 / 64  # of a slab, per byte of memory: with its copy an eighth of the memory
 CHUNK = 2**24  # bytes
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 UNKNOWN_MEMORY = 2**33  # bytes
+PROC = Path("/proc/self")
 
 
 def new_images(shape: Sequence[int], where: str) -> np.ndarray:
-    """An array for images, before the first one is read: plain where they fit comfortably, else a `numpy.memmap`.
+    """An array for images: plain where they fit comfortably into the memory, else a `numpy.memmap`.
 
-    The file of a memmap has no name, so that nothing is left of it however this process ends. Its images lie in it one
-    behind the other: reading or writing one of them, or a few slices, touches nothing else.
+    The file of a memmap has no name, so nothing is left of it however this process ends. Its images follow each other:
+    reading or writing one of them, or a few slices, touches nothing else.
 
     Args:
         shape: (x, y, z, n) of all images together.
@@ -56,7 +57,7 @@ def new_images(shape: Sequence[int], where: str) -> np.ndarray:
     try:
         return _on_disk(shape)
     except OSError as error:
-        if needed <= there:  # tight, but without a disk the only way
+        if needed <= there:  # tight, but the only way without a disk
             return np.empty(shape, np.float32)
         raise OutputError(
             f"{where}: {size} images need {needed / 1e9:.3g} GB of memory, this machine has {there / 1e9:.3g} GB, and "
@@ -66,7 +67,7 @@ def new_images(shape: Sequence[int], where: str) -> np.ndarray:
 
 
 def slabs(images: np.ndarray) -> list[slice]:
-    """Slices along z that are to be taken at once: all of them, unless the images are mapped from a file.
+    """Ranges of slices to be fitted at once: one with all of them, unless the images are mapped from a file.
 
     Args:
         images: (x, y, z, n), or (x, y, z).
@@ -74,43 +75,42 @@ def slabs(images: np.ndarray) -> list[slice]:
     n_slices = images.shape[2]
     if not isinstance(images, np.memmap):
         return [slice(0, n_slices)]
-    values_at_once = AT_ONCE * (_memory() or UNKNOWN_MEMORY)
-    n_slabs = min(ceil(images.size / values_at_once), n_slices)
+    n_slabs = min(ceil(images.size / _values_at_once()), n_slices)
     at_once = ceil(n_slices / n_slabs)  # slabs of one size share the compiled programs
     return [slice(k, k + at_once) for k in range(0, n_slices, at_once)]
 
 
 def middle_slab(images: np.ndarray) -> np.ndarray:
-    """The slab in the middle, to look at where there is no time for all: all slices, unless the images are mapped."""
+    """The slab in the middle, as a sample of the images; all of them, unless they are mapped from a file."""
     pieces = slabs(images)
     return images[:, :, pieces[len(pieces) // 2]]
 
 
 def in_c_order(images: np.ndarray) -> Iterator[np.ndarray]:
-    """All values, the last axis fastest, in contiguous pieces: one, unless the images are mapped from a file.
-
-    Args:
-        images: (x, y, z, n).
-    """
+    """All values of (x, y, z, n) images, the last axis fastest, in contiguous pieces; one, unless they are mapped."""
     at_once = n = images.shape[0]
-    if isinstance(images, np.memmap):  # few and large ones: each takes a walk through the whole file
-        at_once = max(int(4 * AT_ONCE * (_memory() or UNKNOWN_MEMORY) * n / images.size), 1)
+    if isinstance(images, np.memmap):  # large pieces: each takes a walk through the whole file
+        at_once = max(int(4 * _values_at_once() * n / images.size), 1)
     for x in range(0, n, at_once):
         yield np.ascontiguousarray(images[x : x + at_once])
+
+
+def _values_at_once() -> float:
+    return VALUES_AT_ONCE * (_memory() or UNKNOWN_MEMORY)
 
 
 def _on_disk(shape: Sequence[int]) -> np.memmap:
     """Raises OSError where the disk does not suffice."""
     n_bytes, folder = 4 * prod(shape), temporary_folder()
-    if shutil.disk_usage(folder).free < n_bytes:  # a disk filled to the brim harms others
-        raise OSError(28, os.strerror(28))
+    if shutil.disk_usage(folder).free < n_bytes:  # a full disk harms other programs
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryFile(dir=folder, prefix=".jaxqmri-") as file:
         _reserve(file.fileno(), n_bytes)
         return np.memmap(file, np.float32, mode="r+", shape=tuple(shape), order="F")
 
 
 def _reserve(file: int, n_bytes: int) -> None:
-    """All of its space at once: where a disk fills up under a mapped file, the process is killed without a word."""
+    """Allocates the space at once: where a disk fills up under a mapped file, the process is killed without a word."""
     if sys.platform == "linux":
         os.posix_fallocate(file, 0, n_bytes)
         return
@@ -120,22 +120,49 @@ def _reserve(file: int, n_bytes: int) -> None:
 
 
 def temporary_folder() -> str:
-    """The one that was asked for, or one that is a disk: on many machines /tmp itself is memory."""
-    asked_for = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    """The folder that TMPDIR, TEMP or TMP names, else one on a disk: on many machines /tmp itself is memory."""
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     on_disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
-    return next(filter(None, asked_for), on_disk)
+    return next(filter(None, named), on_disk)
 
 
 def _memory() -> int | None:
-    """All memory [bytes] of the machine, the container or this process, or None where it does not say."""
-    found: list[int] = []
-    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for limit in CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # "max" is no number
-            found.append(int(Path(limit).read_text()))
-    with suppress(ImportError):  # Windows has none
+    """Memory [bytes] this process may use: the least of machine, control groups and its own limit; None: unknown."""
+    found = _cgroup_limits()
+    if sys.platform != "win32":
         import resource
 
         found.append(resource.getrlimit(resource.RLIMIT_DATA)[0])  # -1: no limit
+        with suppress(ValueError, OSError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((n for n in found if n > 0), default=None)
+
+
+def _cgroup_limits() -> list[int]:
+    """Memory limits [bytes] of the control groups of this process, from its own up to the root; Linux only.
+
+    Source: cgroups(7); Documentation/admin-guide/cgroup-v1 and cgroup-v2 of the Linux kernel.
+    """
+    try:
+        groups = [line.split(":", 2) for line in (PROC / "cgroup").read_text(errors="replace").splitlines()]
+        mounts = [line.partition(" - ") for line in (PROC / "mountinfo").read_text(errors="replace").splitlines()]
+    except OSError:
+        return []
+    paths = {controller: path for _, controllers, path in groups for controller in controllers.split(",")}
+    limits = []
+    for place, _, system in mounts:
+        (root, mount_point), (kind, *_, options) = place.split()[3:5], system.split()
+        if kind == "cgroup2":
+            own, names = paths.get(""), ("memory.max", "memory.high")
+        elif kind == "cgroup" and "memory" in options.split(","):
+            own, names = paths.get("memory"), ("memory.limit_in_bytes",)
+        else:
+            continue
+        # A container may see its group as the root of the mount, but be told its path on the host.
+        below = PurePosixPath(own or "/")
+        below = below.relative_to(root) if below.is_relative_to(root) and ".." not in below.parts else PurePosixPath()
+        for group in (below, *below.parents):
+            for name in names:
+                with suppress(OSError, ValueError):  # no such limit, or "max"
+                    limits.append(int(Path(mount_point, group, name).read_text()))
+    return limits
