@@ -92,7 +92,7 @@ class ImageSeries:
         if hasattr(images, "get_fdata"):
             affine = images.affine if affine is None else affine
             images = images.get_fdata(dtype=np.float32)
-        data = np.asarray(images)
+        data = images if isinstance(images, np.memmap) else np.asarray(images)  # mapped images stay mapped
         data = data[:, :, None] if data.ndim == 3 else data
         values = given_values(rows[name], values_and_facts[name])
         if data.ndim != 4 or values is None or data.shape[-1] != len(values):
@@ -101,8 +101,8 @@ class ImageSeries:
                 f"and {0 if values is None else len(values)} {rows[name].terms}."
             )
         order = np.argsort(values, kind="stable")
-        ascending = bool(np.all(np.diff(order) > 0))  # then memory-mapped images stay where they are
-        data = np.asarray(data if ascending else data[..., order], np.float32)
+        ascending = bool(np.all(np.diff(order) > 0))
+        data = (data if ascending else data[..., order]).astype(np.float32, copy=False)
         affine = np.eye(4) if affine is None else np.asarray(affine, np.float64)
         return cls(data, rows[name], values[order], affine, **facts)
 
