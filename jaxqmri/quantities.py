@@ -211,6 +211,11 @@ class MapKind:
         """A time or a rate: a log-remapped scale, and values that are not positive are no values."""
         return self.role in ("time", "rate")
 
+    @property
+    def title(self) -> str:
+        """Symbol and shown unit: "T2* [ms]"."""
+        return f"{self.symbol} [{self.shown_unit}]" if self.shown_unit else self.symbol
+
 
 _OWN_CODES = "99JAXQMRI"
 

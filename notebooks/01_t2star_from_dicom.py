@@ -56,6 +56,7 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 from IPython.display import Markdown
+from matplotlib.patches import Patch
 from scipy import stats
 
 import jaxqmri as jq
@@ -64,6 +65,7 @@ from jaxqmri.io.dicom.write import write_dicom
 from jaxqmri.mapping import EXAMPLE_SCALE
 from jaxqmri.phantoms import REGIONS, gradient_echo_images, head_slice
 from jaxqmri.report import figures
+from jaxqmri.report.slices import radiological_view
 from jaxqmri.workflow.demo import compare_with_truth
 
 with warnings.catch_warnings(action="ignore"):  # of tqdm: no ipywidgets, which nothing here needs
@@ -140,7 +142,15 @@ if simulated is not None:
     np.testing.assert_allclose(series.affine, phantom.affine, atol=1e-6)  # mm
 
 # %%
-figures.echo_figure(series.data, 1e3 * series.te, series.affine)
+view, middle = radiological_view(series.affine), z // 2
+_, grid = plt.subplots(2, -(-n_echoes // 2), figsize=(9, 3.6))
+for axes in grid.flat:
+    axes.axis("off")
+for axes, echo, te in zip(grid.flat, np.moveaxis(series.data[:, :, middle], -1, 0), series.te, strict=False):
+    axes.imshow(view(echo), "gray", vmin=0, vmax=np.percentile(series.data[:, :, middle], 99.5))
+    axes.set_title(f"TE {1e3 * te:.4g} ms", fontsize=8)
+plt.tight_layout()
+plt.show()
 
 # %% [markdown]
 # ## 3 The model
@@ -375,13 +385,23 @@ print(f"{'saturated':16}: {np.count_nonzero(series.saturated):6} voxels")
 assert np.mean(answered[kept]) > 0.9
 np.testing.assert_allclose(everything["T2starmap"][both], lm["T2starmap"][both], rtol=1e-5)
 
-names = {int(code): code.name for code in jq.Status}
-figures.status_figure(everything["status"], names, series.affine)
+picture = view(everything["status"][:, :, middle])
+colours = plt.get_cmap("tab10")
+plt.figure(figsize=(4, 3))
+plt.imshow(picture, colours, vmin=0, vmax=9, interpolation="nearest")
+plt.legend(
+    handles=[Patch(color=colours(code), label=jq.Status(code).name) for code in np.unique(picture)],
+    loc="center left",
+    bbox_to_anchor=(1, 0.5),
+    frameon=False,
+)
+plt.axis("off")
+plt.show()
 
 # %% [markdown]
 # *Saturated* are voxels at the top of the range in which the file stores numbers. They are fitted like others, although
 # their clipped echoes make T2\* too long; to leave them out, pass
-# `mask=jaxqmri.pipelines.auto_mask(series.data) & ~series.saturated`.
+# `mask=jaxqmri.mapping.auto_mask(series.data) & ~series.saturated`.
 #
 # ## 9 Files
 #

@@ -57,8 +57,9 @@ from IPython.display import Markdown
 
 import jaxqmri as jq
 from jaxqmri.phantoms import HEAD_REGIONS, head_slice, spin_echo_images, t2_from_dual_echo, with_variation
-from jaxqmri.report import figures
-from jaxqmri.report.colours import MapStyle, colour_map, colour_scale, displayed, map_style
+from jaxqmri.quantities import MapKind, map_kind
+from jaxqmri.report.colours import colour_map, colour_scale, displayed
+from jaxqmri.report.slices import radiological_view
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 110, "bbox_inches": "tight"}
@@ -70,9 +71,13 @@ def table(header, rows):
     return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
 
+def style_of(symbol, unit, shown_per_si, table, limits):
+    return MapKind("", "", symbol, "fit", unit, shown_per_si, table, limits)
+
+
 def show(affine, rows):
     """Maps in rows, each (title, values in SI units, style), as a radiologist sees them; black: no value."""
-    view = figures.radiological_view(affine)
+    view = radiological_view(affine)
     _, grid = plt.subplots(len(rows), len(rows[0]), figsize=(2.7 * len(rows[0]), 2.25 * len(rows)), squeeze=False)
     for axes, (title, values, style) in zip(grid.flat, chain(*rows), strict=True):
         picture = view(displayed(values, style)[:, :, 0])
@@ -80,7 +85,7 @@ def show(affine, rows):
         below, beyond = np.any(picture < scale.vmin), np.any(picture > scale.vmax)
         extend = ("neither", "max", "min", "both")[2 * below + beyond]
         image = axes.imshow(picture, colour_map(style.table), scale, interpolation="nearest")
-        plt.colorbar(image, ax=axes, extend=extend, extendfrac=0.04).ax.set_title(style.unit, fontsize=8)
+        plt.colorbar(image, ax=axes, extend=extend, extendfrac=0.04).ax.set_title(style.shown_unit, fontsize=8)
         axes.set_title(title, loc="left")
         axes.axis("off")
     plt.tight_layout()
@@ -91,8 +96,8 @@ def rms(error):
     return np.sqrt(np.mean(np.square(error, dtype=float)))
 
 
-T2, B1 = map_style("T2map"), map_style("TB1map")
-M0 = MapStyle("M0", "a.u.", 1.0, "gray", (0.0, 1100.0))
+T2, B1 = map_kind("T2map"), map_kind("TB1map")
+M0 = style_of("M0", "a.u.", 1.0, "gray", (0.0, 1100.0))
 
 device = jax.devices()[0]
 print(f"jaxqmri {jq.__version__} on jax {jax.__version__}")
@@ -138,7 +143,8 @@ images = np.abs(np.asarray(jq.simulate(fse, jq.Tissue(m0=m0, t1=1.0, t2=t2))))
 
 # With perfect pulses no pathway but one is left, and it decays with T2.
 np.testing.assert_allclose(images[head], m0[head, None] * np.exp(-te / t2[head, None]), rtol=2e-5)
-figures.echo_figure(images[..., ::4], 1e3 * te[::4], affine)
+echoes = [(f"TE {1e3 * te[i]:g} ms", images[..., i], M0) for i in range(0, 32, 4)]
+show(affine, [echoes[:4], echoes[4:]])
 
 # %% [markdown]
 # ## 3 The dictionary and the match
@@ -172,8 +178,8 @@ assert grid_error < 0.102e-3
 assert refined_error < grid_error / 200
 
 # %%
-T2_ERROR = MapStyle("T2 error", "ms", 1e3, "vik", (-0.25, 0.25))
-M0_ERROR = MapStyle("M0 error", "%", 1e2, "vik", (-0.2, 0.2))
+T2_ERROR = style_of("T2 error", "ms", 1e3, "vik", (-0.25, 0.25))
+M0_ERROR = style_of("M0 error", "%", 1e2, "vik", (-0.2, 0.2))
 shown_t2, shown_m0 = (np.where(head, values, np.nan) for values in (t2, m0))
 show(
     affine,
@@ -295,7 +301,7 @@ solid = (phantom.t2 > t2_values[0]) & (phantom.t2 < t2_values[-1])
 truth_3t = np.where(solid, phantom.t2, np.nan)
 t2_mono_3t, t2_epg_3t, b1_3t = t2_both_ways(noisy)
 
-PERCENT = MapStyle("T2 error", "%", 1e2, "vik", (-15.0, 15.0))
+PERCENT = style_of("T2 error", "%", 1e2, "vik", (-15.0, 15.0))
 show(
     affine,
     [
@@ -449,7 +455,7 @@ complex_images = images * np.exp(1j * phase)[..., None]
 with_phase = jq.match(dictionary, complex_images)
 phase_found = np.angle(with_phase.m0)
 
-RADIANS = MapStyle("phase", "rad", 1.0, "twilight", (-np.pi, np.pi))
+RADIANS = style_of("phase", "rad", 1.0, "twilight", (-np.pi, np.pi))
 wrapped = np.where(head, np.angle(np.exp(1j * phase)), np.nan)
 show(
     affine,

@@ -55,8 +55,10 @@ from scipy import stats
 
 import jaxqmri as jq
 from jaxqmri.phantoms import REGIONS, gradient_echo_images, head_slice, spin_echo_images
+from jaxqmri.quantities import MapKind, map_kind
 from jaxqmri.report import figures
-from jaxqmri.report.colours import MapStyle, colour_map, colour_scale, displayed, map_style
+from jaxqmri.report.colours import colour_map, colour_scale, displayed
+from jaxqmri.report.slices import radiological_view
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 110, "bbox_inches": "tight"}
@@ -69,9 +71,13 @@ def table(header, rows):
     return Markdown("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
 
+def style_of(symbol, unit, shown_per_si, table, limits):
+    return MapKind("", "", symbol, "fit", unit, shown_per_si, table, limits)
+
+
 def show(affine, panels):
     """Maps side by side, each (title, values in SI units, style), as a radiologist sees them; black: no value."""
-    view = figures.radiological_view(affine)
+    view = radiological_view(affine)
     _, row = plt.subplots(1, len(panels), figsize=(2.7 * len(panels), 2.25))
     for axes, (title, values, style) in zip(row, panels, strict=True):
         picture = view(displayed(values, style)[:, :, 0])
@@ -79,7 +85,7 @@ def show(affine, panels):
         below, beyond = np.any(picture < scale.vmin), np.any(picture > scale.vmax)
         extend = ("neither", "max", "min", "both")[2 * below + beyond]
         image = axes.imshow(picture, colour_map(style.table), scale, interpolation="nearest")
-        plt.colorbar(image, ax=axes, extend=extend, extendfrac=0.04).ax.set_title(style.unit, fontsize=8)
+        plt.colorbar(image, ax=axes, extend=extend, extendfrac=0.04).ax.set_title(style.shown_unit, fontsize=8)
         axes.set_title(title, loc="left")
         axes.axis("off")
     plt.tight_layout()
@@ -318,13 +324,13 @@ def as_map(values):
     return full
 
 
-CHI2 = MapStyle("reduced χ²", "", 1.0, "acton", (0.0, 5.0))
-PERCENT = MapStyle("T2 error", "%", 1e2, "vik", (-15.0, 15.0))
+CHI2 = style_of("reduced χ²", "", 1.0, "acton", (0.0, 5.0))
+PERCENT = style_of("T2 error", "%", 1e2, "vik", (-15.0, 15.0))
 true_t2, true_b1 = phantom.t2[brain], phantom.b1[brain]
 show(
     phantom.affine,
     [
-        ("B1", as_map(true_b1), map_style("TB1map")),
+        ("B1", as_map(true_b1), map_kind("TB1map")),
         ("error of T2, exponential", as_map(exponential.params.t2 / true_t2 - 1), PERCENT),
         ("its reduced χ²", as_map(exponential.reduced_chi2), CHI2),
     ],
@@ -380,11 +386,11 @@ assert np.all(result.status == jq.Status.OK)
 assert np.abs(central - per_percent)[solid].max() < 0.01e-3  # s
 
 # %%
-PER_PERCENT = MapStyle("T2 per B1", "ms / %", 1e3, "vik", (-1.0, 1.0))
+PER_PERCENT = style_of("T2 per B1", "ms / %", 1e3, "vik", (-1.0, 1.0))
 show(
     phantom.affine,
     [
-        ("T2", as_map(t2), map_style("T2map")),
+        ("T2", as_map(t2), map_kind("T2map")),
         ("by derivative", as_map(np.where(solid, per_percent, np.nan)), PER_PERCENT),
         ("by refitting, B1 + 1 %", as_map(np.where(solid, refitted, np.nan)), PER_PERCENT),
     ],
@@ -429,7 +435,7 @@ for label, region in REGIONS.items():
         budget = [np.sqrt(np.mean(np.square(error[inside]))) for error in (from_noise, from_b1, from_t1)]
         rows.append([region.name, f"{1e3 * region.t2:.0f}", *(f"{error:.2f}" for error in budget)])
 
-MS, TIMES = MapStyle("error", "ms", 1.0, "acton", (0.0, 5.0)), MapStyle("ratio", "", 1.0, "vik", (0.0, 2.0))
+MS, TIMES = style_of("error", "ms", 1.0, "acton", (0.0, 5.0)), style_of("ratio", "", 1.0, "vik", (0.0, 2.0))
 shown = np.where(solid, 1, np.nan)
 show(
     phantom.affine,

@@ -1,93 +1,26 @@
-"""The colours of parameter maps: which table, which limits, which scale.
+"""The colours of parameter maps: which values are shown, on which scale, in which table.
 
 Relaxometry maps follow Fuderer et al., "Color-map recommendation for MR relaxometry maps", Magn Reson Med 2025
 (doi:10.1002/mrm.30290): lipari for T1 and R1, navia for T2, T2*, R2 and R2*, reversed for rates, a log-remapped scale
-between fixed limits, black where there is no value. The tables are Fabio Crameri's (doi:10.5281/zenodo.1243862), as
-packaged by cmcrameri.
+between fixed limits, black where there is no value. Tables and limits stand in `quantities`; the tables are Fabio
+Crameri's (doi:10.5281/zenodo.1243862), as packaged by cmcrameri.
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize
+from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize, to_hex
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-OK = 0  # status code of a voxel that can be trusted
+from ..quantities import MapKind, Status
 
-
-@dataclass(frozen=True)
-class MapStyle:
-    """How one kind of map is shown.
-
-    Attributes:
-        label: the quantity as it is printed ("T2*").
-        unit: the unit on display, "" for a number without one.
-        factor: stored (SI) value times `factor` = displayed value.
-        table: colour table, from cmcrameri or matplotlib.
-        limits: ends of the colour scale in displayed units, or None: from 0 to the `percentile` of the valid voxels.
-        percentile: see `limits`.
-        relaxometry: log-remapped scale, values that are not positive are no values.
-        reverse: the colour table runs backwards (rates).
-    """
-
-    label: str
-    unit: str
-    factor: float
-    table: str
-    limits: tuple[float, float] | None = None
-    percentile: float = 99.5
-    relaxometry: bool = False
-    reverse: bool = False
-
-    @property
-    def title(self) -> str:
-        return f"{self.label} [{self.unit}]" if self.unit else self.label
-
-
-def _time(label: str, table: str, upper_ms: float) -> MapStyle:
-    return MapStyle(label, "ms", 1e3, table, (0.0, upper_ms), relaxometry=True)
-
-
-def _rate(label: str, table: str, upper: float) -> MapStyle:
-    return MapStyle(label, "1/s", 1.0, table, (0.0, upper), relaxometry=True, reverse=True)
-
-
-# Limits are fixed so that two subjects, or one subject twice, can be compared by eye. They hold the soft tissues at 1.5
-# and 3 T and let fluid saturate: T2* of brain 30-70 ms and kidney 20-60 ms; T2 of muscle 30 ms to prostate 150 ms; T1
-# of fat 350 ms to grey matter 1800 ms, with room for oedema. Rates end at short times: T1 0.33 s, T2 20 ms, T2* 5 ms as
-# in an iron-loaded liver. The relative error of a usable fit is a few per cent; at 20 % the model does not hold.
-_STYLES = {
-    "T1map": _time("T1", "lipari", 3000.0),
-    "T2map": _time("T2", "navia", 200.0),
-    "T2starmap": _time("T2*", "navia", 100.0),
-    "R1map": _rate("R1", "lipari", 3.0),
-    "R2map": _rate("R2", "navia", 50.0),
-    "R2starmap": _rate("R2*", "navia", 200.0),
-    "S0map": MapStyle("S0", "a.u.", 1.0, "gray"),
-    "M0map": MapStyle("M0", "a.u.", 1.0, "gray"),
-    "TB1map": MapStyle("B1", "", 1.0, "coolwarm", (0.5, 1.5)),  # grey where the flip angle is as wanted
-    "InversionEfficiency": MapStyle("inversion efficiency", "", 1.0, "batlow", (0.6, 1.1)),
-    "residual": MapStyle("relative error", "%", 1e2, "acton", (0.0, 20.0)),
-}
-
-
-def map_style(name: str) -> MapStyle:
-    """Style of a map by its BIDS suffix, e.g. "T2starmap" or "T2starmap_stderr".
-
-    Standard errors take the unit of their map and a scale from 0 to their own 98th percentile: they tell where a map is
-    weak, not how one scan compares with another. A name not listed is shown without unit on a scale of its own.
-    """
-    if name in _STYLES:
-        return _STYLES[name]
-    base = _STYLES.get(name.removesuffix("_stderr"))
-    if base is not None:
-        return MapStyle(f"{base.label} standard error", base.unit, base.factor, "acton", percentile=98.0)
-    return MapStyle(name, "", 1.0, "acton")
+N_COLOURS = 255  # of an indexed picture; one of 256 is left for "no value"
 
 
 def log_remap(value: ArrayLike, low: float, high: float) -> np.ndarray:
@@ -131,30 +64,67 @@ def colour_map(table: str, reverse: bool = False) -> Colormap:
     return (cmap.reversed() if reverse else cmap).with_extremes(bad="black")
 
 
-def displayed(values: np.ndarray, style: MapStyle, status: np.ndarray | None = None) -> np.ndarray:
+def colours_of(kind: MapKind) -> Colormap:
+    """The colour table of a map, backwards for rates."""
+    return colour_map(kind.table, reverse=kind.role == "rate")
+
+
+def displayed(values: np.ndarray, kind: MapKind, status: np.ndarray | None = None) -> np.ndarray:
     """Values in displayed units as float32, NaN where there is none: not finite, status not OK, or relaxometry <= 0."""
     values = np.asarray(values, dtype=np.float32)
     valid = np.isfinite(values)
     if status is not None:
-        valid &= np.asarray(status) == OK
-    if style.relaxometry:
+        valid &= np.asarray(status) == Status.OK
+    if kind.relaxometry:
         valid &= values > 0
-    return np.where(valid, values * np.float32(style.factor), np.float32(np.nan))
+    return np.where(valid, values * np.float32(kind.shown_per_si), np.float32(np.nan))
 
 
-def scale_limits(shown: np.ndarray, style: MapStyle) -> tuple[float, float]:
+def percentile_on_top(kind: MapKind) -> float:
+    """Which percentile ends a scale without fixed limits: errors have rare and very large values, signals few."""
+    return 98.0 if kind.role == "fit" else 99.5
+
+
+def scale_limits(shown: np.ndarray, kind: MapKind) -> tuple[float, float]:
     """Ends of the colour scale of a map that is already in displayed units, see `displayed`."""
-    if style.limits is not None:
-        return style.limits
+    if kind.limits is not None:
+        return kind.limits
     finite = shown[np.isfinite(shown)]
-    top = float(np.percentile(finite, style.percentile)) if finite.size else 1.0
+    top = float(np.percentile(finite, percentile_on_top(kind))) if finite.size else 1.0
     return 0.0, top if top > 0 else 1.0
 
 
-def colour_scale(shown: np.ndarray, style: MapStyle) -> Normalize:
+def colour_scale(shown: np.ndarray, kind: MapKind) -> Normalize:
     """The colour scale of a map that is already in displayed units; ticks of its colour bar are true values."""
-    low, high = scale_limits(shown, style)
-    if not style.relaxometry:
+    low, high = scale_limits(shown, kind)
+    if not kind.relaxometry:
         return Normalize(low, high)
-    there, back = partial(log_remap, low=low, high=high), partial(log_remap_inverse, low=low, high=high)
-    return FuncNorm((there, back), vmin=low, vmax=high)
+    forward, backward = partial(log_remap, low=low, high=high), partial(log_remap_inverse, low=low, high=high)
+    return FuncNorm((forward, backward), vmin=low, vmax=high)
+
+
+def indexed(shown: np.ndarray, kind: MapKind, scale: Normalize) -> tuple[np.ndarray, bytes]:
+    """A map in displayed units as entries of a palette, 0 where there is no value, and the palette in RGB bytes."""
+    # Flat, because the scales of matplotlib take no volumes.
+    position = np.ma.filled(scale(np.nan_to_num(shown).ravel()), 0.0).reshape(shown.shape)
+    indices = np.where(np.isfinite(shown), 1 + np.clip(position * N_COLOURS, 0, N_COLOURS - 1), 0).astype(np.uint8)
+    return indices, bytes(3) + colours_of(kind)(np.linspace(0, 1, N_COLOURS), bytes=True)[:, :3].tobytes()
+
+
+class ColourBar(NamedTuple):
+    """Colour bar of a page: evenly spaced #rrggbb from the low end on, and (position [%], value) of its ticks."""
+
+    colours: list[str]
+    ticks: list[tuple[float, float]]
+    below: bool  # whether there are values beyond the scale
+    above: bool
+
+
+def colour_bar(shown: np.ndarray, kind: MapKind, scale: Normalize, n_colours: int = 17) -> ColourBar:
+    """The colour bar of a map that is already in displayed units, with ticks at both ends and at round values."""
+    low, high = float(scale.vmin or 0.0), float(scale.vmax or 1.0)
+    between = [(float(scale(value)), value) for value in MaxNLocator(4).tick_values(low, high)]
+    ticks = [(0.0, low), *((at, value) for at, value in between if 0.15 < at < 0.85), (1.0, high)]
+    colours = [to_hex(colour) for colour in colours_of(kind)(np.linspace(0, 1, n_colours))]
+    beyond = bool(np.any(shown < low)), bool(np.any(shown > high))  # NaN is neither
+    return ColourBar(colours, [(100 * at, value) for at, value in ticks], *beyond)

@@ -1,94 +1,233 @@
-"""The frame of a report: HTML around its sections, and how they look, on paper and on a dark screen too."""
+"""The report of one job, and the page of one participant: single HTML files that need nothing but themselves.
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
+Pictures are embedded, styles are inline, there is no script, and a content security policy forbids every request, so
+a page can be mailed, archived and opened anywhere without telling anybody. The templates escape all text.
 """
 
-FOOTER = "<footer>Made by jaxqmri. Research software, not a medical device.</footer>"
+import struct
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-STYLE = """
-:root { --paper: #ffffff; --card: #f4f6f8; --ink: #1c2126; --faint: #5b646d; --line: #dde2e7; --warn: #fff5e0;
-  --warn-line: #e69f00; --link: #0b5cad; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14171a; --card: #1e2328; --ink: #e8ebee; --faint: #a2abb4; --line: #333a41; --warn: #33290f;
-    --warn-line: #e69f00; --link: #79b8ff; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1.2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2.4rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; }
-.card { background: var(--card); border-radius: 8px; padding: .8rem 1rem; }
-.label { color: var(--faint); font-size: .85rem; }
-.value { font-size: 1.55rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.value small { font-size: .95rem; font-weight: 400; color: var(--faint); }
-.spread, .note, figcaption { color: var(--faint); font-size: .85rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; list-style: none; margin: 0 0 1.2rem; padding: 0;
-  font-size: .9rem; }
-nav a { display: inline-block; padding: .2rem 0; }
-a:focus-visible, .scroll:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; border-radius: 3px; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: .75rem; }
-.panels.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
-figure { margin: 0 0 .75rem; background: #ffffff; border-radius: 8px; padding: .5rem; text-align: center;
-  border: 1px solid var(--line); }
-.panels figure { margin: 0; }
-img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-.cuts { background: #000000; width: 100%; max-width: 520px; }
-.cuts img { image-rendering: pixelated; width: 100%; max-width: 480px; }
-.cuts figcaption { color: #c9d1d9; padding: .4rem .2rem 0; }
-.bar { display: flex; flex-wrap: wrap; justify-content: space-between; max-width: 480px; font-size: .85rem;
-  font-variant-numeric: tabular-nums; }
-.bar i { flex: 0 0 100%; height: 12px; border-radius: 3px; border: 1px solid var(--line);
-  -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-.bar + .note { margin: .2rem 0 .6rem; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 1.25rem;
-  align-items: start; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; }
-tbody th { font-weight: 400; overflow-wrap: break-word; }
-.facts th { color: var(--faint); white-space: nowrap; width: 1%; }
-.facts td { overflow-wrap: anywhere; }
-.meaning { display: block; color: var(--faint); font-size: .9em; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th.number { white-space: normal; }
-.warnings { background: var(--warn); border-left: 4px solid var(--warn-line); border-radius: 4px; margin: 0;
-  padding: .7rem 1rem .7rem 2rem; overflow-wrap: anywhere; }
-pre { background: var(--card); border-radius: 8px; padding: .8rem 1rem; font-size: .88rem; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; }
-a { color: var(--link); }
-@media (max-width: 480px) { main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.4rem; }
-  table { font-size: .8rem; } th, td { padding-right: .4rem; } tr > :last-child { padding-right: 0; }
-  nav ul { gap: .3rem 1rem; } }
-@media print {
-  :root { --paper: #ffffff; --card: #f4f6f8; --ink: #000000; --faint: #444444; --line: #bbbbbb; --warn: #fff5e0;
-    --link: #000000; color-scheme: light; }
-  @page { margin: 14mm; }
-  body { font-size: 11px; } main { max-width: none; padding: 0; }
-  nav { display: none; }
-  h2, h3 { break-after: avoid; } figure, tr, .card, .warnings, .note, pre { break-inside: avoid; }
-  .panels { grid-template-columns: 1fr 1fr 1fr; } .panels.wide { grid-template-columns: 1fr 1fr; }
-  .scroll { overflow: visible; }
-  .card, .warnings, pre { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-}
-"""
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.colors import to_rgb
+
+from ..quantities import MAP_KINDS, Axis, MapKind, Status, map_kind
+from .colours import colour_bar, colour_scale, displayed, indexed, percentile_on_top
+from .figures import histogram_figure, maps_figure, png_bytes, voxel_fit_figure
+from .slices import Sheet, fullest_slice, plane_sheets, slice_sheet
+from .tables import counted, number, quartiles, rows_table, shares, short, transposed, values_table
+
+FIGURE_DPI = 110  # sharp at the width a figure has on the page; rendering time grows with its square
+MAX_SLICES = 30  # on one sheet
+STATUS_COLOURS = ("#b9d3e6", "#4d545c", "#d55e00", "#e69f00", "#cc79a7", "#009e73", "#0072b2", "#f0e442")
+_SIGNAL = MapKind("arbitrary", "measured signal", "signal", "amplitude", "a.u.", table="gray")
+
+
+@dataclass(frozen=True)
+class VoxelFits:
+    """A few voxels as measured and as fitted."""
+
+    measured: np.ndarray  # (voxel, n) [a.u.]
+    curve_x: np.ndarray  # (point,) where the curves are given [SI unit of what varies]
+    curves: np.ndarray  # (voxel, point) [a.u.]
+    labels: Sequence[str]  # (voxel,) words
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """All a report says."""
+
+    title: str
+    main_map: str  # the map that was asked for; the picture beside the report is named after it
+    maps: Mapping[str, np.ndarray]  # BIDS suffix -> (x, y, z) map in SI units; "status" may be among them
+    affine: np.ndarray  # (4, 4) voxel index -> RAS+ [mm]
+    axis: Axis  # what the measured images differ in
+    values: Sequence[float] | np.ndarray  # (n,) of it [s] or [rad]
+    facts: Mapping[str, str] = field(default_factory=dict)  # label -> text; never a patient's identity
+    regions: Sequence[Mapping[str, object]] = ()  # rows under equal keys: each region's median and error
+    models: Sequence[Mapping[str, object]] = ()  # rows likewise: the model that made the maps, and a simpler one
+    timings: Mapping[str, float] = field(default_factory=dict)  # step -> seconds
+    warnings: Sequence[str] = ()  # what was mended or passed over in the input
+    command: str = ""  # how to run it again
+    versions: Mapping[str, str] = field(default_factory=dict)  # program -> version
+    voxel_fits: VoxelFits | None = None
+    images: np.ndarray | None = None  # (x, y, z, n) measured images; None: they are left out
+
+
+def report_files(report: ReportInput) -> dict[str, bytes]:
+    """The report and a picture of the maps, by file name; see `report_html`."""
+    picture = maps_figure(report.maps, report.affine, names=main_maps(report.maps))
+    return {f"{report.main_map}.png": png_bytes(picture), "report.html": report_html(report).encode()}
+
+
+def main_maps(names: Iterable[str]) -> list[str]:
+    """Amplitude, relaxation time, transmit field or inversion, misfit: what tells whether a fit can be believed."""
+    named = [name for name in names if name != "status"]
+    roles = ("amplitude", "time", "field", "fit")
+    found = [name for role in roles for name in named if name in MAP_KINDS and MAP_KINDS[name].role == role]
+    return found or named[:1]
+
+
+def report_html(report: ReportInput) -> str:
+    """The report as one self-contained HTML page.
+
+    Args:
+        report: everything it shows; empty parts are left out.
+
+    Returns:
+        A complete HTML document; write it as UTF-8.
+
+    Raises:
+        ValueError: there is no map besides "status", one has an unknown name, or the affine is singular.
+    """
+    status = report.maps.get("status")
+    maps = {name: _ShownMap(name, values, status) for name, values in report.maps.items() if name != "status"}
+    if not maps:
+        raise ValueError(f"maps needs at least one map besides 'status', got {sorted(report.maps)}.")
+    main = [maps[name] for name in main_maps(maps)]
+    k = fullest_slice(next((m for m in maps.values() if m.kind.relaxometry), main[0]).shown)
+    n_slices = main[0].shown.shape[2]
+    every = np.unique(np.linspace(0, n_slices - 1, min(n_slices, MAX_SLICES)).round().astype(int))
+    errors = [m for m in maps.values() if m.name.endswith("_stderr") and maps.get(m.name[: -len("_stderr")]) in main]
+
+    def sheet(shown: _ShownMap, chosen: Sequence[int] | np.ndarray, widest: int) -> Sheet:
+        return slice_sheet(shown.indices, shown.palette, report.affine, chosen=chosen, widest=widest)
+
+    several = n_slices > 1
+    return _render(
+        "report.html",
+        report=report,
+        maps=list(maps.values()),
+        values=values_table({m.kind.title: m.quartiles for m in maps.values()}),
+        regions=rows_table(report.regions),
+        models=transposed(rows_table(report.models)),
+        acquisition=_acquisition(report),
+        timings={step: f"{seconds:.2f} s" for step, seconds in report.timings.items()},
+        density=FIGURE_DPI / 96,  # pixels of a figure per CSS pixel
+        masked=status is not None and bool(np.any(np.asarray(status) == Status.MASKED)),
+        slice_index=k,
+        n_slices=n_slices,
+        main=[(m, sheet(m, [k], 480)) for m in main],
+        all_slices=[(m, sheet(m, every, 980)) for m in main if several and m.kind.role == "time"],
+        slice_labels=[f"slice {i}" for i in every],
+        histograms=[
+            (m, png_bytes(histogram_figure(m.values, m.name, status=status), FIGURE_DPI))
+            for m in [*main, *errors]
+            if m.kind.role != "amplitude"
+        ],
+        status=None if status is None else _status_part(np.asarray(status), report.affine, k),
+        fits=_fit_plots(report),
+        planes=[(m, plane_sheets(m.indices, m.palette, report.affine)) for m in maps.values() if several],
+        measured=None if report.images is None else _measured_part(report, report.images, k),
+    )
+
+
+def participant_page(
+    participant: str, records: Mapping[str, Mapping[str, Any]], problems: Mapping[str, str], out: Path
+) -> str:
+    """The page of one participant of a BIDS derivative: a picture, the numbers and the warnings of each series.
+
+    Args:
+        participant: label without `sub-`.
+        records: what `write_record` wrote, by name of the series.
+        problems: what is wrong with a series, by its name; it may have no record.
+        out: the derivative, whose pictures are embedded and to whose reports the page links.
+    """
+    series = []
+    for name in sorted({*records, *problems}):
+        record = records.get(name, {})
+        files = record.get("outputs", ())
+        series.append(
+            {
+                "name": name,
+                "row": record.get("row"),
+                "kind": map_kind(record["row"]["map"]) if record else None,
+                "warnings": [*filter(None, [problems.get(name)]), *record.get("warnings", ())],
+                "pictures": [(out / file).read_bytes() for file in files if file.endswith(".png")],
+                "reports": [file for file in files if file.endswith(".html")],
+            }
+        )
+    return _render("participant.html", participant=participant, series=series)
+
+
+class _ShownMap:
+    """A map as the page shows it: voxels that are not OK have no value."""
+
+    def __init__(self, name: str, values: np.ndarray, status: np.ndarray | None):
+        self.name, self.values, self.kind = name, values, map_kind(name)
+        self.shown = displayed(values, self.kind, status)
+        scale = colour_scale(self.shown, self.kind)
+        self.indices, self.palette = indexed(self.shown, self.kind, scale)
+        self.bar = colour_bar(self.shown, self.kind, scale)
+        self.quartiles = quartiles(self.shown)
+        self.percentile = None if self.kind.limits else percentile_on_top(self.kind)
+
+
+def _status_part(status: np.ndarray, affine: np.ndarray, slice_index: int) -> dict[str, Any]:
+    """The rows of the table, and a picture where not all voxels are OK."""
+    codes, counts = (found.tolist() for found in np.unique(status, return_counts=True))
+    known = {int(member): (member.name, member.meaning) for member in Status}
+    words = [known.get(code, (f"code {code}", "")) for code in codes]
+    colours = [STATUS_COLOURS[code % len(STATUS_COLOURS)] for code in codes]
+    rows = [(*row, *of) for *row, of in zip(colours, counts, shares(counts), words, strict=True)]
+    palette = bytes(3) + bytes(round(255 * part) for colour in STATUS_COLOURS for part in to_rgb(colour))
+    indices = (1 + status % len(STATUS_COLOURS)).astype(np.uint8)
+    sheet = None if codes == [Status.OK] else slice_sheet(indices, palette, affine, chosen=[slice_index])
+    return {"rows": rows, "sheet": sheet}
+
+
+def _measured_part(report: ReportInput, images: np.ndarray, slice_index: int) -> dict[str, Any]:
+    """The magnitudes of one slice under one grey scale, each with its value of what they differ in."""
+    axis, n = report.axis, len(report.values)
+    if images.shape[-1] != n:
+        raise ValueError(f"values has {n} numbers, but images {images.shape} has {images.shape[-1]} on its last axis.")
+    shown = displayed(np.abs(images[:, :, slice_index]), _SIGNAL)
+    scale = colour_scale(shown, _SIGNAL)
+    return {
+        "sheet": slice_sheet(*indexed(shown, _SIGNAL, scale), report.affine, widest=980),
+        "labels": [f"{axis.symbol} {value:.4g} {axis.shown_unit}" for value in axis.shown(report.values)],
+        "bar": colour_bar(shown, _SIGNAL, scale),
+    }
+
+
+def _acquisition(report: ReportInput) -> dict[str, str]:
+    axis, n = report.axis, len(report.values)
+    values = ", ".join(f"{value:.4g}" for value in axis.shown(report.values))
+    return {**report.facts, f"{axis.terms.capitalize()} ({n})": f"{values} {axis.shown_unit}"}
+
+
+def _fit_plots(report: ReportInput) -> list[tuple[str, bytes]]:
+    """One plot per voxel, its words outside: read on a telephone, and no curve hides another."""
+    fits, axis = report.voxel_fits, report.axis
+    if fits is None:
+        return []
+    x, curve_x, xlabel = axis.shown(report.values), axis.shown_per_si * fits.curve_x, f"{axis.term} [{axis.shown_unit}]"
+    figures = [
+        voxel_fit_figure(x, measured[None], curve_x, curve[None], [label], xlabel, legend=False)
+        for measured, curve, label in zip(fits.measured, fits.curves, fits.labels, strict=True)
+    ]
+    return [(label, png_bytes(figure, FIGURE_DPI)) for label, figure in zip(fits.labels, figures, strict=True)]
+
+
+@cache
+def _templates() -> Environment:
+    # StrictUndefined: a name that is wrong in a template is an error, not an empty place on the page.
+    loader = PackageLoader(__name__.rpartition(".")[0])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {
+        "number": number,
+        "short": short,
+        "counted": counted,
+        "png_source": lambda png: f"data:image/png;base64,{b64encode(png).decode('ascii')}",
+        "png_size": lambda png: struct.unpack(">II", png[16:24]),  # the header comes first, at a fixed place
+    }
+    return environment
+
+
+def _render(template: str, **content: Any) -> str:
+    return _templates().get_template(template).render(content)

@@ -156,7 +156,7 @@ def run_bids(
 
 
 def _write_page(out: Path, participant: str) -> None:
-    from ..report.dataset_page import participant_page  # loads matplotlib, which takes a while
+    from ..report.page import participant_page  # loads matplotlib, which takes a while
 
     page = participant_page(participant, read_records(out, participant), read_problems(out, participant), out)
     write_text(out / f"sub-{participant}.html", page)

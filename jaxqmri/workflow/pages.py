@@ -1,79 +1,59 @@
 """What a person looks at after a job: the picture of the maps and the report."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from ..io.maps import Maps
 from ..io.series import ImageSeries
-from ..quantities import Status
-from ..report.build import ReportInput, Varied, VoxelFits, main_names, report_html
-from ..report.figures import maps_figure, png_bytes
+from ..quantities import Status, map_kind
+from ..report.page import ReportInput, VoxelFits, main_maps, report_files
 
-Rows = Sequence[Mapping[str, object]]
+Voxels = tuple[np.ndarray, ...]  # indices along x, y and z
+Curves = Callable[[Voxels], tuple[np.ndarray, np.ndarray]]
 
 
-def pages(
-    series: ImageSeries,
-    maps: Maps,
-    *,
-    label: str,
-    main_map: str,
-    curves: Callable[[tuple[np.ndarray, ...]], tuple[np.ndarray, np.ndarray]],
-    regions: Rows,
-    models: Rows,
-    timings: Mapping[str, float],
-    warnings: Sequence[str],
-    command: str,
-    versions: Mapping[str, str],
-) -> dict[str, bytes]:
+def pages(series: ImageSeries, maps: Maps, main_map: str, curves: Curves, **told: Any) -> dict[str, bytes]:
     """Draws a picture of the maps, named after the main one, and `report.html`.
 
     Args:
         series: the images.
         maps: maps of them.
-        label: what the main map shows, in print.
-        main_map: its name.
-        curves: indices of voxels along x, y, z -> (point,) values of the series' axis [s] or [rad] and (voxel, point)
-            fitted signals [a.u.].
-        regions, models, timings, warnings, command, versions: see `ReportInput`.
+        main_map: the name of the map that was asked for.
+        curves: voxels -> (point,) values of the series' axis [s] or [rad] and (voxel, point) fitted signals [a.u.].
+        told: fields of `ReportInput` that images and maps do not tell: warnings, command, versions, ...
 
     Returns:
         Content by file name.
     """
-    axis = series.axis
-    page = report_html(
+    return report_files(
         ReportInput(
-            title=f"{label} map",
+            title=f"{map_kind(main_map).symbol} map",
+            main_map=main_map,
             maps=maps,
             affine=series.affine,
-            varied=Varied(axis.term, axis.many, axis.symbol, axis.shown_unit, axis.shown(series.values).tolist()),
-            status_names={int(status): status.name for status in Status},
+            axis=series.axis,
+            values=series.values,
             facts=_facts(series, maps),
-            regions=regions,
-            models=models,
-            timings=timings,
-            warnings=warnings,
-            command=command,
-            versions=versions,
-            voxel_fits=_example_fits(series, maps, label, main_map, curves),
+            voxel_fits=_example_fits(series, maps, main_map, curves),
             images=series.data,
+            **told,
         )
     )
-    picture = maps_figure(maps, series.affine, names=main_names(list(maps)))
-    return {f"{main_map}.png": png_bytes(picture), "report.html": page.encode()}
 
 
 def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
     x, y, z, n = series.data.shape
     skipped = ", ".join(f"{count} {reason}" for reason, count in series.skipped.items())
+    scanner = (series.acquisition.get(key) for key in ("Manufacturer", "ManufacturersModelName"))
     facts = {
         "Series": series.description,
         "Files": f"{series.n_files} {series.source_format}" + (f"; passed over: {skipped}" if skipped else ""),
         "Matrix": f"{x} × {y} × {z}, {n} {series.axis.many}",
         "Voxel": " × ".join(f"{edge:.3g}" for edge in series.voxel_size) + " mm",
-        "Scanner": _words(series, "Manufacturer", "ManufacturersModelName"),
+        "Scanner": " ".join(str(word) for word in scanner if word is not None),
         "Field strength": _with_unit(series.acquisition, "MagneticFieldStrength", "T"),
         "Repetition time": _with_unit({**series.acquisition, **maps.metadata}, "RepetitionTime", "ms", 1e3),
         "Echo time": _with_unit(series.acquisition, "EchoTime", "ms", 1e3),
@@ -86,19 +66,15 @@ def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
     return {label: text for label, text in facts.items() if text}
 
 
-def _words(series: ImageSeries, *keys: str) -> str:
-    return " ".join(str(series.acquisition[key]) for key in keys if key in series.acquisition)
-
-
 def _with_unit(facts: Mapping[str, object], key: str, unit: str, per_stored: float = 1.0) -> str:
     value = facts.get(key)
     return f"{per_stored * value:g} {unit}" if isinstance(value, int | float) else ""
 
 
 def _example_fits(
-    series: ImageSeries, maps: Maps, label: str, main_map: str, curves: Callable, n_examples: int = 4
+    series: ImageSeries, maps: Maps, main_map: str, curves: Curves, n_examples: int = 4
 ) -> VoxelFits | None:
-    """Voxels at evenly spaced ranks of the main map, so that short, usual and long decays are all seen."""
+    """Voxels at evenly spaced ranks of the main map, so that short, usual and long times are all seen."""
     ok = np.flatnonzero(maps["status"] == Status.OK)
     if not len(ok):
         return None
@@ -106,19 +82,22 @@ def _example_fits(
     ranks = np.linspace(0.05, 0.95, n_examples) * (len(ranked) - 1)
     chosen = np.unravel_index(ok[ranked[np.unique(ranks.round().astype(int))]], maps[main_map].shape)
     curve_x, signals = curves(chosen)
-    extra = next((name for name in ("TB1map", "InversionEfficiency") if name in maps), None)
-    symbol = "B1" if extra == "TB1map" else "efficiency"
-    more = [""] * len(chosen[0]) if extra is None else [f", {symbol} = {value:.2f}" for value in maps[extra][chosen]]
-    labels = [
-        f"voxel ({x}, {y}, {z}): {label} = {_ms(t, 3)}{f' ± {_ms(e, 2)}' if np.isfinite(e) else ''} ms{words}"
-        for x, y, z, t, e, words in zip(
-            *chosen, maps[main_map][chosen], maps[f"{main_map}_stderr"][chosen], more, strict=True
-        )
-    ]
-    return VoxelFits(series.data[chosen], series.axis.shown_per_si * curve_x, signals, labels)
+    return VoxelFits(
+        series.data[chosen], curve_x, signals, [_fit_words(maps, main_map, v) for v in zip(*chosen, strict=True)]
+    )
 
 
-def _ms(seconds: float, digits: int) -> str:
-    """Milliseconds with some significant digits and no exponent."""
-    decimals = digits - 1 - math.floor(math.log10(1e3 * seconds)) if seconds > 0 else 0
-    return f"{1e3 * seconds:.{max(decimals, 0)}f}"
+def _fit_words(maps: Maps, main_map: str, voxel: tuple[int, ...]) -> str:
+    """A voxel's place, its value with its standard error, and what else was estimated of the scanner."""
+    kind = map_kind(main_map)
+    value, error = (kind.shown_per_si * float(maps[name][voxel]) for name in (main_map, f"{main_map}_stderr"))
+    error_words = f" ± {_digits(error, 2)}" if math.isfinite(error) else ""
+    fields = [f", {map_kind(m).symbol} = {maps[m][voxel]:.2f}" for m in main_maps(maps) if map_kind(m).role == "field"]
+    place = ", ".join(map(str, voxel))
+    return f"voxel ({place}): {kind.symbol} = {_digits(value, 3)}{error_words} {kind.shown_unit}{''.join(fields)}"
+
+
+def _digits(value: float, digits: int) -> str:
+    """A number with some significant digits and no exponent."""
+    decimals = digits - 1 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(decimals, 0)}f}"

@@ -361,9 +361,8 @@ def _pictures(result: JobResult, curves: Curves, command: str) -> dict[Path, byt
     drawn = pages(
         result.series,
         result.maps,
-        label=result.job.label,
-        main_map=result.job.main_map,
-        curves=curves,
+        result.job.main_map,
+        curves,
         regions=in_words(result.regions),
         models=in_words(result.models),
         timings=result.timings,

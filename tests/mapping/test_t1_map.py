@@ -267,7 +267,7 @@ def test_inversion_recovery_from_files_to_report(tmp_path, capsys):
     report = re.sub(r"base64,[^\"]*", "", (out / "report.html").read_text())
     for words in ("T1 map", "Inversion times (6)", "50, 150, 400", "polarity restored", "8000 ms"):
         assert words in report
-    examples = re.findall(r"voxel \((\d+), (\d+), 0\): T1 = [^,]+, efficiency = ([\d.]+)", report)
+    examples = re.findall(r"voxel \((\d+), (\d+), 0\): T1 = [^,]+, inversion efficiency = ([\d.]+)", report)
     assert examples
     for x, y, efficiency in examples:
         assert efficiency == f"{EFFICIENCY[int(x), int(y)]:.2f}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reports import make_report
 
-from jaxqmri.report.build import report_html
+from jaxqmri.report.page import report_html
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TELEPHONE = 390  # CSS pixels

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from jaxqmri.report.build import ReportInput, Varied, VoxelFits
+from jaxqmri.quantities import ECHO_TIME
+from jaxqmri.report.page import ReportInput, VoxelFits
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 
@@ -41,10 +42,11 @@ def make_report(rng, n_slices=1, **changes):
     status = np.zeros(shape, dtype=np.int16)
     status[:3], status[3, 0, 0] = 6, 3
     t2star[status != 0] = np.nan
-    te_ms, curve_te_ms = np.array([2.0, 5.8, 40.1]), np.linspace(0, 40, 20)
-    fits = VoxelFits(np.exp(-te_ms / 30)[None], curve_te_ms, np.exp(-curve_te_ms / 30)[None], ["grey & white"])
+    te, curve_te = np.array([2.0, 5.8, 40.1]) * 1e-3, np.linspace(0, 40e-3, 20)
+    fits = VoxelFits(np.exp(-te / 30e-3)[None], curve_te, np.exp(-curve_te / 30e-3)[None], ["grey & white"])
     report = ReportInput(
         title="T2* of a test object",
+        main_map="T2starmap",
         maps={
             "S0map": np.full(shape, 900.0),
             "T2starmap": t2star,
@@ -53,8 +55,8 @@ def make_report(rng, n_slices=1, **changes):
             "status": status,
         },
         affine=AFFINE,
-        varied=Varied("echo time", "echoes", "TE", "ms", te_ms.tolist()),
-        status_names={0: "OK", 1: "NO_SIGNAL", 3: "NOT_CONVERGED", 6: "MASKED"},
+        axis=ECHO_TIME,
+        values=te,
         facts={"Series": "multi-echo GRE"},
         regions=[{"region": "grey matter", "error [%]": 0.1234}],
         timings={"fitting": 0.0213},

@@ -16,7 +16,7 @@ from quick_bids import content, make_jobs_quick, rows
 from jaxqmri.errors import CorruptInputError, InputWarning, NoInputError, OutputError, PartialFailureError
 from jaxqmri.io.bids.derivative import map_place, read_problems, read_records, update_summary
 from jaxqmri.io.bids.names import parse_name
-from jaxqmri.report.dataset_page import participant_page
+from jaxqmri.report.page import participant_page
 from jaxqmri.workflow import bids
 from jaxqmri.workflow.bids import run_bids
 
