@@ -5,7 +5,7 @@
 11 files of 128 x 128 of the reference object, as `jaxqmri demo` writes them. "Nothing compiled yet" is the first run on
 a machine, "compiled before" every later one: the command keeps compiled programs. `--no-report` leaves out pictures and
 page; the maps are the same. MRpro reads the folder with its own reader, fits as the founding example does (Adam, 20 000
-steps), and saves two arrays. "Off" is how far its T2* is from that of `jaxqmri t2star` in the object.
+steps), and saves two arrays. "Deviation" is that of its T2* from that of `jaxqmri t2star` in the object.
 """
 
 import shutil
@@ -70,15 +70,15 @@ def main() -> None:
             paths = [str(Path(__file__).parent), str(demo / "dicom"), str(maps / "mrpro"), str(steps)]
             commands[f"MRpro, Adam, {steps} steps"] = Command(["-c", MRPRO, *paths])
         taken = seconds(commands, given.repeats, cache)
-        off = largest_difference(maps)
+        deviation = largest_difference(maps)
     slowest = median_and_least(taken[next(reversed(taken))])[0]
     rows = []
     for name, runs in taken.items():
         median, least = median_and_least(runs)
-        error = off if name.startswith("MRpro") else ""
+        error = deviation if name.startswith("MRpro") else ""
         rows.append((name, span(median), span(least), f"{slowest / median:.1f}", error))
     last = next(reversed(taken))
-    print(table(("11 DICOM files to maps", f"median of {given.repeats}", "least", f"{last} / this", "off"), rows))
+    print(table(("11 DICOM files to maps", f"median of {given.repeats}", "least", f"{last} / this", "deviation"), rows))
 
 
 def largest_difference(maps: Path) -> str:

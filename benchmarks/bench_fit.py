@@ -8,9 +8,9 @@ medians: compare rows of one table, not tables. "Cold" is the first call with it
 * FSE: T2, B1 and M0 of 32 echoes of 180 degrees at SNR 100, T2 20 ... 200 ms, B1 0.70 ... 0.98. TorchSim's
   NonlinearLeastSquares keeps 10 orders by default and is exact with 32; it gets bounds just outside the true range and
   starts in their middle. The Levenberg-Marquardt of optimistix under vmap gets the same model, start and logarithms of
-  parameters as ours. Both do fewer voxels: compare per voxel. "Off" is how far T2 is from the least-squares answer of
-  scipy in float64, started at the truth, for the first 64 voxels: near B1 = 1 there may be a lower valley beside that
-  one, a percent away. SD is that of (estimate - truth) over the Cramer-Rao bound of each voxel.
+  parameters as ours. Both do fewer voxels: compare per voxel. "Deviation" is that of T2 from the least-squares answer
+  of scipy in float64, started at the truth, for the first 64 voxels: near B1 = 1 there may be a lower minimum beside
+  that one, a percent away. SD is that of (estimate - truth) over the Cramer-Rao bound of each voxel.
 * Elimination: the same fits with the amplitude searched like any other parameter.
 * Every model: voxels of its usual protocol at SNR 50.
 """
@@ -115,8 +115,12 @@ def fast_spin_echo(n_voxels: int, n_torchsim: int, n_optimistix: int, repeats: i
         ratios = (
             f"{per_voxel.get(peer, math.nan) / per_voxel[name]:.1f}" for peer in ("torchsim, 32 states", "optimistix")
         )
-        off = np.abs(found[name][:N_CHECKED] / exact - 1)
-        quality = ("", "") if name == "jq.fit, B1 known" else (f"{np.nanmedian(off):.1e}", f"{np.nanmax(off):.1e}")
+        deviation = np.abs(found[name][:N_CHECKED] / exact - 1)
+        quality = (
+            ("", "")
+            if name == "jq.fit, B1 known"
+            else (f"{np.nanmedian(deviation):.1e}", f"{np.nanmax(deviation):.1e}")
+        )
         rows.append((name, str(len(found[name])), span(cold), span(warm), span(per_voxel[name]), *ratios, *quality))
     columns = (
         "voxels",
@@ -125,8 +129,8 @@ def fast_spin_echo(n_voxels: int, n_torchsim: int, n_optimistix: int, repeats: i
         "per voxel",
         "torchsim / this",
         "optimistix / this",
-        "off, median",
-        "off, worst",
+        "deviation, median",
+        "worst",
     )
     print(table((f"T2, B1, M0 of {N_ECHOES} echoes, SNR {SNR:g}", *columns), rows))
 

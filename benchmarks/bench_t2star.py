@@ -8,7 +8,7 @@ ISMRM 2024 example: the signal / 1500, T2* from 20 ms, 20 000 steps of 1e-3. sci
 the other, from the log-linear answer) fits every 64th voxel, and its seconds are scaled up.
 
 The loss is the example's, the mean squared error of the images / 1500 in float64, over the voxels that all have an
-answer for. "Off" is how far T2* is from scipy's, the exact least-squares answer, in the voxels that scipy fitted.
+answer for. "Deviation" is that of T2* from scipy's, the exact least-squares answer, in the voxels that scipy fitted.
 """
 
 import math
@@ -75,14 +75,14 @@ def compare(size: int, steps: int, repeats: int) -> None:
     rows = []
     for name, values in found.items():
         cold, warm, _ = timed[name]
-        off = np.abs(values[1, few] / exact - 1)
+        deviation = np.abs(values[1, few] / exact - 1)
         error = np.abs(values[1] / t2star - 1)
         loss = example_loss(values[0, everywhere], values[1, everywhere], signal[everywhere])
         ratios = (f"{slowest / warm:.1f}", f"{ours / warm:.1f}")
         quality = (
             f"{loss:.6e}",
-            f"{np.nanmedian(off):.1e}",
-            f"{np.nanmax(off):.1e}",
+            f"{np.nanmedian(deviation):.1e}",
+            f"{np.nanmax(deviation):.1e}",
             f"{100 * np.nanmedian(error):.2f} %",
         )
         answers = f"{100 * np.mean(np.isfinite(values[1])):.2f} %"
@@ -91,7 +91,7 @@ def compare(size: int, steps: int, repeats: int) -> None:
     rows.append(("scipy, scaled up", "", span(scaled), f"{slowest / scaled:.1f}", f"{ours / scaled:.1f}", *[""] * 5))
     ratios, quality = (
         ("MRpro / this", "our Adam / this"),
-        ("loss", "off, median", "off, worst", "median error", "answers"),
+        ("loss", "deviation, median", "worst", "median error", "answers"),
     )
     print(table((f"T2*, {size} x {size} x {TE.size}, {steps} Adam steps", "cold", "warm", *ratios, *quality), rows))
     print(f"Voxels in the loss: {100 * np.mean(everywhere):.2f} %.\n")

@@ -1,4 +1,4 @@
-"""Has anything become slower? Ratios of things timed in one run, against the committed ones.
+"""Has anything become slower? Ratios of times of one run, compared with the committed ones.
 
     python benchmarks/check.py            exit code 1, and a line each, where a ratio has dropped by more than a third
     python benchmarks/check.py --write    renews ratios.json
@@ -107,7 +107,7 @@ def start() -> Ratios:
     }
 
 
-QUESTIONS: tuple[Callable[[], Ratios], ...] = (simulation, matching, t2star, fast_spin_echo, start)
+MEASUREMENTS: tuple[Callable[[], Ratios], ...] = (simulation, matching, t2star, fast_spin_echo, start)
 
 
 def dropped(ratios: Ratios, committed: Ratios) -> list[str]:
@@ -115,10 +115,10 @@ def dropped(ratios: Ratios, committed: Ratios) -> list[str]:
 
 
 def measured(committed: Ratios) -> Iterator[tuple[str, float]]:
-    for question in QUESTIONS:
-        ratios = question()
+    for measure in MEASUREMENTS:
+        ratios = measure()
         if dropped(ratios, committed):
-            again = question()
+            again = measure()
             ratios = {name: max(value, again[name]) for name, value in ratios.items()}
         yield from ratios.items()
 
