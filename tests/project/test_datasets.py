@@ -415,7 +415,7 @@ def test_table_states_the_published_identity():
 
 def test_zenodo_get_stays_out_of_this_process():
     # Importing it replaces the handler of Ctrl-C, and its licence is not ours.
-    code = "import sys, jaxqmri.io.datasets; print('zenodo_get' in sys.modules, 'jax' in sys.modules)"
+    code = "import sys, jaxqmri.datasets; print('zenodo_get' in sys.modules, 'jax' in sys.modules)"
     root = Path(datasets.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
