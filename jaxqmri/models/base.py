@@ -170,7 +170,7 @@ def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
-def check_seconds(name: str, times: Float[Array, " n"], longest: float = 10.0) -> None:
+def check_seconds(name: str, times: Float[Array, "..."], longest: float = 10.0) -> None:
     """Refuses times that cannot be seconds.
 
     Raises:

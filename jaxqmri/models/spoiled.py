@@ -164,7 +164,7 @@ def _steady_state(flip_angles: Float[Array, "..."], tr: Float[Array, "..."], par
     return 2 * sine * cosine / (1 + 2 * sine**2 * _saturation(tr, params.t1))
 
 
-def _saturation(tr: Float[Array, "..."], t1: Value) -> Float[Array, "..."]:
+def _saturation(tr: Float[Array, "..."], t1: ArrayLike) -> Float[Array, "..."]:
     """E1 / (1 - E1)."""
     exponent = -tr / jnp.asarray(t1)
     return jnp.exp(exponent) / -jnp.expm1(exponent)
