@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 from ..batching.batches import for_every_processor, in_batches
 from ..batching.context import computed_at_once, double_precision
 from ..estimation.fit import fit
-from ..models.base import Params, SignalModel, simulate, sum_of_measurements
+from ..models.base import Params, SignalModel, float_dtype, simulate, sum_of_measurements
 from ..quantities import Status
 from .layout import Atoms, lay_out
 from .neighbours import neighbours_together
@@ -138,7 +138,7 @@ def make_dictionary(
     if len(shape) > 1 or 0 in shape:
         raise ValueError(f"params have shape {shape}; a dictionary is one list of atoms, ravel them.")
     params = params._replace(**{model.amplitude: 1.0})
-    dtype = jnp.promote_types(jnp.result_type(*(jnp.asarray(leaf) for leaf in params)), jnp.float32)
+    dtype = float_dtype(*(jnp.asarray(leaf) for leaf in params))
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, params))):
         if rank is not None or energy is not None:
             raise ValueError("a dictionary of traced parameters cannot be compressed; leave out rank and energy.")
@@ -190,7 +190,7 @@ def match(
             f"{signal.shape}), but the dictionary's protocol has {n}. Move the measurement axis last, or check it."
         )
     real = dictionary.norms.dtype
-    signal = signal.astype(jnp.promote_types(real, jnp.complex64) if jnp.iscomplexobj(signal) else real)
+    signal = signal.astype(np.result_type(real, np.complex64) if jnp.iscomplexobj(signal) else real)
     if not jnp.iscomplexobj(signal):
         dictionary = _of_magnitudes(dictionary)
     atoms = dictionary.layout

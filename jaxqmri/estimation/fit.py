@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
-from ..models.base import Params, SignalModel, with_dtype
+from ..models.base import Params, SignalModel, float_dtype, with_dtype
 from ..quantities import Status
 from . import implicit
 from .error_bars import ErrorBars, error_bars
@@ -98,7 +98,7 @@ def fit(
     """
     _check_types(model, init, solver, noise)
     signal = jnp.asarray(signal)
-    signal = signal.astype(jnp.promote_types(signal.dtype, jnp.float32))
+    signal = signal.astype(float_dtype(signal))
     noise, solver = noise or Gaussian(), solver or LevenbergMarquardt()
     if jnp.iscomplexobj(signal) and not noise.least_squares:
         raise ValueError(f"signal is complex, {type(noise).__name__} noise that of magnitudes; fit jnp.abs(signal).")

@@ -122,7 +122,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
             f"({', '.join(model.parameters._fields)})."  # pyright: ignore[reportAttributeAccessIssue]
         )
     leaves = [jnp.asarray(leaf) for leaf in params]
-    dtype = jnp.promote_types(jnp.result_type(*(jnp.real(leaf) for leaf in leaves)), jnp.float32)
+    dtype = float_dtype(*(jnp.real(leaf) for leaf in leaves))
     for name, leaf in zip(params._fields, leaves, strict=True):
         if jnp.iscomplexobj(leaf) and name != model.amplitude:
             raise ValueError(f"{name} is complex; only the amplitude {model.amplitude} may be.")
@@ -139,7 +139,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
 
 
 def _in_precision(leaf: Array, dtype: Any) -> Array:
-    return leaf.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(leaf) else dtype)
+    return leaf.astype(np.result_type(dtype, np.complex64) if jnp.iscomplexobj(leaf) else dtype)
 
 
 @eqx.filter_jit
@@ -147,10 +147,16 @@ def _simulate(model: SignalModel, flat: Params) -> Inexact[Array, "voxel n"]:
     return model.batched(flat).T
 
 
+def float_dtype(*values: ArrayLike) -> Any:
+    """What numbers of callers are computed in: their common type, if it is one of floating point, else float32."""
+    with jax.numpy_dtype_promotion("standard"):  # callers may mix types even where the package itself may not
+        return jnp.promote_types(jnp.result_type(*values), jnp.float32)
+
+
 def as_float_array(value: ArrayLike) -> Float[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
     value = jnp.asarray(value)
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return value.astype(float_dtype(value))
 
 
 def optional_float_array(value: ArrayLike | None) -> Float[Array, "..."] | None:

@@ -138,7 +138,7 @@ class FSE(SignalModel):
     def echo_times(self) -> Float[Array, " n"]:
         """Times of the recorded echoes after the excitation [s]."""
         numbers = np.arange(self.flip_angles.shape[0]) if self.echoes is None else np.array(self.echoes)
-        return self.echo_spacing * (1 + numbers)
+        return self.echo_spacing * jnp.asarray(1 + numbers, self.echo_spacing.dtype)
 
     def __call__(self, params: Tissue) -> Inexact[Array, " n"]:
         m0, b1 = jnp.asarray(params.m0), jnp.asarray(params.b1)
@@ -201,7 +201,8 @@ class FSE(SignalModel):
         _, row, beside_row = summit(jnp.where(allowed, tops, -jnp.inf))
         at, beside = columns[row], besides[row]
         m0 = jnp.dot(unit[row, at], signal, precision=jax.lax.Precision.HIGHEST) / norms[row, at]
-        log_t2 = jnp.interp(at + beside, jnp.arange(t2.size), jnp.log(t2))
+        place = at.astype(t2.dtype) + beside
+        log_t2 = jnp.interp(place, jnp.arange(t2.size, dtype=t2.dtype), jnp.log(t2))
         return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=jnp.exp(log_t2), b1=b1[row] + beside_row * (b1[1] - b1[0]))
 
     def limits(self) -> Tissue:

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 from .angles import sine_cosine
 from .base import NOTHING, SignalModel, as_float_array, check_seconds
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, total, visible_times
-from .tissue import Tissue, Value
+from .tissue import Tissue
 
 
 def _single_if_constant(times: ArrayLike | None) -> Float[Array, "..."] | None:

@@ -98,7 +98,9 @@ def test_derivatives_match_finite_differences():
 
 
 def test_what_can_be_fitted_follows_from_the_echo_times():
-    none, constant, varying = (jq.SpoiledGradientEcho(MULTI_ECHO[0], 25e-3, te) for te in (0.0, np.full(8, 2e-3), ECHOES))
+    none, constant, varying = (
+        jq.SpoiledGradientEcho(MULTI_ECHO[0], 25e-3, te) for te in (0.0, np.full(8, 2e-3), ECHOES)
+    )
     assert (none.ignored, none.assumed) == (("t2", "t2star"), ("b1",))
     assert (constant.ignored, constant.assumed) == (("t2",), ("b1", "t2star"))
     assert (varying.ignored, varying.assumed) == (("t2",), ("b1",))

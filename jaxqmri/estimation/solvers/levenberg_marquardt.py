@@ -95,7 +95,8 @@ class LevenbergMarquardt(Solver):
             point, equations, correction = jax.tree.map(
                 keep, (proposal.point, after, correction), (state.point, before, state.correction)
             )
-            return number + 1, _State(point, damping, done, state.count + going_on, equations, correction)
+            count = state.count + going_on.astype(state.count.dtype)
+            return number + 1, _State(point, damping, done, count, equations, correction)
 
         return jax.lax.while_loop(
             lambda carry: (carry[0] < steps) & jnp.any(self._goes_on(carry[1])), step, (jnp.asarray(0), state)
