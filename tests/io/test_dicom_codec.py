@@ -3,6 +3,7 @@
 import sys
 import time
 from io import BytesIO
+from pathlib import Path
 
 import jpeg_streams
 import numpy as np
@@ -120,6 +121,20 @@ def test_rle_is_decoded_without_another_process(tmp_path, images, monkeypatch):
     for ds in images:
         ds.compress(RLELossless)
     assert read_dicom(save(tmp_path, images)).n_files == 6
+
+
+@pytest.mark.parametrize("entry", ["", ".", "the folder itself"])
+def test_the_process_imports_nothing_from_the_working_directory(tmp_path, images, monkeypatch, entry):
+    for ds in images:
+        ds.compress(JPEG2000Lossless)
+    scan = save(tmp_path / "scan", images)
+    for name in ("pydicom", "numpy", "PIL", "jaxqmri", "gdcm", "openjpeg"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, entry if len(entry) < 2 else str(tmp_path)])
+    assert read_dicom(scan).n_files == 6
+    assert not (tmp_path / "imported").exists()
+    assert all(Path(path).resolve() != tmp_path for path in dicom_codec._import_path())
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Decoding of compressed pixels out of harm's way: a damaged stream may crash or hang a decoder, not this program.
+"""Decodes compressed pixels in a process of its own: a damaged stream may crash or hang a decoder, not this program.
 
-Decoders of JPEG and its kin are C libraries that trust what they read. They run in a process of their own, one for all
-images of a series, which is given single frames with the few attributes that decoding takes and nothing else. It is
-this module again: `python -m jaxqmri.io.dicom.codec`.
+Decoders of JPEG are C libraries that trust what they read. One process decodes all images of a series; it is given
+single frames with the few attributes that decoding takes, and nothing else. It runs this file, so it needs pydicom, but
+neither this package nor the working directory.
 """
 
 import os
@@ -24,9 +24,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
 _SECONDS_TO_START = 120.0
-SECONDS_PER_IMAGE = 60.0  # the slowest decoders take one for the largest images
-# -P: nothing is imported from the working directory.
-COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", __name__)
+SECONDS_PER_IMAGE = 60.0  # the slowest decoders take 1 s for the largest images
+COMMAND = (sys.executable, "-P", "-W", "ignore", __file__)  # -P: the folder of this file holds no modules for it
 _READY = b"R"
 _ARRAY, _ERROR = b"A", b"E"
 _NEEDED = (
@@ -42,7 +41,7 @@ _NEEDED = (
 
 
 class Decoder:
-    """Decodes frames of compressed files; see `decoder`."""
+    """Decodes frames of compressed files, in a process that `decoder` starts and ends."""
 
     def __init__(self):
         self.process: subprocess.Popen[bytes] | None = None
@@ -83,7 +82,7 @@ class Decoder:
         return image
 
     def _ask(self, request: bytes) -> np.ndarray:
-        """What the process makes of it; it is stopped if it takes too long."""
+        """The answer of the process, which is ended if it takes too long."""
         process = self.process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -100,8 +99,7 @@ class Decoder:
         return np.load(BytesIO(answer), allow_pickle=False)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # The process finds this package and its decoders wherever this one has found them.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())}
         self.process = subprocess.Popen(
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
@@ -113,7 +111,7 @@ class Decoder:
 
     @contextmanager
     def _stopped_after(self, seconds: float) -> Iterator[Event]:
-        """Ends the process, and with it all waiting for its answer, when the time is up."""
+        """Ends the process, and with it the wait for its answer, when the time is up."""
         stopped = Event()
 
         def stop() -> None:
@@ -129,7 +127,7 @@ class Decoder:
             timer.cancel()
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process at once."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -156,6 +154,11 @@ def has_decoder(syntax: str) -> bool:
         return False
 
 
+def _import_path() -> list[str]:
+    """Where this process imports from, so that the other finds the same decoders; never the working directory."""
+    return [path for path in sys.path if path and not (Path(path).exists() and Path(path).samefile(os.curdir))]
+
+
 def _send(pipe: IO[bytes], content: bytes) -> None:
     pipe.write(len(content).to_bytes(8, "little") + content)
     pipe.flush()
@@ -163,9 +166,10 @@ def _send(pipe: IO[bytes], content: bytes) -> None:
 
 def _receive(pipe: IO[bytes]) -> bytes | None:
     """One message, or None at the end of the stream."""
-    length = pipe.read(8)
-    content = pipe.read(int.from_bytes(length, "little")) if len(length) == 8 else b""
-    return content if len(length) == 8 and len(content) == int.from_bytes(length, "little") else None
+    header = pipe.read(8)
+    length = int.from_bytes(header, "little")
+    content = pipe.read(length) if len(header) == 8 else b""
+    return content if len(header) == 8 and len(content) == length else None
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -178,7 +182,7 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             np.save(content, pixel_array(pydicom.dcmread(BytesIO(request))), allow_pickle=False)
             answers.write(_ARRAY)
             _send(answers, content.getvalue())
-        except Exception as error:  # decoders are plugins and raise what they like
+        except Exception as error:  # decoders are plugins and may raise anything
             answers.write(_ERROR)
             _send(answers, " ".join(str(error).split())[:500].encode())
 
