@@ -109,7 +109,7 @@ def in_words(parts: Iterable[object], wording: Wording = in_python) -> str:
             text += str(part)
             continue
         words = wording(part)
-        begins = not text or text.rstrip().endswith((".", "!", "?"))
+        begins = not isinstance(part, Setting) and (not text or text.rstrip().endswith((".", "!", "?")))
         text += words[0].upper() + words[1:] if begins and words[0] not in "-`" else words
     return " ".join(text.split())
 

@@ -200,9 +200,9 @@ def test_a_dataset_without_a_usable_description_is_used_with_a_warning(root, con
 def test_unknown_labels_are_refused_with_those_there_are(root):
     add_series(root, "01", "MEGRE", "pre")
     add_series(root, "b", "MEGRE", "post")
-    with pytest.raises(UsageError, match=r"--participant-label 1 x: not in this dataset, which has 01 b\."):
+    with pytest.raises(UsageError, match=r"^participant_label 1 x: not in this dataset, which has 01 b\."):
         names(root, "1", "sub-x", "b")
-    with pytest.raises(UsageError, match=r"--session-label 2: not in this dataset, which has post pre\."):
+    with pytest.raises(UsageError, match=r"^session_label 2: not in this dataset, which has post pre\."):
         names(root, sessions=["2"])
     assert names(root, sessions=["pre"]) == {"01": ["sub-01_ses-pre_MEGRE"], "b": []}
 

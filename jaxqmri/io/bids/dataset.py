@@ -1,24 +1,23 @@
-"""Raw BIDS datasets: who is in them, and which images make up a series that can be fitted.
+"""Raw BIDS datasets: their participants, and which images make up a series that can be fitted.
 
 Source: the Brain Imaging Data Structure 1.11, `sub-*/[ses-*/]anat/*_MEGRE|MESE|IRT1|VFA.nii[.gz]`.
 """
 
 import json
-import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
+from ...errors import CorruptInputError, MetadataError, NoInputError, Setting, UsageError, remark
 from ..nifti.file import NIFTI_NAME, check_grid, read_image, read_voxels
 from ..nifti.sidecar import NOT_FETCHED, is_not_fetched, sidecars_of, stem
 from .names import FITTED, BidsName, parse_name
 
 DESCRIPTION = "dataset_description.json"
-PLAUSIBLE_B1 = (0.3, 2.0)  # median over the voxels; percentages and degrees are far above
+PLAUSIBLE_B1 = (0.3, 2.0)  # of the median; percentages and degrees are far above
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class BidsSeries:
     """Images that belong together.
 
     Attributes:
-        name: what their names have in common, e.g. sub-01_ses-pre_run-1_MEGRE.
+        name: the common part of their names, e.g. sub-01_ses-pre_run-1_MEGRE.
         images: the files, phase images and the like among them.
         remark: what was left out, or "".
     """
@@ -44,11 +43,11 @@ class BidsSeries:
         return self.name.entities.get("ses")
 
     def sidecars(self) -> list[Path]:
-        """All metadata files that hold for some image of it."""
+        """The metadata files of all images."""
         return list(dict.fromkeys(path for image in self.images for path in sidecars_of(image)))
 
     def check_fetched(self) -> None:
-        """Raises NoInputError or MetadataError where a file only stands for content that is not on this disk."""
+        """Raises NoInputError or MetadataError where the content of a file is not on this disk."""
         missing = [path for path in (*self.images, *self.sidecars()) if is_not_fetched(path)]
         if missing:
             error = NoInputError if missing[0] in self.images else MetadataError
@@ -72,7 +71,7 @@ class BidsDataset:
 
 
 def open_dataset(root: Path) -> BidsDataset:
-    """Looks at the top of a dataset; warns where its description is missing or broken.
+    """Looks at the top of a dataset, with a remark where its description is missing or broken.
 
     Raises:
         NoInputError: no such folder, or no `sub-*` folders in it.
@@ -81,17 +80,16 @@ def open_dataset(root: Path) -> BidsDataset:
         if not root.is_dir():
             problem = "is no folder" if root.exists() else "no such folder"
             raise NoInputError(f"{root}: {problem}; name the folder of a BIDS dataset, which has sub-* folders in it.")
-        folders = sorted(entry.name for entry in root.iterdir() if entry.name.startswith("sub-") and entry.is_dir())
+        names = sorted(entry.name for entry in root.iterdir() if entry.name.startswith("sub-") and entry.is_dir())
     except OSError as error:
         raise NoInputError(f"{root}: cannot be read ({error.strerror}); check its name and permissions.") from error
-    participants = tuple(name.removeprefix("sub-") for name in folders)
-    if not participants:
+    if not names:
         inside = " It is the folder of one participant." if root.name.startswith("sub-") else ""
         raise NoInputError(
             f"{root}: no sub-* folders, so it is no BIDS dataset.{inside} Name the folder that holds them; for images "
             "in any other order use t2star, t2 or t1."
         )
-    return BidsDataset(root, _description(root / DESCRIPTION), participants)
+    return BidsDataset(root, _description(root / DESCRIPTION), tuple(name.removeprefix("sub-") for name in names))
 
 
 def _description(path: Path) -> dict[str, Any]:
@@ -104,8 +102,7 @@ def _description(path: Path) -> dict[str, Any]:
         problem = "is missing"
     except (OSError, ValueError, RecursionError):
         problem = "cannot be read"
-    message = f"{path.name} {problem}, so this may be no BIDS dataset; its sub-* folders are used as they are."
-    warnings.warn(message, InputWarning, stacklevel=4)
+    remark(f"{path.name} {problem}, so this may be no BIDS dataset; its sub-* folders are used as they are.")
     return {}
 
 
@@ -118,7 +115,7 @@ def wanted_participants(dataset: BidsDataset, labels: Sequence[str] | None) -> l
     if labels is None:
         return list(dataset.participants)
     wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
-    _refuse_unknown("--participant-label", wanted, dataset.participants)
+    _check_labels("participant_label", wanted, dataset.participants)
     return wanted
 
 
@@ -133,19 +130,19 @@ def find_series(
         sessions: labels with or without `ses-`; None: all of them, and images without a session.
 
     Returns:
-        Participant -> series; [] for one without any.
+        Participant -> series; [] where there are none.
 
     Raises:
         UsageError: a session that none of these participants has.
-        NoInputError: nobody has anything to be fitted, or a folder cannot be read.
+        NoInputError: no participant has images to be fitted, or a folder cannot be read.
     """
     wanted = None if sessions is None else list(dict.fromkeys(label.removeprefix("ses-") for label in sessions))
     if wanted is not None:
         there = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
-        _refuse_unknown("--session-label", wanted, there)
+        _check_labels("session_label", wanted, there)
     found = {name: _series_of(dataset.root / f"sub-{name}", name, wanted) for name in participants}
     if not any(found.values()):
-        who = "nobody" if len(found) > 1 else f"sub-{participants[0]}"
+        who = "no participant" if len(found) > 1 else f"sub-{participants[0]}"
         raise NoInputError(
             f"{dataset.root}: {who} has images to be fitted; they are named sub-*_{'|'.join(FITTED)}.nii[.gz] and lie "
             "in sub-*/anat or sub-*/ses-*/anat."
@@ -154,10 +151,7 @@ def find_series(
 
 
 def find_b1_map(series: BidsSeries) -> Path | None:
-    """The transmit field map that goes with a series: the one `fmap/*_TB1map` of its session, on its grid.
-
-    Warns where there is one that cannot be used; a lower resolution is the usual reason.
-    """
+    """The B1 map of a series: the one `fmap/*_TB1map` of its session, on its grid; a remark where it cannot be used."""
     folder = series.images[0].parent.parent / "fmap"
     names = ((path, parse_name(stem(path))) for path in _images(folder))
     found = [path for path, name in names if name is not None and name.suffix == "TB1map"]
@@ -169,13 +163,12 @@ def find_b1_map(series: BidsSeries) -> Path | None:
         problem = str(error)
     if not problem:
         return found[0]
-    message = f"{series.name}: {found[0].name} is not used as B1 map ({problem.rstrip('.')})."
-    warnings.warn(message, InputWarning, stacklevel=2)
+    remark(f"{series.name}: {found[0].name} is not used as B1 map ({problem.rstrip('.')}).")
     return None
 
 
 def _why_not_b1(path: Path, series: BidsSeries) -> str:
-    """Why a map is no B1 map, true / nominal flip angle, of these images; "" where it is one."""
+    """Why a map is not B1, true / nominal flip angle, on the grid of these images; "" where it is."""
     b1_map, first = read_image(path), read_image(series.images[0])
     check_grid(b1_map, "B1 map", first.affine, first.shape[:3], "resample it onto")
     values = read_voxels(b1_map)
@@ -185,11 +178,11 @@ def _why_not_b1(path: Path, series: BidsSeries) -> str:
     return ""
 
 
-def _refuse_unknown(option: str, wanted: Sequence[str], there: Collection[str]) -> None:
-    unknown = [label for label in wanted if label not in there]
-    if unknown:
-        listed = " ".join(list(there)[:20]) + (f" ... ({len(there)} in all)" if len(there) > 20 else "")
-        raise UsageError(f"{option} {' '.join(unknown)}: not in this dataset, which has {listed or 'none'}.")
+def _check_labels(setting: str, wanted: Sequence[str], there: Sequence[str]) -> None:
+    if unknown := [label for label in wanted if label not in there]:
+        listed = " ".join(there[:20]) + (f" ... ({len(there)} in all)" if len(there) > 20 else "")
+        words = f" {' '.join(unknown)}: not in this dataset, which has {listed or 'none'}."
+        raise UsageError(Setting(setting), words)
 
 
 def _sessions(subject: Path) -> list[str]:
@@ -200,36 +193,35 @@ def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) 
     folders: dict[str | None, Path] = {} if sessions is not None else {None: subject}
     folders |= {s: subject / f"ses-{s}" for s in _sessions(subject) if sessions is None or s in sessions}
     groups: dict[str, list[tuple[BidsName, Path]]] = {}
-    found = [(session, image) for session, folder in folders.items() for image in _images(folder / "anat")]
-    for session, image in found:
-        name = parse_name(stem(image))
-        if name is None or not name.is_fitted:
-            continue
-        if other := _named_after_another(name, participant, session):
-            message = f"sub-{participant}: {image.name} is named after another {other} and passed over; mend it."
-            warnings.warn(message, InputWarning, stacklevel=3)
-            continue
-        groups.setdefault(str(name.series), []).append((name, image))
-    return [_one_echo(groups[key]) for key in sorted(groups)]
+    for session, folder in folders.items():
+        for image in _images(folder / "anat"):
+            name = parse_name(stem(image))
+            if name is None or not name.is_fitted:
+                continue
+            if other := _contradiction(name, participant, session):
+                remark(f"sub-{participant}: {image.name} is named after another {other} and passed over; mend it.")
+            else:
+                groups.setdefault(str(name.series), []).append((name, image))
+    return [_first_echo(groups[key]) for key in sorted(groups)]
 
 
-def _named_after_another(name: BidsName, participant: str, session: str | None) -> str:
+def _contradiction(name: BidsName, participant: str, session: str | None) -> str:
     """What in a name contradicts the folder, or ""; without this, images of two sessions could become one series."""
     if name.entities["sub"] != participant:
         return "participant"
     return "session" if name.entities.get("ses") != session else ""
 
 
-def _one_echo(images: Sequence[tuple[BidsName, Path]]) -> BidsSeries:
-    """The series; where T1 images come in several echoes each, the first of them, which decayed least."""
-    name, remark = images[0][0].series, ""
+def _first_echo(images: Sequence[tuple[BidsName, Path]]) -> BidsSeries:
+    """The series; of T1 images with several echoes each, the first echo alone, which has decayed least."""
+    name, left_out = images[0][0].series, ""
     if name.suffix in ("IRT1", "VFA"):
         echoes = [n.entities.get("echo", "") for n, _ in images]
         first = min(echoes, key=lambda label: (len(label), label))
         if len(set(echoes)) > 1:
-            remark = f"{name}: of {len(set(echoes))} echoes of each image only echo-{first} is used for T1."
+            left_out = f"{name}: of {len(set(echoes))} echoes of each image only echo-{first} is used for T1."
         images = [pair for pair, echo in zip(images, echoes, strict=True) if echo == first]
-    return BidsSeries(name, tuple(path for _, path in images), remark)
+    return BidsSeries(name, tuple(path for _, path in images), left_out)
 
 
 def _images(folder: Path) -> Iterator[Path]:

@@ -1,10 +1,10 @@
 """BIDS derivatives: where maps go, what their sidecars add, and the files around them.
 
-A series is complete once its record is there, `logs/<series>.json`: it is removed before any of its maps is touched
-and comes last, so that a kill at any time leaves whole files, and a series that will be done again.
+A series is complete once its record, `logs/<series>.json`, exists: it is removed before any of its maps is changed and
+written last, so that a kill at any time leaves whole files and a series that will be done again.
 
-Source: the Brain Imaging Data Structure 1.11, "Derivatives" and "Quantitative MRI". What BIDS has no name for, the
-residual, the inversion efficiency and reports, is listed in `.bidsignore`.
+Source: the Brain Imaging Data Structure 1.11, "Derivatives" and "Quantitative MRI". Residual, inversion efficiency and
+reports, for which BIDS has no names, are listed in `.bidsignore`.
 """
 
 import csv
@@ -17,7 +17,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import OutputError
-from ..storage.atomic import output_errors, strict_json, write_bytes, write_files
+from ..storage.atomic import output_errors, strict_json, sync_folders, write_bytes, write_files
 from ..storage.locks import one_at_a_time
 from ..storage.result_folder import RECORD, recorded_files, tidy_up
 from .dataset import DESCRIPTION, BidsDataset
@@ -26,10 +26,10 @@ from .names import BidsName, parse_name
 BIDS_VERSION = "1.11.0"
 SUMMARY = "summary.tsv"
 LOGS = "logs"
-RAW = "raw"  # what Sources call the dataset of the images
-SOURCE_DATA = "sourcedata"  # where BIDS has the data that a dataset was made of
+RAW = "raw"  # the name of the raw dataset in Sources
+SOURCE_DATA = "sourcedata"  # where BIDS keeps the data that a dataset was made of
 
-# Which maps come from which images; where two series of a session would give one name, desc-<suffix> tells them apart.
+# Where two series of a session give a map of one name, desc-<suffix> tells them apart.
 MAPS_OF = {
     "MEGRE": ("T2starmap", "R2starmap", "S0map"),
     "MESE": ("T2map", "R2map", "M0map", "TB1map"),
@@ -62,19 +62,19 @@ images, TB1map is the true over the nominal flip angle. Voxels without a trustwo
 * `desc-<images>_residual`: relative error of the fit, sum |q - x| / sum |x|.
 * `desc-VFA_T1map` and the like: one session has several kinds of images that give this map.
 * `sub-*.html`: what to look at first; `{LOGS}`: how each map was made.
-* `{SUMMARY}`: who was fitted, and why not. `status` is `done`, `failed`, `nothing to fit`, or `outdated`: the maps are
+* `{SUMMARY}`: what was fitted, and why not. `status` is `done`, `failed`, `nothing to fit`, or `outdated`: the maps are
   there, but were made of other images, metadata or settings than those of the last run.
-* `Sources` that begin with `bids:{RAW}:` are files of the dataset of the images. `DatasetLinks` in `{DESCRIPTION}`
+* `Sources` that begin with `bids:{RAW}:` are files of the raw dataset. `DatasetLinks` in `{DESCRIPTION}`
   says where that is, seen from here; where it says `{SOURCE_DATA}/{RAW}`, put that dataset, or a link to it, there.
 """
 
 
 def check_derivative_folder(out: Path, root: Path) -> None:
-    """Makes sure, before anything is computed, that `out` is no place for anything else.
+    """Checks, before anything is computed, that `out` is new, empty or an earlier derivative.
 
     Raises:
         OutputError: it is a file, the raw dataset or a folder of it other than those in `derivatives`, or it holds
-            files that are not from here.
+            other files.
     """
     with output_errors(out):
         if out.exists() and not out.is_dir():
@@ -86,15 +86,13 @@ def check_derivative_folder(out: Path, root: Path) -> None:
                 f"{out}: {where}, where maps would be taken for images; name a folder outside it or in "
                 f"{root / 'derivatives'}, e.g. {root / 'derivatives' / 'jaxqmri'}."
             )
-        if out.is_dir() and not is_own(out) and (n := sum(_is_foreign(entry.name) for entry in out.iterdir())):
-            raise OutputError(
-                f"{out}: has {n} file(s) or folder(s) that are no results of `jaxqmri bids`; name another folder, or "
-                "a new one in it."
-            )
-
-
-def _is_foreign(name: str) -> bool:
-    return not name.startswith(".") and name != SOURCE_DATA
+        if out.is_dir() and not is_own(out):
+            others = [entry for entry in out.iterdir() if not entry.name.startswith(".") and entry.name != SOURCE_DATA]
+            if others:
+                raise OutputError(
+                    f"{out}: has {len(others)} file(s) or folder(s) that are no results of jaxqmri for a dataset; name "
+                    "another folder, or a new one in it."
+                )
 
 
 def is_own(out: Path) -> bool:
@@ -105,12 +103,10 @@ def is_own(out: Path) -> bool:
 
 
 def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
-    """Writes what goes first: the list of what validators pass over, which marks the folder as ours, and a README.
-
-    What a killed run left behind is removed.
+    """Writes `.bidsignore`, which marks the folder as a derivative, README and `dseg.tsv`; tidies up after killed runs.
 
     Args:
-        out: the folder, which is there.
+        out: the folder, which exists.
         levels: code -> meaning of the status maps.
     """
     codes = "".join(f"{code}\t{name}\n" for code, name in levels.items())
@@ -122,29 +118,24 @@ def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
 
 
 def finish_derivative(out: Path, dataset: BidsDataset) -> None:
-    """Writes `dataset_description.json`, which says that `out` is a dataset: after its maps."""
+    """Writes `dataset_description.json`, which makes `out` a dataset: after its maps."""
+    doi = dataset.description.get("DatasetDOI")
+    doi = "" if not isinstance(doi, str) else f"doi:{doi}" if doi.startswith("10.") else doi
+    # Sources need a link: a place still to be filled is better than none, or than folders that name people.
+    link = _relative_link(out.resolve(), dataset.root.resolve()) or doi or f"{SOURCE_DATA}/{RAW}"
     content: dict[str, Any] = {
         "Name": f"Relaxometry maps of {dataset.description.get('Name') or 'a BIDS dataset'}",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
+        "DatasetLinks": {RAW: link},
+        "SourceDatasets": [{"DOI": doi} if doi else {"URL": link}],
     }
-    doi = _doi(dataset)
-    # Sources need a link: a place that is still to be filled is better than none, or than folders that name people.
-    link = _way(out.resolve(), dataset.root.resolve()) or doi or f"{SOURCE_DATA}/{RAW}"
-    content["DatasetLinks"] = {RAW: link}
-    content["SourceDatasets"] = [{"DOI": doi} if doi else {"URL": link}]
     write_bytes(out / DESCRIPTION, strict_json(content).encode())
 
 
-def _doi(dataset: BidsDataset) -> str:
-    """As a URI, or ""."""
-    doi = dataset.description.get("DatasetDOI")
-    return "" if not isinstance(doi, str) else f"doi:{doi}" if doi.startswith("10.") else doi
-
-
-def _way(out: Path, root: Path) -> str:
-    """From `out` to `root` where it tells no more than the dataset's own name, as folders may name people; else ""."""
+def _relative_link(out: Path, root: Path) -> str:
+    """From `out` to `root` if the link holds no name but that of the dataset, as folders may name people; else ""."""
     if root.is_relative_to(out):
         return root.relative_to(out).as_posix()
     if out.is_relative_to(root):
@@ -159,7 +150,7 @@ def source_uri(image: Path, root: Path) -> str:
 
 
 def record_path(out: Path, series: BidsName) -> Path:
-    """Where the record of a series is."""
+    """The place of the record of a series."""
     return out / LOGS / f"{series}.json"
 
 
@@ -175,15 +166,14 @@ def read_record(out: Path, series: BidsName) -> dict[str, Any] | None:
 def read_records(out: Path, participant: str) -> dict[str, dict[str, Any]]:
     """The records of all complete series of a participant, by name of the series."""
     names = (parse_name(path.stem) for path in sorted((out / LOGS).glob(f"sub-{participant}_*.json")))
-    records = {str(name): read_record(out, name) for name in names if name is not None}
-    return {name: record for name, record in records.items() if record is not None}
+    return {str(name): record for name in names if name is not None and (record := read_record(out, name))}
 
 
 def map_place(series: BidsName, map_name: str, siblings: Collection[str]) -> str:
-    """Where a map goes, relative to the derivative, without its ending.
+    """The place of a map, relative to the derivative, without its ending.
 
     Args:
-        series: the images it was made of.
+        series: its images.
         map_name: "T2starmap", "T2starmap_stderr", "status", ...
         siblings: suffixes of all series whose names are otherwise equal.
     """
@@ -206,17 +196,17 @@ def _folder(series: BidsName) -> str:
 def place_results(
     made: Path, out: Path, series: BidsName, siblings: Collection[str], sources: Sequence[str]
 ) -> list[str]:
-    """Moves the results of one series from a hidden folder to where they belong; sidecars before their maps.
+    """Moves the results of one series from a staging folder to their places; sidecars before their maps.
 
     Args:
-        made: what `fill_folder` filled, on the disk of `out`.
+        made: the staging folder.
         out: the derivative.
-        series: the images they were made of.
+        series: the images of the series.
         siblings: see `map_place`.
         sources: the BIDS URIs of the images.
 
     Returns:
-        The places, relative to `out`, main files first; the record is still to be written.
+        The places, relative to `out`; the record is still to be written.
     """
     places: dict[Path, str] = {}
     for path in sorted(path for path in made.rglob("*") if path.is_file() and path.name != RECORD):
@@ -235,31 +225,30 @@ def place_results(
         record.unlink(missing_ok=True)
         for name in earlier - set(map(Path, places.values())):
             (out / name).unlink(missing_ok=True)
-            with suppress(OSError):  # nothing else in it: no empty fmap where B1 is not estimated any more
+            with suppress(OSError):  # not empty; an empty fmap goes where B1 is no longer estimated
                 (out / name).parent.rmdir()
         for path, place in places.items():
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             path.replace(out / place)
+        sync_folders((out / place).parent for place in places.values())
     return sorted(places.values())
 
 
 def _sidecar(path: Path, series: BidsName, map_name: str, sources: Sequence[str]) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
-    if isinstance(content.get("InversionTime"), list):  # BIDS allows one number there, but arrays of the other two
+    if isinstance(content.get("InversionTime"), list):  # BIDS allows one number there, but arrays for the others
         content = {("InversionTimes" if key == "InversionTime" else key): value for key, value in content.items()}
     content |= {"Sources": list(sources), "EstimationReference": REFERENCES[series.suffix]}
     return content | {"SpatialReference": "orig"} if map_name == "status" else content
 
 
 def write_record(out: Path, series: BidsName, record: Mapping[str, Any]) -> None:
-    """Writes the record of a series, which says that it is complete."""
+    """Writes the record of a series, which makes it complete."""
     write_bytes(record_path(out, series), strict_json(record).encode())
 
 
 def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Puts rows into `summary.tsv`, in place of those of the same participant, session and series.
-
-    Several runs, one per participant say, may do so at once.
+    """Puts rows into `summary.tsv` in place of those of the same participant and series; safe for concurrent runs.
 
     Args:
         out: the derivative.
@@ -269,7 +258,7 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
         table = {_key(row): row for row in _read_summary(out / SUMMARY)}
         new = [{key: _cell(value) for key, value in row.items()} for row in rows]
         table |= {_key(row): row for row in new}
-        # Nothing to be fitted in one run, of some sessions say, does not mean nothing at all.
+        # A run of some sessions that finds nothing to fit does not remove what another run has fitted.
         fitted = {row["participant_id"] for row in table.values() if row["series"] != "n/a"}
         table = {k: row for k, row in table.items() if row["participant_id"] not in fitted or row["series"] != "n/a"}
         text = io.StringIO()
@@ -282,7 +271,7 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def read_problems(out: Path, participant: str) -> dict[str, str]:
-    """What `summary.tsv` says about the series of a participant that are not simply done, by name of the series."""
+    """Status and message of the series of a participant that are not done, by name of the series."""
     rows = [row for row in _read_summary(out / SUMMARY) if row["participant_id"] == f"sub-{participant}"]
     return {
         row["series"]: f"{row['status']}: {row['message']}"

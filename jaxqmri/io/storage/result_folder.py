@@ -7,14 +7,13 @@ its files were being moved.
 
 import json
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import Timeout
 
-from ...errors import InputWarning
+from ...errors import remark
 from ..maps import check_output_folder
 from .atomic import TEMPORARY, output_errors, sync_folders
 from .locks import acquire, one_at_a_time, release
@@ -138,7 +137,7 @@ def tidy_up(folder: Path) -> None:
             release(lock)
             raise
         remove(staging, lock)
-        warnings.warn(f"{folder}: the leftovers of a run that was killed {done}.", InputWarning, stacklevel=4)
+        remark(f"{folder}: the leftovers of a run that was killed {done}.")
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
         with suppress(FileNotFoundError, PermissionError):  # removed by another run, or another user's
             if time.time() - path.lstat().st_mtime > _MAX_AGE:
