@@ -26,7 +26,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("accelerator")
-    finished = run(folder, "--device", "cpu")
+    finished = run(folder, "--device", "cpu", "--limit", "900")  # other tests may run beside it
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout, json.loads((folder / "found.json").read_text(encoding="utf-8"))
 
