@@ -127,6 +127,7 @@ def test_affine_of_the_results_is_that_of_the_images(tmp_path, capsys):
 T2_MAPS = ("M0map", "R2map", "T2map", "T2map_stderr", "residual", "status")
 
 
+@pytest.mark.slow
 def test_t2_from_files_to_report(tmp_path, capsys):
     out = tmp_path / "out"
     done = run(capsys, "t2", spin_echo_folder(tmp_path / "scan"), "-o", out)
@@ -408,7 +409,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(words, unbuffered):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_fit_leaves_nothing_behind(tmp_path, signal_number):
     images = np.tile(decays(), (8, 8, 1))  # 128 x 128 voxels: seconds of Adam
     scan = dicom_folder(tmp_path / "scan", images)

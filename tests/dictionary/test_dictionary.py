@@ -90,6 +90,7 @@ def test_refined_values_leave_the_grid(dictionary, voxels):
     np.testing.assert_array_equal(found.params.m0, found.m0)
 
 
+@pytest.mark.slow
 def test_many_chunks_of_two_parameters(rng):
     """A dense dictionary over T2 and B1, whose neighbours differ by less than float32 can tell."""
     train = jq.FSE(jnp.deg2rad(jnp.full(12, 170.0)), 0.01)
@@ -104,6 +105,7 @@ def test_many_chunks_of_two_parameters(rng):
     np.testing.assert_array_equal(found.index, float64_search(exact, signal))
 
 
+@pytest.mark.slow
 def test_atoms_alike_and_in_no_order_are_told_apart(dictionary, rng):
     """No two neighbours in the list are alike, so that the leading blocks do not hold all good atoms."""
     order = rng.permutation(4000)
@@ -113,7 +115,7 @@ def test_atoms_alike_and_in_no_order_are_told_apart(dictionary, rng):
     np.testing.assert_array_equal(jq.match(shuffled, signal).index, float64_search(unit(decays(t2)), signal))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.complex64, marks=pytest.mark.slow)])
 def test_nothing_that_could_be_best_is_passed_over(rng, dtype):
     """Atoms all over the sphere, alone and in tight clusters, and signals near to one or like none."""
     n = 12  # as in the other tests of complex signals
@@ -142,6 +144,7 @@ def test_a_voxel_like_no_atom_at_all_does_not_touch_its_neighbours():
     np.testing.assert_array_equal(np.delete(found, 7), np.delete(np.arange(200) % 50, 7))
 
 
+@pytest.mark.slow
 def test_complex_signals_and_atoms(rng):
     phases = jnp.asarray(rng.uniform(-0.6, 0.6, 12))
     train = jq.FSE(jnp.deg2rad(jnp.full(12, 150.0)), 0.01, phases=phases)
@@ -247,6 +250,7 @@ def test_atoms_and_norms_are_those_of_float64(dictionary):
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.slow
 def test_everything_in_float64_where_asked(double_precision):
     train = jq.FSE(jnp.full(N, jnp.pi), SPACING)
     dictionary = jq.make_dictionary(train, jq.grid(jq.Tissue, t2=jnp.asarray(T2_GRID[:100])))
@@ -289,6 +293,7 @@ def test_the_atoms_of_any_model_are_computed_at_once_also_within_jit(name):
     np.testing.assert_allclose(outside.atoms, exact, atol=4e-8)  # two roundings of a number below 1
 
 
+@pytest.mark.slow
 def test_long_trains_do_not_depend_on_the_batch_either(rng):
     model = jq.MonoExponential(np.linspace(1e-3, 0.2, 80))
     dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=np.linspace(0.01, 0.2, 100)))

@@ -72,7 +72,9 @@ def test_double_precision_is_double_precision(rng):
     np.testing.assert_allclose(result.params.t2, expected[:, 1], rtol=1e-8)
 
 
-@pytest.mark.parametrize("t2", [0.005, 0.03, 0.08])
+@pytest.mark.parametrize(
+    "t2", [0.005, pytest.param(0.03, marks=pytest.mark.slow), pytest.param(0.08, marks=pytest.mark.slow)]
+)
 def test_at_snr_50_there_is_no_bias_and_no_estimate_can_be_tighter(t2, rng):
     n_voxels, s0, snr = 20000, 1000.0, 50.0
     signal = decay(s0, np.full(n_voxels, t2)) + rng.normal(scale=s0 / snr, size=(n_voxels, TE.size))
@@ -82,7 +84,7 @@ def test_at_snr_50_there_is_no_bias_and_no_estimate_can_be_tighter(t2, rng):
     np.testing.assert_allclose(estimate.std(), cramer_rao(s0, t2, s0 / snr), rtol=0.10)
 
 
-@pytest.mark.parametrize("snr", [50.0, 200.0])
+@pytest.mark.parametrize("snr", [50.0, pytest.param(200.0, marks=pytest.mark.slow)])
 def test_error_bars_are_calibrated(snr, rng):
     n_voxels, s0, t2 = 20000, 1000.0, 0.025
     signal = decay(s0, np.full(n_voxels, t2)) + rng.normal(scale=s0 / snr, size=(n_voxels, TE.size))
@@ -154,13 +156,15 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, MANY, 4096])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(1, marks=pytest.mark.slow), 7, MANY, pytest.param(4096, marks=pytest.mark.slow)]
+)
 def test_batch_size_never_changes_a_voxel(mixed_signal, batch_size):
     signal = mixed_signal[:40] if batch_size < 100 else mixed_signal
     assert_same(jq.fit(MODEL, signal, batch_size=batch_size), jq.fit(MODEL, signal))
 
 
-@pytest.mark.parametrize("max_steps", [4, 256])
+@pytest.mark.parametrize("max_steps", [pytest.param(4, marks=pytest.mark.slow), 256])
 def test_order_of_voxels_never_changes_a_voxel(mixed_signal, rng, max_steps):
     solver = jq.LevenbergMarquardt(max_steps=max_steps)
     result = jq.fit(MODEL, mixed_signal, solver=solver)
@@ -385,6 +389,7 @@ def test_solver_that_ran_out_of_steps_says_so(rng):
         jq.LevenbergMarquardt(max_steps=0)
 
 
+@pytest.mark.slow
 def test_no_noisy_train_swings_about_its_minimum_for_ever():
     # Steps too small to tell by the cost, each as long as the one before and back again: one voxel of 10 000.
     rng, n_voxels = np.random.default_rng(2), 16384

@@ -117,8 +117,9 @@ def scipy_fit(family: Family, signal: np.ndarray, known: dict[str, Any], starts:
 
 
 @every_model
-def test_noisy_voxels_get_the_answer_of_scipy(name, rng):
-    family, n = FAMILIES[name], 500
+@pytest.mark.parametrize("n", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_noisy_voxels_get_the_answer_of_scipy(name, n, rng):
+    family = FAMILIES[name]
     amplitude, params = random_voxels(family, rng, n)
     clean = family.formula(amplitude, params)
     signal = noisy(family, rng, clean, np.exp(rng.uniform(np.log(20), np.log(200), n))).astype(
@@ -165,7 +166,7 @@ def test_without_noise_the_truth_comes_back(name, rng):
 
 
 @every_model
-@pytest.mark.parametrize("snr", [30.0, 200.0])
+@pytest.mark.parametrize("snr", [30.0, pytest.param(200.0, marks=pytest.mark.slow)])
 def test_error_bars_are_calibrated_and_estimates_unbiased(name, snr, rng):
     """Of 10^4 voxels of one tissue: (estimate - truth) / stderr follows Student's t."""
     family, n = FAMILIES[name], 10_000
@@ -180,7 +181,7 @@ def test_error_bars_are_calibrated_and_estimates_unbiased(name, snr, rng):
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.slow)])
 def test_double_precision_with_a_known_noise_level(name, rng):
     """Without noise the truth to 1e-7, and with it (estimate - truth) / stderr follows the normal distribution."""
     family, n = FAMILIES[name], 10_000

@@ -147,7 +147,7 @@ def maps_and_derivatives(case):
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [c if c == "decay" else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_derivatives_are_those_of_whole_fits_forward_and_reverse(case):
     """Of every map with respect to every input: signal, protocol, known maps, noise level, weights."""
     inputs, moves, by_jax, by_differences, sizes = maps_and_derivatives(case)

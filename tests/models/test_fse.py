@@ -67,7 +67,7 @@ def plain_train(flip_angles, phases, t1, t2, b1, n_states, longitudinal=1.0):
     return echoes, states[2, 0].real
 
 
-@pytest.fixture(params=range(3))
+@pytest.fixture(params=[0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def random_train(request):
     rng = np.random.default_rng(request.param)
     n = (1, 6, 11)[request.param]
@@ -94,7 +94,7 @@ def test_echoes_are_those_of_isochromats_and_of_the_plain_operators(random_train
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("n_states", [2, 5, 8])
+@pytest.mark.parametrize("n_states", [2, 5, pytest.param(8, marks=pytest.mark.slow)])
 def test_fewer_states_leave_out_what_the_plain_operators_leave_out(random_train, n_states):
     flip_angles, phases, t1, t2, b1 = random_train.values()
     signal = jq.FSE(flip_angles, ESP, phases, n_states=n_states)(tissue(t1, t2, b1))

@@ -224,7 +224,9 @@ def command_on(capsys: pytest.CaptureFixture, kind: str, command: str, folder: P
     return run(capsys, command, scan, *options)
 
 
-@pytest.mark.parametrize("n", [250, pytest.param(2500, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "n", [40, pytest.param(250, marks=pytest.mark.slow), pytest.param(2500, marks=pytest.mark.nightly)]
+)
 def test_damaged_files_are_read_or_refused_in_one_line(sound, capsys, n):
     """Never a hang, never a traceback, never a part of the results."""
     codes: dict[int, int] = {}

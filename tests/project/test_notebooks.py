@@ -57,6 +57,7 @@ def _folder(parent: Path, name: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", render.sources(), ids=lambda path: path.stem)
 def test_offline_the_notebook_runs_and_shows_what_is_published(source, tmp_path, offline):
     work = _folder(tmp_path, "work")
@@ -113,6 +114,7 @@ def test_published_notebook_shows_its_results_and_nothing_of_the_machine(source)
     assert len(text) < 500_000  # what a viewer in a browser still shows at once
 
 
+@pytest.mark.slow
 def test_a_failing_assertion_in_a_cell_is_an_error(tmp_path):
     """Without this, a notebook that runs would prove nothing."""
     source = tmp_path / "broken.py"

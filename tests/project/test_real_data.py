@@ -18,6 +18,8 @@ import jaxqmri as jq
 from jaxqmri.mapping import auto_mask
 from jaxqmri.mapping.predictions import compare_with_mono
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ge_kidney(shared_data):

@@ -12,6 +12,7 @@ from reports import make_report
 
 from jaxqmri.report.page import report_html
 
+pytestmark = pytest.mark.slow
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TELEPHONE = 390  # CSS pixels
 # A frame around the page, since the page itself forbids scripts.
