@@ -34,7 +34,9 @@ def quick(job: Job) -> Job:
             "t2star": lambda: MonoExponential(series.te),
             "t2": lambda: FSE(np.full(8, np.pi), 0.01),
             "t1": lambda: (
-                InversionRecovery(series.ti) if series.ti is not None else SpoiledGradientEcho([0.1, 0.2], 0.01)
+                InversionRecovery(series.ti)
+                if series.ti is not None
+                else SpoiledGradientEcho(np.array([0.1, 0.2]), 0.01)
             ),
         }[job.word]()
         metadata = how(model, "in words", "LevenbergMarquardt", {"max_steps": 3}, None)
