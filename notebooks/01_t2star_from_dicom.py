@@ -172,8 +172,14 @@ curves = jq.simulate(jq.MonoExponential(te_curve), tissue)
 assert signals.shape == (4, n_echoes)
 np.testing.assert_allclose(signals, np.exp(-series.te / t2star[:, None]), rtol=1e-5)
 
-labels = [f"T2* = {1e3 * t:.0f} ms" for t in t2star]
-figures.voxel_fit_figure(1e3 * series.te, signals, 1e3 * te_curve, curves, labels)
+plt.figure(figsize=(5.2, 3))
+for t, signal, curve in zip(t2star, signals, curves, strict=True):
+    (line,) = plt.plot(1e3 * te_curve, curve, label=f"T2* = {1e3 * t:.0f} ms")
+    plt.plot(1e3 * series.te, signal, "o", color=line.get_color(), markersize=4)
+plt.xlabel("echo time [ms]")
+plt.ylabel("signal / S0")
+plt.legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # ## 4 The example's fit: 20 000 steps of Adam

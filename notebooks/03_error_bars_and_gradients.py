@@ -56,14 +56,14 @@ from scipy import stats
 import jaxqmri as jq
 from jaxqmri.phantoms import REGIONS, gradient_echo_images, head_slice, spin_echo_images
 from jaxqmri.quantities import MapKind, map_kind
-from jaxqmri.report import figures
 from jaxqmri.report.colours import colour_map, colour_scale, displayed
 from jaxqmri.report.slices import radiological_view
 
 # %matplotlib inline
 # %config InlineBackend.print_figure_kwargs = {"dpi": 110, "bbox_inches": "tight"}
 plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-BLUE, ORANGE, GREEN = figures.SERIES_COLOURS[:3]
+# Wong, Nat Methods 8:441 (2011): told apart with any colour vision.
+BLUE, ORANGE, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 
 
 def table(header, rows):
@@ -398,7 +398,7 @@ show(
 
 # %%
 _, (left, right) = plt.subplots(1, 2, figsize=(7.0, 2.5))
-colours = dict(zip(("cortex", "white matter", "putamen", "microbleed"), figures.SERIES_COLOURS, strict=False))
+colours = dict(zip(("cortex", "white matter", "putamen", "microbleed"), (BLUE, ORANGE, GREEN, PINK), strict=True))
 for label, region in REGIONS.items():
     inside = (phantom.labels[brain] == label) & solid
     if inside.any():

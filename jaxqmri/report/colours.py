@@ -124,7 +124,7 @@ def colour_bar(shown: np.ndarray, kind: MapKind, scale: Normalize, n_colours: in
     """The colour bar of a map that is already in displayed units, with ticks at both ends and at round values."""
     low, high = float(scale.vmin or 0.0), float(scale.vmax or 1.0)
     between = [(float(scale(value)), value) for value in MaxNLocator(4).tick_values(low, high)]
-    ticks = [(0.0, low), *((at, value) for at, value in between if 0.15 < at < 0.85), (1.0, high)]
+    ticks = [(0.0, low), *((at, value) for at, value in between if 0.15 < at < 0.78), (1.0, high)]
     colours = [to_hex(colour) for colour in colours_of(kind)(np.linspace(0, 1, n_colours))]
     beyond = bool(np.any(shown < low)), bool(np.any(shown > high))  # NaN is neither
     return ColourBar(colours, [(100 * at, value) for at, value in ticks], *beyond)

@@ -5,7 +5,6 @@ nothing depends on a display, on a backend or on figures that somebody else has 
 """
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,8 +19,7 @@ from .slices import fullest_slice, radiological_view
 
 DPI = 150
 INK, FAINT = "#1c2126", "#646c75"  # contrast 16:1 and 5.3:1 on white
-# Wong, Nat Methods 8:441 (2011): told apart with any colour vision. Yellow is left out, too faint on white.
-SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+BLUE = "#0072b2"
 
 
 def maps_figure(
@@ -50,7 +48,7 @@ def maps_figure(
     shown = [displayed(maps[n], kind, maps.get("status")) for n, kind in zip(names, kinds, strict=True)]
     if slice_index is None:
         relaxometry = (s for s, kind in zip(shown, kinds, strict=True) if kind.relaxometry)
-        slice_index = fullest_slice(next(relaxometry, shown[0]))
+        slice_index = fullest_slice(np.isfinite(next(relaxometry, shown[0])))
 
     rows, columns = view(shown[0][:, :, 0]).shape
     shape = rows * view.pixel_aspect / columns
@@ -97,46 +95,16 @@ def histogram_figure(values: np.ndarray, name: str, *, status: np.ndarray | None
     return figure
 
 
-def voxel_fit_figure(
-    x: np.ndarray,
-    signals: np.ndarray,
-    curve_x: np.ndarray,
-    curves: np.ndarray,
-    labels: Sequence[str],
-    xlabel: str = "echo time [ms]",
-    *,
-    legend: bool = True,
-) -> Figure:
-    """Measured points and fitted curves of a few voxels.
-
-    Args:
-        x: (n,) where it was measured, in displayed units.
-        signals: (voxel, n) measurements [a.u.].
-        curve_x: (point,) where the curves are given.
-        curves: (voxel, point) fitted signal [a.u.].
-        labels: (voxel,) words for the legend.
-        xlabel: name of the x axis, with its unit.
-        legend: whether the labels are shown.
-
-    Raises:
-        ValueError: the numbers of voxels differ.
-    """
-    n = len(labels)
-    if not len(signals) == len(curves) == n:
-        raise ValueError(f"signals ({len(signals)}), curves ({len(curves)}) and labels ({n}) need one row per voxel.")
-    columns = 1 if max(map(len, labels), default=0) > 30 else 2  # two long ones do not fit side by side
-    figure, axes = _plot_axes(5.2, 3.0, xlabel, "signal [a.u.]", below=legend * (0.19 * math.ceil(n / columns) + 0.08))
-    for i, (signal, curve, label) in enumerate(zip(signals, curves, labels, strict=True)):
-        colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
-        axes.plot(curve_x, curve, color=colour, linewidth=1.3, label=label)
-        axes.plot(x, signal, "o", color=colour, markersize=3.8, markeredgecolor="white", markeredgewidth=0.5)
+def voxel_fit_figure(x: np.ndarray, signal: np.ndarray, curve_x: np.ndarray, curve: np.ndarray, xlabel: str) -> Figure:
+    """Measured points (n,) and the fitted curve (point,) of a voxel [a.u.], over what varies in displayed units."""
+    figure, axes = _plot_axes(5.2, 3.0, xlabel, "signal [a.u.]")
+    axes.plot(curve_x, curve, color=BLUE, linewidth=1.3)
+    axes.plot(x, signal, "o", color=BLUE, markersize=3.8, markeredgecolor="white", markeredgewidth=0.5)
     axes.set_xlim(left=0.0)
-    lowest = min(float(np.nanmin(signals, initial=0.0)), float(np.nanmin(curves, initial=0.0)))
+    lowest = min(float(np.nanmin(signal, initial=0.0)), float(np.nanmin(curve, initial=0.0)))
     axes.set_ylim(bottom=1.05 * lowest)
     if lowest < 0:
         axes.axhline(0.0, color=FAINT, linewidth=0.6)
-    if legend:
-        figure.legend(loc="lower center", ncols=columns, fontsize=8, frameon=False, labelcolor=INK)
     return figure
 
 
@@ -160,15 +128,16 @@ def _axes_at(figure: Figure, left: float, bottom: float, width: float, height: f
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
 
-def _plot_axes(width: float, height: float, xlabel: str, ylabel: str, *, below: float = 0.0) -> tuple[Figure, Axes]:
-    """A figure with one plain plot: two spines, a faint grid on y, `below` inches left free under it for a legend."""
-    figure = _blank_figure(width, height + below)
-    axes = _axes_at(figure, 0.68, 0.48 + below, width - 0.83, height - 0.73)
+def _plot_axes(width: float, height: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A figure with one plain plot: two spines, a faint grid on y."""
+    figure = _blank_figure(width, height)
+    axes = _axes_at(figure, 0.68, 0.48, width - 0.83, height - 0.73)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(labelsize=8, length=3, width=0.6, color=FAINT, labelcolor=INK)
     axes.grid(axis="y", color="#e6e9ec", linewidth=0.6)
     axes.set_axisbelow(True)
+    axes.locator_params(nbins=6)  # ticks take most of the time of a plot
     axes.set_xlabel(xlabel, fontsize=9, color=INK)
     axes.set_ylabel(ylabel, fontsize=9, color=INK)
     return figure, axes

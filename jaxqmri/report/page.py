@@ -19,11 +19,13 @@ from matplotlib.colors import to_rgb
 from ..quantities import MAP_KINDS, Axis, MapKind, Status, map_kind
 from .colours import colour_bar, colour_scale, displayed, indexed, percentile_on_top
 from .figures import histogram_figure, maps_figure, png_bytes, voxel_fit_figure
-from .slices import Sheet, fullest_slice, plane_sheets, slice_sheet
+from .slices import fullest_slice, plane_sheets, slice_sheet
 from .tables import counted, number, quartiles, rows_table, shares, short, transposed, values_table
 
 FIGURE_DPI = 110  # sharp at the width a figure has on the page; rendering time grows with its square
 MAX_SLICES = 30  # on one sheet
+WIDE = 980  # pixels of a sheet as wide as the page
+# Wong, Nat Methods 8:441 (2011), told apart with any colour vision, and two for the usual statuses.
 STATUS_COLOURS = ("#b9d3e6", "#4d545c", "#d55e00", "#e69f00", "#cc79a7", "#009e73", "#0072b2", "#f0e442")
 _SIGNAL = MapKind("arbitrary", "measured signal", "signal", "amplitude", "a.u.", table="gray")
 
@@ -86,19 +88,16 @@ def report_html(report: ReportInput) -> str:
         ValueError: there is no map besides "status", one has an unknown name, or the affine is singular.
     """
     status = report.maps.get("status")
-    maps = {name: _ShownMap(name, values, status) for name, values in report.maps.items() if name != "status"}
+    maps = {n: _ShownMap(map_kind(n), values, status) for n, values in report.maps.items() if n != "status"}
     if not maps:
         raise ValueError(f"maps needs at least one map besides 'status', got {sorted(report.maps)}.")
-    main = [maps[name] for name in main_maps(maps)]
-    k = fullest_slice(next((m for m in maps.values() if m.kind.relaxometry), main[0]).shown)
-    n_slices = main[0].shown.shape[2]
+    names = main_maps(maps)
+    main, n_slices = [maps[name] for name in names], maps[names[0]].indices.shape[2]
+    k = fullest_slice(next((m for m in maps.values() if m.kind.relaxometry), main[0]).indices)
     every = np.unique(np.linspace(0, n_slices - 1, min(n_slices, MAX_SLICES)).round().astype(int))
-    errors = [m for m in maps.values() if m.name.endswith("_stderr") and maps.get(m.name[: -len("_stderr")]) in main]
-
-    def sheet(shown: _ShownMap, chosen: Sequence[int] | np.ndarray, widest: int) -> Sheet:
-        return slice_sheet(shown.indices, shown.palette, report.affine, chosen=chosen, widest=widest)
-
-    several = n_slices > 1
+    plotted = [name for name in names if maps[name].kind.role != "amplitude"]
+    plotted += [error for name in plotted if (error := f"{name}_stderr") in maps]
+    volumes = maps.values() if n_slices > 1 else ()
     return _render(
         "report.html",
         report=report,
@@ -108,21 +107,22 @@ def report_html(report: ReportInput) -> str:
         models=transposed(rows_table(report.models)),
         acquisition=_acquisition(report),
         timings={step: f"{seconds:.2f} s" for step, seconds in report.timings.items()},
-        density=FIGURE_DPI / 96,  # pixels of a figure per CSS pixel
         masked=status is not None and bool(np.any(np.asarray(status) == Status.MASKED)),
         slice_index=k,
         n_slices=n_slices,
-        main=[(m, sheet(m, [k], 480)) for m in main],
-        all_slices=[(m, sheet(m, every, 980)) for m in main if several and m.kind.role == "time"],
+        main=[(m, slice_sheet(m.indices, m.palette, report.affine, chosen=[k])) for m in main],
+        all_slices=[
+            (m, slice_sheet(m.indices, m.palette, report.affine, chosen=every, widest=WIDE))
+            for m in volumes
+            if m.kind.role == "time"
+        ],
         slice_labels=[f"slice {i}" for i in every],
         histograms=[
-            (m, png_bytes(histogram_figure(m.values, m.name, status=status), FIGURE_DPI))
-            for m in [*main, *errors]
-            if m.kind.role != "amplitude"
+            (maps[n].kind, png_bytes(histogram_figure(report.maps[n], n, status=status), FIGURE_DPI)) for n in plotted
         ],
         status=None if status is None else _status_part(np.asarray(status), report.affine, k),
         fits=_fit_plots(report),
-        planes=[(m, plane_sheets(m.indices, m.palette, report.affine)) for m in maps.values() if several],
+        planes=[(m, plane_sheets(m.indices, m.palette, report.affine)) for m in volumes],
         measured=None if report.images is None else _measured_part(report, report.images, k),
     )
 
@@ -158,14 +158,14 @@ def participant_page(
 class _ShownMap:
     """A map as the page shows it: voxels that are not OK have no value."""
 
-    def __init__(self, name: str, values: np.ndarray, status: np.ndarray | None):
-        self.name, self.values, self.kind = name, values, map_kind(name)
-        self.shown = displayed(values, self.kind, status)
-        scale = colour_scale(self.shown, self.kind)
-        self.indices, self.palette = indexed(self.shown, self.kind, scale)
-        self.bar = colour_bar(self.shown, self.kind, scale)
-        self.quartiles = quartiles(self.shown)
-        self.percentile = None if self.kind.limits else percentile_on_top(self.kind)
+    def __init__(self, kind: MapKind, values: np.ndarray, status: np.ndarray | None = None):
+        shown = displayed(values, kind, status)  # not kept: all maps of a large volume would take gigabytes
+        scale = colour_scale(shown, kind)
+        self.kind = kind
+        self.indices, self.palette = indexed(shown, kind, scale)
+        self.bar = colour_bar(shown, kind, scale)
+        self.quartiles = quartiles(shown)
+        self.percentile = None if kind.limits else percentile_on_top(kind)
 
 
 def _status_part(status: np.ndarray, affine: np.ndarray, slice_index: int) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def _status_part(status: np.ndarray, affine: np.ndarray, slice_index: int) -> di
     colours = [STATUS_COLOURS[code % len(STATUS_COLOURS)] for code in codes]
     rows = [(*row, *of) for *row, of in zip(colours, counts, shares(counts), words, strict=True)]
     palette = bytes(3) + bytes(round(255 * part) for colour in STATUS_COLOURS for part in to_rgb(colour))
-    indices = (1 + status % len(STATUS_COLOURS)).astype(np.uint8)
-    sheet = None if codes == [Status.OK] else slice_sheet(indices, palette, affine, chosen=[slice_index])
+    indices = (1 + status[:, :, [slice_index]] % len(STATUS_COLOURS)).astype(np.uint8)
+    sheet = None if codes == [Status.OK] else slice_sheet(indices, palette, affine)
     return {"rows": rows, "sheet": sheet}
 
 
@@ -186,12 +186,12 @@ def _measured_part(report: ReportInput, images: np.ndarray, slice_index: int) ->
     axis, n = report.axis, len(report.values)
     if images.shape[-1] != n:
         raise ValueError(f"values has {n} numbers, but images {images.shape} has {images.shape[-1]} on its last axis.")
-    shown = displayed(np.abs(images[:, :, slice_index]), _SIGNAL)
-    scale = colour_scale(shown, _SIGNAL)
+    shown = _ShownMap(_SIGNAL, np.abs(images[:, :, slice_index]))
+    labels = [f"{axis.symbol} {value:.4g} {axis.shown_unit}" for value in axis.shown(report.values)]
     return {
-        "sheet": slice_sheet(*indexed(shown, _SIGNAL, scale), report.affine, widest=980),
-        "labels": [f"{axis.symbol} {value:.4g} {axis.shown_unit}" for value in axis.shown(report.values)],
-        "bar": colour_bar(shown, _SIGNAL, scale),
+        "map": shown,
+        "labels": labels,
+        "sheet": slice_sheet(shown.indices, shown.palette, report.affine, widest=WIDE),
     }
 
 
@@ -207,11 +207,14 @@ def _fit_plots(report: ReportInput) -> list[tuple[str, bytes]]:
     if fits is None:
         return []
     x, curve_x, xlabel = axis.shown(report.values), axis.shown_per_si * fits.curve_x, f"{axis.term} [{axis.shown_unit}]"
-    figures = [
-        voxel_fit_figure(x, measured[None], curve_x, curve[None], [label], xlabel, legend=False)
-        for measured, curve, label in zip(fits.measured, fits.curves, fits.labels, strict=True)
-    ]
-    return [(label, png_bytes(figure, FIGURE_DPI)) for label, figure in zip(fits.labels, figures, strict=True)]
+    voxels = zip(fits.labels, fits.measured, fits.curves, strict=True)
+    figures = ((label, voxel_fit_figure(x, signal, curve_x, curve, xlabel)) for label, signal, curve in voxels)
+    return [(label, png_bytes(figure, FIGURE_DPI)) for label, figure in figures]
+
+
+def _css_size(png: bytes) -> tuple[int, ...]:
+    """Width and height of a figure [CSS pixel]."""
+    return tuple(round(96 * n / FIGURE_DPI) for n in struct.unpack(">II", png[16:24]))  # of its header, which is first
 
 
 @cache
@@ -224,7 +227,7 @@ def _templates() -> Environment:
         "short": short,
         "counted": counted,
         "png_source": lambda png: f"data:image/png;base64,{b64encode(png).decode('ascii')}",
-        "png_size": lambda png: struct.unpack(">II", png[16:24]),  # the header comes first, at a fixed place
+        "css_size": _css_size,
     }
     return environment
 

@@ -64,11 +64,11 @@ def radiological_view(affine: np.ndarray) -> View:
     )
 
 
-def fullest_slice(volume: np.ndarray) -> int:
-    """Index of the slice (last axis) with most finite voxels; ties go to the one nearest to the middle."""
-    counts = np.isfinite(volume).sum(axis=(0, 1))
+def fullest_slice(filled: np.ndarray) -> int:
+    """Index of the slice (last axis) with most filled voxels; ties go to the one nearest to the middle."""
+    counts = np.count_nonzero(filled, axis=(0, 1))
     best = np.flatnonzero(counts == counts.max())
-    return int(best[np.argmin(np.abs(best - (volume.shape[2] - 1) / 2))])
+    return int(best[np.argmin(np.abs(best - (len(counts) - 1) / 2))])
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,10 @@ def slice_sheet(
     widest: int = 480,
     proportion: float = 1.7,
 ) -> Sheet:
-    """Slices of a volume in colours of a palette.
+    """The chosen slices (None: all) across a voxel axis, reduced where their sheet would be wider than `widest` pixels.
 
-    Args:
-        indices: (x, y, z) uint8 entries of the palette; entry 0 fills the gaps.
-        palette: RGB bytes of up to 256 colours.
-        affine: (4, 4) voxel index -> RAS+ [mm].
-        axis: the voxel axis across the slices.
-        chosen: the slices along it; None: all.
-        widest: slices are reduced where the sheet would be wider [pixel].
-        proportion: width / height that the sheet comes near to.
-
-    Raises:
-        ValueError: the affine is singular.
+    `indices` (x, y, z) uint8 are entries of the palette, RGB bytes of up to 256 colours, whose first fills the gaps.
+    The sheet comes near to the proportion width / height. A singular affine is a ValueError.
     """
     order = [other for other in range(3) if other != axis] + [axis]
     view = radiological_view(np.column_stack([affine[:, order], affine[:, 3]]))
@@ -141,14 +132,7 @@ def slice_sheet(
 def plane_sheets(indices: np.ndarray, palette: bytes, affine: np.ndarray, *, max_slices: int = 9) -> list[Sheet]:
     """Axial, coronal and sagittal slices through the part of a volume that has values, as far as it is thick enough.
 
-    Args:
-        indices: (x, y, z) uint8 entries of the palette; 0 where there is no value.
-        palette: RGB bytes of up to 256 colours.
-        affine: (4, 4) voxel index -> RAS+ [mm].
-        max_slices: at most so many on a sheet, evenly spread.
-
-    Raises:
-        ValueError: the affine is singular.
+    See `slice_sheet`; entry 0 stands for "no value". At most `max_slices` are on a sheet, evenly spread.
     """
     radiological_view(affine)  # refuses a singular affine, also where there is nothing to draw
     thick = [n >= _MIN_THICKNESS for n in indices.shape]

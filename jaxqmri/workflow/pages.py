@@ -16,17 +16,11 @@ Curves = Callable[[Voxels], tuple[np.ndarray, np.ndarray]]
 
 
 def pages(series: ImageSeries, maps: Maps, main_map: str, curves: Curves, **told: Any) -> dict[str, bytes]:
-    """Draws a picture of the maps, named after the main one, and `report.html`.
+    """A picture of the maps, named after the main one, and `report.html`: content by file name.
 
     Args:
-        series: the images.
-        maps: maps of them.
-        main_map: the name of the map that was asked for.
         curves: voxels -> (point,) values of the series' axis [s] or [rad] and (voxel, point) fitted signals [a.u.].
         told: fields of `ReportInput` that images and maps do not tell: warnings, command, versions, ...
-
-    Returns:
-        Content by file name.
     """
     return report_files(
         ReportInput(

@@ -108,7 +108,7 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
 
 
-HEAVY = {"jax", "numpy", "matplotlib", "pydicom", "nibabel", "equinox", "optax", "scipy"}
+HEAVY = {"jax", "numpy", "matplotlib", "pydicom", "nibabel", "equinox", "optax", "scipy", "jinja2"}
 
 
 @pytest.mark.parametrize("code", ["import jaxqmri", "import jaxqmri.cli", "import jaxqmri; jaxqmri.__version__"])

@@ -106,17 +106,17 @@ def test_histogram_of_nothing_is_empty():
     assert heights == [0] * len(heights) != []
 
 
-def test_voxel_fit_draws_each_curve_and_its_points():
+def test_voxel_fit_draws_its_curve_and_its_points_above_a_line_at_zero():
     te_ms, curve_te_ms = np.array([2.0, 10.0, 20.0]), np.linspace(0, 20, 9)
-    signals, curves = np.array([[9.0, 5.0, 2.0], [7.0, 6.0, 5.0]]), np.stack([np.linspace(10, 2, 9)] * 2)
-    figure = figures.voxel_fit_figure(te_ms, signals, curve_te_ms, curves, ["grey", "white"], "echo time [ms]")
-    lines = figure.axes[0].lines
-    np.testing.assert_array_equal(lines[1].get_xydata(), np.stack([te_ms, signals[0]], axis=1))
-    np.testing.assert_array_equal(lines[2].get_xydata(), np.stack([curve_te_ms, curves[1]], axis=1))
-    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["grey", "white"]
-    with pytest.raises(ValueError, match="one row per voxel"):
-        figures.voxel_fit_figure(te_ms, signals, curve_te_ms, curves, ["grey"], "echo time [ms]")
+    signal, curve = np.array([9.0, 5.0, -2.0]), np.linspace(10, 2, 9)
+    axes = figures.voxel_fit_figure(te_ms, signal, curve_te_ms, curve, "echo time [ms]").axes[0]
+    fitted, measured, zero = axes.lines
+    np.testing.assert_array_equal(fitted.get_xydata(), np.stack([curve_te_ms, curve], axis=1))
+    np.testing.assert_array_equal(measured.get_xydata(), np.stack([te_ms, signal], axis=1))
+    assert fitted.get_color() == measured.get_color()
+    assert set(zero.get_ydata()) == {0.0}
+    assert axes.get_xlabel() == "echo time [ms]"
+    assert axes.get_ylim()[0] < -2
 
 
 def test_png_is_reproducible_and_carries_no_text(maps):

@@ -60,7 +60,7 @@ def test_a_singular_affine_is_refused():
 
 
 def test_the_slice_with_most_values_is_shown_and_the_middle_one_of_equals():
-    volume = np.full((4, 4, 5), np.nan)
+    volume = np.zeros((4, 4, 5))
     assert fullest_slice(volume) == 2
     volume[:2, :, 4] = 1.0
     assert fullest_slice(volume) == 4
