@@ -1,12 +1,11 @@
-"""Public data sets: fetched once, checked against the published hash, unpacked into the user's cache.
+"""Public data sets: downloaded once, checked against the published hash, unpacked into the user's cache.
 
-`pooch` owns the cache, the registry and the hashes. The transfer itself is `zenodo_get`, as a program of its own:
-imported, it would take over Ctrl-C and change the working directory of the process that asked for data, and its licence
-(AGPL) differs from ours. It writes in place and reports success when the record has no such file, so it works in a
-scratch folder and what it leaves there is judged before it enters the cache.
+`pooch` keeps cache, registry and hashes. `zenodo_get` downloads, in a process of its own: imported, it would take over
+Ctrl-C and change the working directory, and its licence (AGPL) differs from ours. It does not write atomically and
+reports success for a file that the record lacks, so it writes into a scratch folder.
 
-Layout of the cache: `<cache>/<name>/<file>.zip` as published, and beside it `<file>-<md5>/`, its contents. That folder
-appears in one step after the archive was verified: its name is the proof that it is complete.
+Layout of the cache: `<cache>/<name>/<file>.zip` as published, and beside it `<file>-<md5>/` with its contents. That
+folder appears in one step once the archive is verified, so it is complete.
 
 Environment: `JAXQMRI_DATA_DIR` moves the cache; `JAXQMRI_OFFLINE=1` forbids any use of the network.
 """
@@ -15,13 +14,13 @@ import glob
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
 from typing import Any, NamedTuple
 
 import pooch
@@ -29,7 +28,7 @@ import pooch
 from .errors import DatasetUnavailableError, OutputError, UsageError
 from .io.storage.archive import unpack_zip
 
-DOWNLOAD_TIMEOUT = 300.0  # s, for the whole transfer; the sets are small, a stalled one should not look like work
+DOWNLOAD_TIMEOUT = 300.0  # s, for the whole transfer; the sets are small
 _RETRIES = ["--retry", "1", "--pause", "1", "--time-out", "25", "--max-http-retries", "2", "--backoff-factor", "0.5"]
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -39,7 +38,7 @@ class Dataset:
     """One published archive of images.
 
     Attributes:
-        name: what the command line calls it; also its folder in the cache.
+        name: its name on the command line and its folder in the cache.
         title: the publication's own title.
         description: what is in it.
         record: number of the Zenodo record.
@@ -62,12 +61,12 @@ class Dataset:
 
     @property
     def url(self) -> str:
-        """Where a browser gets the archive."""
+        """The archive, for a browser."""
         return f"https://zenodo.org/records/{self.record}/files/{self.file}"
 
 
 class Listing(NamedTuple):
-    """A data set and its place on this computer."""
+    """A data set on this computer."""
 
     dataset: Dataset
     folder: Path  # its unpacked files, once fetched
@@ -89,12 +88,12 @@ DATASETS: Mapping[str, Dataset] = {
 
 
 def cache_dir() -> Path:
-    """Where data sets are kept: `JAXQMRI_DATA_DIR`, else the cache folder of the platform. It may not exist yet."""
+    """The folder of all data sets: `JAXQMRI_DATA_DIR`, else the cache folder of the platform. It may not exist yet."""
     return Path(os.environ.get("JAXQMRI_DATA_DIR") or pooch.os_cache("jaxqmri")).expanduser().absolute()
 
 
 def list_datasets() -> list[Listing]:
-    """Every known data set, where its files are or will be, and whether it can be had without the network."""
+    """Every known data set, the folder of its files, and whether `fetch` needs no network for it."""
     return [Listing(dataset, _folder(dataset), _is_cached(dataset)) for dataset in DATASETS.values()]
 
 
@@ -108,12 +107,12 @@ def fetch(name: str, *, progress: bool = False) -> Path:
         progress: say on stderr what is being downloaded.
 
     Returns:
-        The folder of the unpacked files. Treat it as read-only: it is shared by everything that uses the cache.
+        The folder of the unpacked files; read-only, as everything that uses the cache shares it.
 
     Raises:
         UsageError: no data set of that name is known.
         DatasetUnavailableError: it could not be downloaded, is not the published file, or `JAXQMRI_OFFLINE` is set;
-            the message says what to put where by hand.
+            the message says how to get it by hand.
         CorruptInputError: the published archive cannot be unpacked safely.
         OutputError: the cache cannot be written.
     """
@@ -150,12 +149,8 @@ def _md5(path: Path) -> str:
     return pooch.file_hash(str(path), alg="md5")
 
 
-def _is_offline() -> bool:
-    return os.environ.get("JAXQMRI_OFFLINE", "") not in ("", "0")
-
-
 def _verified_archive(dataset: Dataset, progress: bool) -> Path:
-    """The archive in the cache, downloaded if it is not there or is not the published one."""
+    """The archive in the cache, downloaded unless the published one is there."""
     key = f"{dataset.name}/{dataset.file}"
     store = pooch.create(path=cache_dir(), base_url="", registry={key: f"md5:{dataset.md5}"}, urls={key: dataset.url})
 
@@ -163,7 +158,7 @@ def _verified_archive(dataset: Dataset, progress: bool) -> Path:
         _download(dataset, Path(call[1]), progress)
 
     try:
-        with _unannounced(key):
+        with _pooch_silent_about(key):
             return Path(store.fetch(key, downloader=downloader))
     except DatasetUnavailableError:
         raise
@@ -177,69 +172,59 @@ def _verified_archive(dataset: Dataset, progress: bool) -> Path:
 
 
 @contextmanager
-def _unannounced(key: str) -> Iterator[None]:
-    """pooch announces every download on stderr; here that is for `progress` to decide. Other users of pooch keep it."""
+def _pooch_silent_about(key: str) -> Iterator[None]:
+    """`progress` decides what is said about a download; other users of pooch keep its messages."""
 
-    def is_not_ours(record: logging.LogRecord) -> bool:
+    def is_other(record: logging.LogRecord) -> bool:
         return key not in (record.args or ())
 
     logger = pooch.get_logger()
-    logger.addFilter(is_not_ours)
+    logger.addFilter(is_other)
     try:
         yield
     finally:
-        logger.removeFilter(is_not_ours)
+        logger.removeFilter(is_other)
 
 
 def _download(dataset: Dataset, target: Path, progress: bool) -> None:
-    """Puts what the record holds at `target`, unverified; raises DatasetUnavailableError if there is nothing."""
-    if _is_offline():
+    """Puts the file of the record at `target`, unverified.
+
+    Raises:
+        DatasetUnavailableError: nothing was downloaded.
+    """
+    if os.environ.get("JAXQMRI_OFFLINE", "") not in ("", "0"):
         raise _unavailable(dataset, "JAXQMRI_OFFLINE is set, so the network is not used")
     if progress:
-        print(
-            f"Downloading {dataset.file} ({dataset.size_kb:g} kB) from {dataset.url} ...", file=sys.stderr, flush=True
-        )
+        words = f"Downloading {dataset.file} ({dataset.size_kb:g} kB) from {dataset.url} ..."
+        print(words, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as scratch:
-        said = _run_zenodo_get(dataset, scratch)
+        # -P: no modules from the working directory.
+        command = [sys.executable, "-P", "-m", "zenodo_get", dataset.record, "--glob", glob.escape(dataset.file)]
+        command += ["--output-dir", scratch, "--verbosity", "1", *_RETRIES]
+        environment = {**os.environ, "PYTHONUTF8": "1"}
+        with Popen(
+            command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, encoding="utf-8", errors="replace", env=environment
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=DOWNLOAD_TIMEOUT)
+            except TimeoutExpired as error:
+                raise _unavailable(dataset, f"no complete answer within {DOWNLOAD_TIMEOUT:g} s") from error
+            finally:  # also on Ctrl-C
+                process.kill()
+                process.wait()
+        if process.returncode != 0:
+            raise _unavailable(dataset, _cause(output) or f"zenodo_get ended with status {process.returncode}")
         downloaded = Path(scratch) / dataset.file
         if not downloaded.is_file():
-            raise _unavailable(dataset, said)
+            raise _unavailable(dataset, _cause(output) or "the record has no such file")
         downloaded.replace(target)
 
 
-def _run_zenodo_get(dataset: Dataset, scratch: str) -> str:
-    """Downloads into `scratch` and returns what went wrong, or what was said last; raises if it failed for sure."""
-    # -P: the folder the user happens to be in must not supply modules to the child.
-    command = [sys.executable, "-P", "-m", "zenodo_get", dataset.record, "--glob", glob.escape(dataset.file)]
-    command += ["--output-dir", scratch, "--verbosity", "1", *_RETRIES]
-    try:
-        # run() kills the child on a time-out and on Ctrl-C alike.
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, "PYTHONUTF8": "1"},
-            timeout=DOWNLOAD_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _unavailable(dataset, f"no complete answer within {DOWNLOAD_TIMEOUT:g} s") from error
-    cause = _cause(done.stdout)
-    if done.returncode != 0:
-        raise _unavailable(dataset, cause or f"zenodo_get ended with status {done.returncode}")
-    return cause or "the record has no such file"
-
-
 def _cause(output: str) -> str:
-    """The first complaint in what zenodo_get printed: the later ones only say that it gave up."""
+    """The first complaint in the output of zenodo_get (later ones follow from it), else the last line."""
     lines = [line.strip() for line in _COLOUR.sub("", output).splitlines() if line.strip()]
     complaints = [line.split(": ", 1)[1] for line in lines if line.startswith(("ERROR: ", "WARNING: "))]
-    if complaints:
-        return complaints[0][:300]
-    return lines[-1][:300] if lines else ""
+    return (complaints + lines[-1:] + [""])[0][:300]
 
 
 def _unavailable(dataset: Dataset, cause: str) -> DatasetUnavailableError:
