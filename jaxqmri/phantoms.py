@@ -1,10 +1,9 @@
-"""Digital reference objects: images made from known maps, to see what an estimate is worth.
+"""Digital reference objects: images made from known maps, to test estimates against.
 
-One description of a head, ellipsoids in one coordinate system, gives a slice (`head_slice`) and a volume
-(`head_volume`). Its maps are at 3 T; a series of images is what a signal model makes of them, with noise.
+One description of a head at 3 T, ellipsoids in one coordinate system, gives a slice (`head_slice`) and a volume
+(`head_volume`). A signal model makes images of its maps, to which noise is added.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -25,11 +24,9 @@ class Region:
     """One tissue of a phantom, at 3 T.
 
     Attributes:
-        name: what it stands for.
-        m0: proton density, relative to water.
-        t1: [s].
-        t2: [s].
-        t2star: [s].
+        name: in print.
+        m0: proton density relative to water.
+        t1, t2, t2star: [s].
     """
 
     name: str
@@ -40,15 +37,15 @@ class Region:
 
     @property
     def s0(self) -> float:
-        """Signal at TE = 0 of a gradient echo, relative to that of water: m0, nothing being saturated."""
+        """Signal at TE = 0 of an unsaturated gradient echo relative to that of water: m0."""
         return self.m0
 
 
 # White matter and cortex: T1 and T2 of Wansapura et al., J Magn Reson Imaging 9:531 (1999); Stanisz et al., Magn Reson
 # Med 54:507 (2005) found T1 a third longer, T2 a tenth shorter. Their T2* and the putamen's: Peters et al., Magn Reson
 # Imaging 25:748 (2007). Scalp, taken for fat: T1 and T2 of Gold et al., Am J Roentgenol 183:343 (2004).
-# All else are round numbers: proton densities, the putamen's T1 and T2, scalp's T2*, fluid and bleeds, of which the
-# last two stand at the two ends of what is met in practice.
+# All else are round numbers: proton densities, the putamen's T1 and T2, scalp's T2*, and fluid and bleeds, which are at
+# the ends of the range in practice.
 BACKGROUND, WHITE, CORTEX, FLUID, PUTAMEN, BLEED, SCALP = range(7)
 REGIONS: dict[int, Region] = {
     WHITE: Region("white matter", 0.70, 0.832, 0.0796, 0.0532),
@@ -62,16 +59,14 @@ HEAD_REGIONS: dict[int, Region] = {**REGIONS, SCALP: Region("scalp", 0.90, 0.371
 
 @dataclass(frozen=True)
 class Phantom:
-    """A head with known maps, all of the shape (x, y, z). A value: `dataclasses.replace` gives one with another map.
+    """A head with known maps of shape (x, y, z); `dataclasses.replace` gives one with another map.
 
     Attributes:
-        labels: integers; 0 is air (and bone), the others are keys of `HEAD_REGIONS`.
+        labels: integers; 0 is air or bone, the others are keys of `HEAD_REGIONS`.
         m0: proton density relative to water; 0 in air.
-        t1: [s]; NaN in air.
-        t2: [s]; NaN in air.
-        t2star: [s]; NaN in air.
-        b1: true over nominal flip angle; in air too, as a measured map has numbers there.
-        affine: (4, 4) voxel index -> RAS+ [mm]; oblique, so that an axis mixed up on the way shows.
+        t1, t2, t2star: [s]; NaN in air.
+        b1: true over nominal flip angle; in air too, like a measured map.
+        affine: (4, 4) voxel index -> RAS+ [mm]; oblique, so that swapped axes show.
 
     Raises:
         ValueError: maps of different shapes.
@@ -92,12 +87,12 @@ class Phantom:
 
     @property
     def s0(self) -> Map:
-        """Signal at TE = 0 of a gradient echo, relative to that of water: m0, nothing being saturated."""
+        """Signal at TE = 0 of an unsaturated gradient echo relative to that of water: m0."""
         return self.m0
 
     @property
     def tissue(self) -> Tissue:
-        """The maps as a signal model takes them; in air 1 s stands for what has no answer there, and m0 is 0."""
+        """The maps as parameters of a signal model; times in air are 1 s, a finite placeholder, and m0 is 0."""
         t1, t2, t2star = (jnp.asarray(np.nan_to_num(time, nan=1.0)) for time in (self.t1, self.t2, self.t2star))
         return Tissue(m0=jnp.asarray(self.m0), t1=t1, t2=t2, t2star=t2star, b1=jnp.asarray(self.b1))
 
@@ -107,7 +102,7 @@ def head_slice(size: int = 128, *, skull_stripped: bool = True, b1_scale: float 
 
     Args:
         size: matrix size; the field of view is 224 mm.
-        skull_stripped: False adds fluid around the brain, bone, which has no signal, and the scalp.
+        skull_stripped: False adds fluid around the brain, bone without signal, and the scalp.
         b1_scale: factor on B1, which falls from 1.15 in the middle to about 0.75 at the edge of the brain.
 
     Returns:
@@ -117,13 +112,11 @@ def head_slice(size: int = 128, *, skull_stripped: bool = True, b1_scale: float 
 
 
 def head_volume(size: int = 128, n_slices: int = 64, *, skull_stripped: bool = True, b1_scale: float = 1.0) -> Phantom:
-    """The whole head of `head_slice`, which is its middle slice; further down are cerebellum and brain stem.
+    """The whole head; `head_slice` is its middle slice, further down are cerebellum and brain stem.
 
     Args:
-        size: matrix size in plane; the field of view is 224 mm.
+        size, skull_stripped, b1_scale: see `head_slice`.
         n_slices: slices through 160 mm, from below.
-        skull_stripped: see `head_slice`.
-        b1_scale: see `head_slice`.
 
     Returns:
         Maps of shape (size, size, n_slices).
@@ -134,11 +127,11 @@ def head_volume(size: int = 128, n_slices: int = 64, *, skull_stripped: bool = T
 def with_variation(
     phantom: Phantom, spread: float = 0.03, *, rng: np.random.Generator, width_mm: float = 15.0
 ) -> Phantom:
-    """Lets m0, T1 and T2 vary smoothly within each tissue, as they do in a person.
+    """The phantom with m0, T1 and T2 that vary smoothly within each tissue.
 
-    Each is multiplied by exp(spread * g), g a Gaussian random field of its own of zero mean and unit variance; T2*
-    keeps its ratio to T2. The fields are functions of the place in mm: the same seed gives the same head at any
-    resolution, and in a slice what it gives there in a volume.
+    Each is multiplied by exp(spread * g), where g is a Gaussian random field of its own with zero mean and unit
+    variance; T2* keeps its ratio to T2. The fields are functions of the position in mm: one seed gives the same head at
+    any resolution, in a slice and in a volume.
     Source: random Fourier features, Rahimi and Recht, NIPS 20 (2007).
 
     Args:
@@ -171,9 +164,8 @@ def gradient_echo_images(
     Returns:
         (x, y, z, echo) float64 images.
     """
-    # Air has no T2*; any number will do where S0 is 0.
-    t2star = np.nan_to_num(phantom.t2star, nan=1.0)
-    signal = gain * np.asarray(simulate(MonoExponential(te), Decay(s0=phantom.s0, t2=t2star)))  # pyright: ignore
+    t2star = jnp.nan_to_num(jnp.asarray(phantom.t2star), nan=1.0)  # a placeholder in air, where s0 is 0
+    signal = gain * np.asarray(simulate(MonoExponential(jnp.asarray(te)), Decay(jnp.asarray(phantom.s0), t2star)))
     real, imaginary = rng.normal(scale=gain / snr, size=(2, *signal.shape))
     return np.hypot(signal + real, imaginary)
 
@@ -212,14 +204,14 @@ def spin_echo_images(
     signal *= np.float32(gain)
     if sigma == 0 or rng is None:
         return signal
-    # In place and in float32: of a volume, every copy is some 100 MB.
-    noise = np.empty(signal.shape, np.float32)
-    rng.standard_normal(out=noise, dtype=np.float32)
-    noise *= np.float32(sigma)
-    signal += noise
-    rng.standard_normal(out=noise, dtype=np.float32)
-    noise *= np.float32(sigma)
-    return np.hypot(signal, noise, out=signal)
+    noise = np.empty(signal.shape, np.float32)  # filled in place: every copy of a volume is some 100 MB
+
+    def channel_noise() -> NDArray[np.float32]:
+        rng.standard_normal(out=noise, dtype=np.float32)
+        return np.multiply(noise, np.float32(sigma), out=noise)
+
+    signal += channel_noise()
+    return np.hypot(signal, channel_noise(), out=signal)
 
 
 def t2_from_dual_echo(
@@ -227,10 +219,9 @@ def t2_from_dual_echo(
 ) -> Float[Array, "*voxel"]:
     """A rough T2 from two images, T2 = -delta_te / ln(T2w / PD), such as IXI's PD- and T2-weighted ones.
 
-    Good enough to make a phantom of, with the PD-weighted image for M0, not to measure with. Two points leave no misfit
-    by which to see an error. The echoes of a fast spin echo mix T2 with T1 and B1 (stimulated echoes), and each image
-    has a range of echo times. Noise raises a dark T2w, and with it T2; a long T2, where the images hardly differ, is
-    mostly noise. And both images must share receiver gain, scaling and TR.
+    Enough to make a phantom, with the PD-weighted image as M0, not to measure: two points leave no residual, the echoes
+    of a fast spin echo mix T2 with T1 and B1 (stimulated echoes) and each image has a range of echo times. Noise raises
+    a dark T2w, and with it T2. Both images must share receiver gain, scaling and TR.
 
     Args:
         pd: magnitude at the shorter echo time, any shape [a.u.].
@@ -238,26 +229,25 @@ def t2_from_dual_echo(
         delta_te: the longer minus the shorter (effective) echo time [s].
 
     Returns:
-        T2 [s], NaN where no positive, finite T2 would give these two values: a signal that is not positive and finite,
-        or does not fall. Where a number is needed, `jnp.nan_to_num(t2)` puts 0, as the example this is taken from does.
+        T2 [s], NaN where a signal is not positive and finite or does not fall; `jnp.nan_to_num(t2)` puts 0 there.
 
     Raises:
         ValueError: images of different shapes or complex ones; a `delta_te` that is not positive, or in milliseconds.
     """
+    if jnp.iscomplexobj(pd) or jnp.iscomplexobj(t2w):
+        raise ValueError("pd and t2w must be magnitudes, got complex numbers; take jnp.abs of both.")
     first, second = as_float_array(pd), as_float_array(t2w)
     if first.shape != second.shape:
         raise ValueError(
             f"pd has shape {first.shape}, t2w {second.shape}; both must be of one grid, voxel by voxel: resample one."
         )
-    if jnp.iscomplexobj(first) or jnp.iscomplexobj(second):
-        raise ValueError("pd and t2w must be magnitudes, got complex numbers; take jnp.abs of both.")
     if not 0 < delta_te < 2:
         raise ValueError(
             f"delta_te must be between 0 and 2 s, got {delta_te:g}: the longer minus the shorter echo time, in seconds "
             "(milliseconds divided by 1000)."
         )
     falls = (second > 0) & (first > second)
-    # Any falling pair: no NaN or division by 0 reaches a derivative.
+    # Elsewhere any falling pair, so that no NaN or division by 0 reaches a derivative.
     rate = jnp.log(jnp.where(falls, first, 2.0) / jnp.where(falls, second, 1.0)) / delta_te
     return jnp.where(falls & (rate > 0) & jnp.isfinite(rate), 1 / rate, jnp.nan)
 
@@ -272,26 +262,24 @@ def _head(size: int, n_slices: int, thickness_mm: float, skull_stripped: bool, b
     # x to the patient's left, y to the front, z to the top
     x, y, z = np.meshgrid(in_plane, in_plane, along, indexing="ij", sparse=True)
     labels = _anatomy(x, y, z, skull_stripped)
+    regions = [HEAD_REGIONS[label] for label in range(1, len(HEAD_REGIONS) + 1)]
 
-    def of_regions(value: Callable[[Region], float], outside: float) -> Map:
-        table = np.full(len(HEAD_REGIONS) + 1, outside)
-        for label, region in HEAD_REGIONS.items():
-            table[label] = value(region)
-        return table[labels]
+    def of_regions(name: str, air: float = np.nan) -> Map:
+        return np.array([air, *(getattr(region, name) for region in regions)])[labels]
 
     return Phantom(
         labels=labels,
-        m0=of_regions(lambda region: region.m0, outside=0.0),
-        t1=of_regions(lambda region: region.t1, outside=np.nan),
-        t2=of_regions(lambda region: region.t2, outside=np.nan),
-        t2star=of_regions(lambda region: region.t2star, outside=np.nan),
+        m0=of_regions("m0", air=0.0),
+        t1=of_regions("t1"),
+        t2=of_regions("t2"),
+        t2star=of_regions("t2star"),
         b1=b1_scale * _transmit_field(x, y, z),
         affine=_oblique_affine((size, size, n_slices), 2 * _HALF_FIELD_OF_VIEW_MM / size, thickness_mm),
     )
 
 
 def _anatomy(x: Map, y: Map, z: Map, skull_stripped: bool) -> NDArray[np.int16]:
-    """Labels at places in units of half the field of view; what comes later covers what is there."""
+    """Labels at positions in units of half the field of view; later shapes cover earlier ones."""
 
     def ellipsoid(centre: tuple[float, float, float], radii: tuple[float, float, float], tilt_deg: float = 0.0):
         (cx, cy, cz), (rx, ry, rz) = centre, radii
@@ -306,7 +294,7 @@ def _anatomy(x: Map, y: Map, z: Map, skull_stripped: bool) -> NDArray[np.int16]:
         labels[ellipsoid((0, 0, 0), (0.72, 0.88, 0.62))] = FLUID
     brain = ellipsoid((0, 0, 0), (0.70, 0.86, 0.60))
     labels[brain] = CORTEX
-    # Gyri: the border between grey and white matter is not an ellipsoid. Near its poles they would make a star of it.
+    # Gyri fold the border between grey and white matter, less towards the poles, where they would make a star of it.
     folds = 0.04 * np.sin(14 * np.arctan2(y, x) + 12 * z) * np.maximum(1 - (z / 0.45) ** 2, 0)
     labels[(x / 0.58) ** 2 + (y / 0.74) ** 2 + (z / 0.49) ** 2 < (1 + folds) ** 2] = WHITE
     for side in (-1, 1):
@@ -314,7 +302,7 @@ def _anatomy(x: Map, y: Map, z: Map, skull_stripped: bool) -> NDArray[np.int16]:
         labels[ellipsoid((side * 0.28, 0.08, 0), (0.09, 0.17, 0.13), side * -20)] = PUTAMEN
     for cx, cy in ((0.36, -0.42), (-0.40, -0.30), (-0.30, 0.48)):
         labels[ellipsoid((cx, cy, 0), (0.05, 0.05, 0.05))] = BLEED
-    # Nothing below reaches z = 0: `head_slice` stays what it has been.
+    # Nothing below reaches z = 0, the plane of `head_slice`.
     labels[ellipsoid((0, 0, 0.45), (0.022, 0.90, 0.38)) & brain] = FLUID  # between the hemispheres
     for shell, label in ((0.03, FLUID), (0.0, CORTEX), (-0.11, WHITE)):  # cerebellum
         for side in (-1, 1):
@@ -326,17 +314,17 @@ def _anatomy(x: Map, y: Map, z: Map, skull_stripped: bool) -> NDArray[np.int16]:
 
 
 def _transmit_field(x: Map, y: Map, z: Map) -> Map:
-    """Bright in the middle, where the waves from all sides meet, and a little off it: no axis can be flipped unseen."""
+    """Largest near the middle (constructive interference), a little off it, so that a flipped axis shows."""
     from_centre = ((x - 0.04) / 0.70) ** 2 + ((y + 0.03) / 0.86) ** 2 + (z / 0.80) ** 2
     return _B1_CENTRE / (1 + (_B1_CENTRE / _B1_EDGE - 1) * from_centre)
 
 
 def _random_field(phantom: Phantom, width_mm: float, rng: np.random.Generator) -> Map:
-    """Plane waves of normally distributed wave vectors [rad/mm], added up: nearly Gaussian, mean 0, variance 1."""
+    """Sum of plane waves with normally distributed wave vectors [rad/mm]: nearly Gaussian, mean 0, variance 1."""
     n_waves = 64
     waves = rng.normal(scale=1 / width_mm, size=(n_waves, 3))
     phases = rng.uniform(0, 2 * np.pi, n_waves) + waves @ phantom.affine[:3, 3]
-    per_voxel = waves @ phantom.affine[:3, :3]  # rad; along each axis of the grid, so that the waves factorise
+    per_voxel = waves @ phantom.affine[:3, :3]  # rad along each axis of the grid: the waves factorise
     x, y, z = (
         np.exp(1j * np.outer(np.arange(n), step)) for n, step in zip(phantom.labels.shape, per_voxel.T, strict=True)
     )
