@@ -5,7 +5,7 @@ nothing depends on a display, on a backend or on figures that somebody else has 
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from ..quantities import map_kind
+from ..quantities import MAP_KINDS, map_kind
 from .colours import colour_scale, colours_of, displayed, scale_limits
 from .slices import fullest_slice, radiological_view
 
@@ -22,11 +22,19 @@ INK, FAINT = "#1c2126", "#646c75"  # contrast 16:1 and 5.3:1 on white
 BLUE = "#0072b2"
 
 
+def main_maps(names: Iterable[str]) -> list[str]:
+    """Amplitude, relaxation time, transmit field or inversion, misfit: what tells whether a fit can be believed."""
+    named = [name for name in names if name != "status"]
+    roles = ("amplitude", "time", "field", "fit")
+    found = [name for role in roles for name in named if name in MAP_KINDS and MAP_KINDS[name].role == role]
+    return found or named[:1]
+
+
 def maps_figure(
     maps: Mapping[str, np.ndarray],
     affine: np.ndarray,
     *,
-    names: Sequence[str] = ("S0map", "T2starmap", "residual"),
+    names: Sequence[str] | None = None,
     slice_index: int | None = None,
 ) -> Figure:
     """Maps of one slice side by side, each with its colour bar and unit.
@@ -35,12 +43,13 @@ def maps_figure(
         maps: name -> (x, y, z) map in SI units (s, 1/s; `residual` as a fraction); "status", if there, blackens every
             voxel that is not OK.
         affine: (4, 4) voxel index -> RAS+ [mm].
-        names: the maps to show, left to right.
+        names: the maps to show, left to right; None = `main_maps`.
         slice_index: slice along the last axis; None = the one with most values in the first relaxometry map.
 
     Raises:
         ValueError: a name is not in `maps`, or the affine is singular.
     """
+    names = main_maps(maps) if names is None else names
     missing = [name for name in names if name not in maps]
     if missing or not names:
         raise ValueError(f"names must be among the maps {sorted(maps)}, got {list(names)}.")

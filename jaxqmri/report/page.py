@@ -6,7 +6,7 @@ a page can be mailed, archived and opened anywhere without telling anybody. The 
 
 import struct
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.colors import to_rgb
 
-from ..quantities import MAP_KINDS, Axis, MapKind, Status, map_kind
+from ..quantities import Axis, MapKind, Status, map_kind
 from .colours import colour_bar, colour_scale, displayed, indexed, percentile_on_top
-from .figures import histogram_figure, maps_figure, png_bytes, voxel_fit_figure
+from .figures import histogram_figure, main_maps, maps_figure, png_bytes, voxel_fit_figure
 from .slices import fullest_slice, plane_sheets, slice_sheet
 from .tables import counted, number, quartiles, rows_table, shares, short, transposed, values_table
 
@@ -63,16 +63,8 @@ class ReportInput:
 
 def report_files(report: ReportInput) -> dict[str, bytes]:
     """The report and a picture of the maps, by file name; see `report_html`."""
-    picture = maps_figure(report.maps, report.affine, names=main_maps(report.maps))
-    return {f"{report.main_map}.png": png_bytes(picture), "report.html": report_html(report).encode()}
-
-
-def main_maps(names: Iterable[str]) -> list[str]:
-    """Amplitude, relaxation time, transmit field or inversion, misfit: what tells whether a fit can be believed."""
-    named = [name for name in names if name != "status"]
-    roles = ("amplitude", "time", "field", "fit")
-    found = [name for role in roles for name in named if name in MAP_KINDS and MAP_KINDS[name].role == role]
-    return found or named[:1]
+    picture = png_bytes(maps_figure(report.maps, report.affine))
+    return {f"{report.main_map}.png": picture, "report.html": report_html(report).encode()}
 
 
 def report_html(report: ReportInput) -> str:

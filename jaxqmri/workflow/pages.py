@@ -9,7 +9,8 @@ import numpy as np
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..quantities import Status, map_kind
-from ..report.page import ReportInput, VoxelFits, main_maps, report_files
+from ..report.figures import main_maps
+from ..report.page import ReportInput, VoxelFits, report_files
 
 Voxels = tuple[np.ndarray, ...]  # indices along x, y and z
 Curves = Callable[[Voxels], tuple[np.ndarray, np.ndarray]]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from reports import Page, make_report
 
-from jaxqmri.quantities import MAP_KINDS
+from jaxqmri.quantities import MAP_KINDS, MapKind
 from jaxqmri.report.colours import colours_of, displayed, log_remap
 from jaxqmri.report.page import VoxelFits, participant_page, report_html
 from jaxqmri.report.tables import quartiles, shares
@@ -199,6 +199,15 @@ def test_b1_is_shown_beside_the_relaxation_time(rng):
     ]
     assert "Histogram of B1" in pictures
     assert "B1 0.900" in page.text
+
+
+def test_a_new_map_needs_no_more_than_its_row_of_quantities(rng, monkeypatch):
+    monkeypatch.setitem(MAP_KINDS, "T0map", MapKind("s", "another time", "T0", "time", "ms", 1e3, "navia", (0.0, 10.0)))
+    maps = {"T0map": np.full((4, 4, 2), 0.007), "T0map_stderr": np.full((4, 4, 2), 0.001)}
+    page = Page(report_html(make_report(rng, maps=maps, voxel_fits=None)))
+    pictures = [a["alt"] for tag, a in page.elements if tag == "img"]
+    assert {"Map of T0 [ms], slice 0 of 2", "All slices of the map of T0 [ms]", "Histogram of T0 [ms]"} <= set(pictures)
+    assert "T0 7.00 ms" in page.text
 
 
 def test_empty_parts_leave_no_empty_headings(rng):
