@@ -334,12 +334,8 @@ def _random_field(phantom: Phantom, width_mm: float, rng: np.random.Generator) -
 
 def _oblique_affine(shape: tuple[int, int, int], pixel_mm: float, thickness_mm: float) -> Map:
     """Axial, tipped 15 degrees towards the coronal plane; x runs to the patient's left as on a scanner's screen."""
-    tilt = np.deg2rad(15.0)
-    x_axis = np.array([-1.0, 0.0, 0.0])
-    y_axis = np.array([0.0, np.cos(tilt), np.sin(tilt)])
-    z_axis = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
+    c, s = np.cos(np.deg2rad(15.0)), np.sin(np.deg2rad(15.0))
     affine = np.eye(4)
-    affine[:3, :3] = np.column_stack([pixel_mm * x_axis, pixel_mm * y_axis, thickness_mm * z_axis])
-    centre = (np.array(shape) - 1) / 2
-    affine[:3, 3] = np.array([0.0, 10.0, 20.0]) - affine[:3, :3] @ centre
+    affine[:3, :3] = np.array([[-1, 0, 0], [0, c, -s], [0, s, c]]) * (pixel_mm, pixel_mm, thickness_mm)
+    affine[:3, 3] = np.array([0.0, 10.0, 20.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return affine

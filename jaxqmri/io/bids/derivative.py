@@ -17,9 +17,9 @@ from typing import Any
 
 from ... import __version__
 from ...errors import OutputError
-from ..storage.atomic import output_errors, strict_json, sync_folders, write_bytes, write_files
+from ..storage.atomic import output_errors, strict_json, write_bytes, write_files
 from ..storage.locks import one_at_a_time
-from ..storage.result_folder import RECORD, recorded_files, tidy_up
+from ..storage.result_folder import RECORD, recorded_files, replace_files, tidy_up
 from .dataset import DESCRIPTION, BidsDataset
 from .names import BidsName, parse_name
 
@@ -208,30 +208,21 @@ def place_results(
     Returns:
         The places, relative to `out`; the record is still to be written.
     """
-    places: dict[Path, str] = {}
+    places: dict[Path, Path] = {}
     for path in sorted(path for path in made.rglob("*") if path.is_file() and path.name != RECORD):
         base, _, ending = path.name.partition(".")
-        if ending == "nii.gz":
-            places[path] = f"{map_place(series, base, siblings)}.nii.gz"
-        elif ending == "json":
-            places[path] = f"{map_place(series, base, siblings)}.json"
+        if ending == "json":
             write_bytes(path, strict_json(_sidecar(path, series, base, sources)).encode())
+        if ending in ("json", "nii.gz"):
+            places[path] = Path(f"{map_place(series, base, siblings)}.{ending}")
         else:
             suffix = "" if path.name == "report.html" else f"_{base}"
-            places[path] = f"{_folder(series)}/figures/{series}{suffix}.{ending}"
+            places[path] = Path(f"{_folder(series)}/figures/{series}{suffix}.{ending}")
     with output_errors(out), one_at_a_time(out):
-        record = record_path(out, series)
-        earlier = recorded_files(out, record.relative_to(out).as_posix(), below=_folder(series))
-        record.unlink(missing_ok=True)
-        for name in earlier - set(map(Path, places.values())):
-            (out / name).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty; an empty fmap goes where B1 is no longer estimated
-                (out / name).parent.rmdir()
-        for path, place in places.items():
-            (out / place).parent.mkdir(parents=True, exist_ok=True)
-            path.replace(out / place)
-        sync_folders((out / place).parent for place in places.values())
-    return sorted(places.values())
+        record = record_path(out, series).relative_to(out)
+        earlier = recorded_files(out, record, below=_folder(series))
+        replace_files(out, places, earlier - set(places.values()), record)
+    return sorted(place.as_posix() for place in places.values())
 
 
 def _sidecar(path: Path, series: BidsName, map_name: str, sources: Sequence[str]) -> dict[str, Any]:
@@ -272,12 +263,9 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 def read_problems(out: Path, participant: str) -> dict[str, str]:
     """Status and message of the series of a participant that are not done, by name of the series."""
-    rows = [row for row in _read_summary(out / SUMMARY) if row["participant_id"] == f"sub-{participant}"]
-    return {
-        row["series"]: f"{row['status']}: {row['message']}"
-        for row in rows
-        if row["series"] != "n/a" and row["status"] != "done"
-    }
+    rows = (row for row in _read_summary(out / SUMMARY) if row["participant_id"] == f"sub-{participant}")
+    problems = (row for row in rows if row["series"] != "n/a" and row["status"] != "done")
+    return {row["series"]: f"{row['status']}: {row['message']}" for row in problems}
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ its files were being moved.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def result_folder(folder: Path, *, inputs: Sequence[Path] = (), overwrite: bool 
                 path.rmdir()
 
 
-def recorded_files(folder: Path, record: str = RECORD, below: str = "") -> set[Path]:
+def recorded_files(folder: Path, record: Path | str = RECORD, below: str = "") -> set[Path]:
     """The files of an earlier run in `folder` according to its record.
 
     Args:
@@ -98,23 +98,34 @@ def _publish(staged: Path, folder: Path) -> None:
 
 
 def _move(staged: Path, folder: Path, stale: set[Path]) -> None:
-    """Moves the new files to their places and removes the stale ones; done again, it completes what was begun.
+    """Moves the new files to their places and removes the stale ones; done again, it completes what was begun."""
+    new = sorted(_files(staged), key=lambda path: path == Path(RECORD))  # stable: .json stays before its .nii.gz
+    begins = Path(RECORD) in new  # else its new record is in its place
+    replace_files(folder, {staged / path: path for path in new}, stale, RECORD if begins else None)
+
+
+def replace_files(folder: Path, places: Mapping[Path, Path], stale: Iterable[Path], record: Path | str | None) -> None:
+    """Moves files to their places, in order, and removes stale ones and the folders these leave empty.
 
     The old record goes first and the new one comes last: a kill in between leaves whole files and no record, never a
     record of other files than those that are there.
+
+    Args:
+        folder: where the results are.
+        places: place relative to `folder` by staged file.
+        stale: files relative to `folder`.
+        record: the record of the old files, relative to `folder`.
     """
-    new = sorted(_files(staged), key=lambda path: path == Path(RECORD))  # stable: .json stays before its .nii.gz
-    if Path(RECORD) in new:
-        (folder / RECORD).unlink(missing_ok=True)
+    if record is not None:
+        (folder / record).unlink(missing_ok=True)
     for path in stale:
         (folder / path).unlink(missing_ok=True)
-        if path.parent != Path():
-            with suppress(OSError):  # not empty
-                (folder / path.parent).rmdir()
-    for path in new:
-        (folder / path.parent).mkdir(parents=True, exist_ok=True)
-        (staged / path).replace(folder / path)
-    sync_folders(folder / path.parent for path in new)
+        with suppress(OSError):  # not empty
+            (folder / path).parent.rmdir()
+    for path, place in places.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(folder / place)
+    sync_folders((folder / place).parent for place in places.values())
 
 
 def _files(staged: Path) -> list[Path]:
