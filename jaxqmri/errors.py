@@ -247,6 +247,13 @@ def remarks_collected(tell: _Tell | None = None) -> Iterator[list[Remark]]:
         _listener.reset(token)
 
 
+@contextmanager
+def remarks_kept() -> Iterator[list[Remark]]:
+    """As `remarks_collected`, but the remarks also go where they would without it."""
+    with remarks_collected(_listener.get() or _warn) as found:
+        yield found
+
+
 def _warn(new: Remark) -> None:
     """As a warning of the line that called this package."""
     depth, frame = 1, sys._getframe()

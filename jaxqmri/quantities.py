@@ -207,6 +207,11 @@ class MapKind:
     concept: tuple[str, str, str] | None = None
 
     @property
+    def is_code(self) -> bool:
+        """A code with a meaning each, and no quantity."""
+        return self.concept is None
+
+    @property
     def relaxometry(self) -> bool:
         """A time or a rate: a log-remapped scale, and values that are not positive are no values."""
         return self.role in ("time", "rate")

@@ -1,41 +1,47 @@
-"""Which quantity a caller wants to vary, and whether values of it can be."""
+"""Which quantity a caller wants to vary, and whether values of it can be in SI units."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..errors import MetadataError, UsageError
+from ..errors import Give, MetadataError, UsageError
 from ..quantities import AXES, Axis
+
+Values = Sequence[float] | np.ndarray
 
 
 def axis_named(name: str) -> Axis:
-    """The axis that callers call "te", "ti" or "flip_angle".
-
-    Raises:
-        UsageError: another name.
-    """
-    if name not in AXES:
+    """The axis that callers call so: "te", "ti", "flip_angle"; raises UsageError where there is none."""
+    rows = {**{row.name: row for row in AXES.values()}, **AXES}
+    if name not in rows:
         raise UsageError(f"axis {name!r} is not one of {', '.join(AXES)}.")
-    return AXES[name]
+    return rows[name]
 
 
-def requested_axis(
-    axis: str | None,
-    te: Sequence[float] | np.ndarray | None = None,
-    ti: Sequence[float] | np.ndarray | None = None,
-    flip_angles: Sequence[float] | np.ndarray | None = None,
-) -> tuple[Axis, Sequence[float] | np.ndarray | None]:
+def requested_axis(axis: str | None, given: Mapping[str, Any]) -> tuple[Axis, Any]:
     """What a caller wants to vary, and the values given for it or None; echo times unless something else is said.
 
+    Args:
+        axis: its name, or None.
+        given: name of the argument -> values or None.
+
     Raises:
+        TypeError: an argument that is no axis.
         UsageError: values for two axes, or for another one than `axis`.
     """
-    given = {name: values for name, values in zip(AXES, (te, ti, flip_angles), strict=True) if values is not None}
-    if len(given) > 1 or (given and axis not in (None, *given)):
-        names = " and ".join(AXES[name].name for name in given)
-        raise UsageError(f"{names} given{f' with axis {axis!r}' if axis else ''}; only one can vary: give its values.")
-    name = next(iter(given), axis or "te")
-    return axis_named(name), given.get(name)
+    names = [row.name for row in AXES.values()]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise TypeError(f"unknown argument {unknown[0]}=; what may vary between images: {', '.join(names)}.")
+    stated = {name: values for name, values in given.items() if values is not None}
+    wanted = None if axis is None else axis_named(axis)
+    if len(stated) > 1 or (stated and wanted and wanted.name not in stated):
+        beside = f" with axis {axis!r}" if axis else ""
+        raise UsageError(f"{' and '.join(stated)} given{beside}; only one can vary: give its values.")
+    for name, values in stated.items():
+        return axis_named(name), values
+    return wanted or axis_named("te"), None
 
 
 def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
@@ -49,29 +55,25 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
     Raises:
         MetadataError: not finite, not positive, outside the range in use, or all equal.
     """
-    described = axis.described(values)
-    if not np.all(np.isfinite(values)) or np.any(values <= 0):
-        raise MetadataError(
-            f"{where}: {axis.terms} must be finite and positive, got {described}; give them with {axis.option}."
-        )
-    too_low = bool(np.any(values < axis.low)) or (len(values) > 1 and bool(np.max(values) < axis.top))
+    described, remedy = axis.described(values), (Give(axis.name, "the right ones"), ".")
+    may_be_0 = axis.low <= 0
+    if not np.all(np.isfinite(values)) or np.any(values < 0 if may_be_0 else values <= 0):
+        wanted = "finite and not negative" if may_be_0 else "finite and positive"
+        raise MetadataError(f"{where}: {axis.terms} must be {wanted}, got {described}; ", *remedy)
+    below = bool(np.any(values < axis.low))
+    too_low = below or (len(values) > 1 and bool(np.max(values) < axis.top))
     if too_low or np.any(values > axis.high):
-        low, high = axis.listed(axis.low), axis.listed(axis.high)
-        outside = f"are outside {low} ... {high} {axis.shown_unit}"
-        if too_low and not np.any(values < axis.low):
+        outside = f"are outside {axis.listed(axis.low)} ... {axis.listed(axis.high)} {axis.shown_unit}"
+        if too_low and not below:
             outside = f"stay below {axis.listed(axis.top)} {axis.shown_unit}"
-        raise MetadataError(
-            f"{where}: {axis.terms} {described} {outside}; they look like "
-            f"{axis.too_low if too_low else axis.too_high}. Give the right ones with {axis.option}."
-        )
+        looks = axis.too_low if too_low else axis.too_high
+        raise MetadataError(f"{where}: {axis.terms} {described} {outside}; they look like {looks}. ", *remedy)
     if len(values) > 1 and np.all(values == values[0]):
-        raise MetadataError(
-            f"{where}: all {len(values)} {axis.terms} are {axis.listed(values[:1])} {axis.shown_unit}. "
-            f"{axis.constant}; give the real ones with {axis.option}."
-        )
+        same = f"all {len(values)} {axis.terms} are {axis.listed(values[:1])} {axis.shown_unit}"
+        raise MetadataError(f"{where}: {same}. {axis.constant}; ", *remedy)
 
 
-def given_values(axis: Axis, values: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
+def given_values(axis: Axis, values: Any) -> np.ndarray | None:
     """Values of the caller in place of those in the files, checked; None where there are none.
 
     Raises:
@@ -80,14 +82,13 @@ def given_values(axis: Axis, values: Sequence[float] | np.ndarray | None) -> np.
     """
     if values is None:
         return None
-    si = "seconds" if axis.unit == "s" else "radians"
     try:
         given = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{axis.name}: {axis.terms} must be numbers in {si}, got {values!r}.") from error
+        raise UsageError(f"{axis.name}: {axis.terms} must be numbers in {axis.unit_words}, got {values!r}.") from error
     if given.ndim != 1 or not given.size:
-        raise UsageError(f"{axis.name} must be a list of {axis.terms} in {si}, got shape {given.shape}.")
-    where = f"the given {axis.terms} ({axis.name}, {axis.option})"
+        raise UsageError(f"{axis.name} must be a list of {axis.terms} in {axis.unit_words}, got shape {given.shape}.")
+    where = f"the given {axis.terms} ({axis.name})"
     check_axis_values(axis, given, where)
     if len(np.unique(given)) < len(given):
         raise UsageError(f"{where} name one {axis.term} twice; give one per image of a slice.")

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from ..errors import OutputError
+from ..errors import OutputError, Setting, UsageError
 from ..quantities import map_kind
+from .formats import as_path, check_series
 from .nifti.file import same_grid
 from .series import ImageSeries
 from .storage.atomic import check_writable, output_errors, strict_json, write_files
@@ -25,7 +26,7 @@ class Maps(dict[str, np.ndarray]):
 
     Attributes:
         metadata: what goes into every sidecar beside the facts about the map: BIDS keys such as
-            `EstimationAlgorithm`, and anything JSON can hold. `Levels`, code -> meaning, goes to `status` alone.
+            `EstimationAlgorithm`, and anything JSON can hold. `Levels`, code -> meaning, goes to maps of codes alone.
     """
 
     def __init__(self, maps: Mapping[str, np.ndarray] | None = None, metadata: Mapping[str, Any] | None = None):
@@ -60,7 +61,7 @@ def write_maps(
 ) -> list[Path]:
     """Writes each map as `<name>.nii.gz` with a `<name>.json`.
 
-    Values are float32 (`status` uint8) in the units of `MAP_KINDS`, NaN where there is no answer. The affine of the
+    Values are float32 (codes uint8) in the units of `MAP_KINDS`, NaN where there is no answer. The affine of the
     series is in sform and qform; a sheared one, which no qform can hold, in the sform alone. Equal maps give equal
     bytes. Either all files are written or, where the disk is full, none is changed.
 
@@ -74,10 +75,14 @@ def write_maps(
         The NIfTI files, in the order of `maps`.
 
     Raises:
-        ValueError: an unknown name, a shape that is not the series', a status that is no code from 0 to 255.
+        UsageError: arguments of other types, or in another order.
+        ValueError: an unknown name, a shape that is not the series', a code that is none from 0 to 255.
         OutputError: they cannot be written, or exist already.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
+    if not isinstance(maps, Mapping):
+        raise UsageError(f"maps must be arrays by name, {{'T2map': t2}} say, got a {type(maps).__name__}.")
+    check_series(series, "series")
     metadata = dict(getattr(maps, "metadata", {}))
     files: dict[Path, bytes] = {}
     for name, values in maps.items():
@@ -88,7 +93,8 @@ def write_maps(
     with output_errors(folder):
         present = [path.name for path in files if path.exists()]
     if present and not overwrite:
-        raise OutputError(f"{folder}: {', '.join(present)} already there; choose another folder or pass --overwrite.")
+        there = f"{folder}: {', '.join(present)} already there; choose another folder, or replace them with "
+        raise OutputError(there, Setting("overwrite"), ".")
     check_writable(folder)
     write_files(files)
     return [path for path in files if path.suffix == ".gz"]
@@ -100,31 +106,32 @@ def _refuse_to_mix(folder: Path, overwrite: bool) -> None:
     n_files = sum(not entry.name.startswith(".") for entry in folder.iterdir())
     if n_files:
         there = "1 file" if n_files == 1 else f"{n_files} files"
-        raise OutputError(f"{folder}: already has {there}; choose another folder or pass --overwrite.")
+        remedy = "choose another folder, or replace them with "
+        raise OutputError(f"{folder}: already has {there}; {remedy}", Setting("overwrite"), ".")
 
 
 def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:
-    units = map_kind(name).units
+    kind = map_kind(name)
     shape = series.data.shape[:3]
     if values.shape != shape:
         raise ValueError(f"map {name} has shape {values.shape}, but the series has voxels {shape}.")
     if not abs(np.linalg.det(series.affine[:3, :3])) > 0:  # also where it is NaN
         raise ValueError(f"affine of the series has no inverse, so maps have no place: {series.affine.tolist()}.")
-    image = Nifti1Image(_codes(values) if name == "status" else values.astype(np.float32), None)
+    image = Nifti1Image(_codes(name, values) if kind.is_code else values.astype(np.float32), None)
     image.set_qform(series.affine, code=1)
     if not same_grid(series.affine, np.asarray(image.get_qform())):
         image.set_qform(series.affine, code=0)
     image.set_sform(series.affine, code=1)
     header: Any = image.header
     header.set_xyzt_units("mm", "sec")
-    header["descrip"] = f"jaxqmri {name} [{units}]".encode()
+    header["descrip"] = f"jaxqmri {name} [{kind.units}]".encode()
     return image
 
 
-def _codes(values: np.ndarray) -> np.ndarray:
+def _codes(name: str, values: np.ndarray) -> np.ndarray:
     codes = values.astype(np.uint8)
     if not np.array_equal(codes, values):
-        raise ValueError("map status must hold whole numbers from 0 to 255.")
+        raise ValueError(f"map {name} must hold whole numbers from 0 to 255.")
     return codes
 
 
@@ -135,10 +142,10 @@ def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dic
         "Description": kind.description,
         "Units": kind.units,
         # 4.611 ms is 0.004611 s, not 0.0046110000000000005
-        axis.keyword: [float(f"{axis.bids_per_si * value:.12g}") for value in series.values],
+        axis.keyword or axis.name: [float(f"{axis.bids_per_si * value:.12g}") for value in series.values],
     }
     estimated = {key: value for key, value in metadata.items() if key not in facts and key != "Levels"}
-    levels = {"Levels": metadata["Levels"]} if name == "status" and "Levels" in metadata else {}
+    levels = {"Levels": metadata["Levels"]} if kind.is_code and "Levels" in metadata else {}
     return {**facts, **levels, "SkullStripped": False, **series.acquisition, **estimated}
 
 

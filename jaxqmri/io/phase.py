@@ -5,12 +5,10 @@ guessed.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
 from ..errors import MetadataError
-from .series import ImageSeries
 
 # Half a turn in the image values of Siemens (-4096 ... 4094), in milliradians (Philips' displayed values), in radians.
 _HALF_TURNS = (4096.0, 1e3 * np.pi, np.pi)
@@ -67,23 +65,22 @@ def common_factor(factors: Iterable[float | None], where: str) -> float:
     return factor
 
 
-def in_radians(series: ImageSeries, factor: float) -> ImageSeries:
-    """The same phase images as angles [rad].
+def to_radians(data: np.ndarray, factor: float, description: str) -> None:
+    """Turns phase images as the file scales them into angles [rad], in place.
 
     Args:
-        series: phase images as the file scales them.
+        data: (x, y, z, n).
         factor: angle per value [rad].
+        description: of the series, for the message.
 
     Raises:
         MetadataError: the values exceed half a turn, so the range cannot be what was declared.
     """
-    data = series.data
     for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
         data[..., k] *= np.float32(factor)
         largest = float(np.max(np.abs(data[..., k]), where=np.isfinite(data[..., k]), initial=0.0))
         if largest > _BEYOND * np.pi:
             raise MetadataError(
-                f"series '{series.description}': phase of {largest:.4g} rad by the range that its headers declare, "
-                "more than half a turn, so they are wrong; export it again."
+                f"series '{description}': phase of {largest:.4g} rad by the range that its headers declare, more than "
+                "half a turn, so they are wrong; export it again."
             )
-    return replace(series, data=data)

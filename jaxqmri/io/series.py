@@ -1,12 +1,12 @@
 """One acquired series as numbers: images in SI units, what varies from one to the next and where the voxels lie."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import MetadataError, Remark, UsageError
+from ..errors import Choose, MetadataError, Remark, UsageError
 from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 from .axis import given_values
 
@@ -138,25 +138,6 @@ class ImageSeries:
         return float(x), float(y), float(z)
 
 
-def wanted_component(axis: Axis, component: str | None, found: Sequence[str]) -> str:
-    """Which images to read: those asked for, or magnitude; real ones where only they have several inversion times.
-
-    Args:
-        axis: what is to vary.
-        component: what was asked for, or None.
-        found: the component of every image that could be meant.
-
-    Raises:
-        UsageError: no such component.
-    """
-    if component is not None:
-        if component not in COMPONENTS:
-            raise UsageError(f"component {component!r} is not one of {', '.join(COMPONENTS)}.")
-        return component
-    real_only = found.count("real") > 1 >= found.count("magnitude")
-    return "real" if axis is INVERSION_TIME and real_only else "magnitude"
-
-
 class EchoTrain(NamedTuple):
     """The timing of a multi-echo spin echo.
 
@@ -190,6 +171,6 @@ def echo_train(te: np.ndarray, where: str) -> EchoTrain:
         te_ms = ", ".join(f"{1e3 * t:g}" for t in te)
         raise MetadataError(
             f"{where}: echo times {te_ms} ms are no multiples of one echo spacing; the echoes are not evenly spaced: "
-            "not a multi-echo spin echo, whose stimulated echoes could be simulated. Use --method mono."
-        )
+            "not a multi-echo spin echo, whose stimulated echoes could be simulated. ", Choose("method", "mono"), ".",
+        )  # fmt: skip
     return EchoTrain(float(f"{spacing:.6g}"), tuple(int(n) - 1 for n in number))

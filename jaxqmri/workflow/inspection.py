@@ -15,13 +15,11 @@ from typing import Any
 from ..datasets import cache_dir
 from ..errors import InputWarning
 from ..io.axis import axis_named
-from ..io.dicom import header as dicom_header
-from ..io.dicom import stack as dicom_stack
-from ..io.dicom.reader import check_complete
-from ..io.images import Scan, Stack, choose_axis, choose_stack, scan_images
-from ..io.nifti.file import along
+from ..io.candidates import Candidate, Scan
+from ..io.choose import choose, choose_axis
+from ..io.images import scan_images
 from ..io.series import EARLIEST_SPIN_ECHO
-from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME
 
 T1_AXES = ("ti", "flip_angle")
 SPIN_ECHO_FLIP_ANGLE = math.radians(60)  # excitations of spin echoes are hardly below it
@@ -157,72 +155,50 @@ def _inspected(scan: Scan, name: str, given: bool) -> Inspection:
     refusals: dict[str, str] = {}
     if name == "te":
         try:
-            stack = _complete(*choose_stack(scan))
-            would_fit |= dict.fromkeys(_jobs_for_echoes(stack), _facts(stack, "te"))
+            chosen = choose(scan)
+            would_fit |= dict.fromkeys(_jobs_for_echoes(chosen), _facts(chosen, "te"))
         except (ValueError, OSError) as error:
             refusals["t2star"] = str(error)
     if name != "te" or not given:
         try:
-            stack = _complete(*(choose_stack(scan) if name != "te" else choose_axis(scan, T1_AXES)))
-            would_fit["t1"] = _facts(stack, next(axis for axis in T1_AXES if axis_named(axis) is stack.axis))
+            chosen = choose(scan) if name != "te" else choose_axis(scan, T1_AXES)[1]
+            would_fit["t1"] = _facts(chosen, next(axis for axis in T1_AXES if axis_named(axis) is chosen.axis))
         except (ValueError, OSError) as error:
             refusals["t1"] = str(error)
-    facts = [_facts(stack) for stack in scan.stacks]
+    facts = [_facts(candidate) for candidate in scan.candidates]
     return Inspection(facts, would_fit, {} if would_fit else refusals, scan.skipped)
 
 
-def _complete(scan: Scan, stack: Stack) -> Stack:
-    """The stack, once it is known that no image is missing."""
-    if isinstance(stack, dicom_stack.Stack):
-        check_complete(stack, scan.skipped)
-    return stack
-
-
-def _jobs_for_echoes(stack: Stack) -> Sequence[str]:
+def _jobs_for_echoes(candidate: Candidate) -> Sequence[str]:
     """By what the files say of the sequence; where that is nothing, both."""
-    spin, gradient = "SE" in stack.sequence, "GR" in stack.sequence
+    spin, gradient = "SE" in candidate.sequence, "GR" in candidate.sequence
     if spin and not gradient:
         return ("t2",)
-    tipped_little = any(angle < SPIN_ECHO_FLIP_ANGLE for angle in _values(stack, FLIP_ANGLE))
-    return ("t2star",) if gradient or tipped_little or stack.values[0] < EARLIEST_SPIN_ECHO else ("t2star", "t2")
+    tipped_little = any(angle < SPIN_ECHO_FLIP_ANGLE for angle in candidate.stated(FLIP_ANGLE))
+    return ("t2star",) if gradient or tipped_little or candidate.values[0] < EARLIEST_SPIN_ECHO else ("t2star", "t2")
 
 
-def _facts(stack: Stack, axis: str | None = None) -> dict[str, Any]:
-    of_dicom = isinstance(stack, dicom_stack.Stack)
+def _facts(candidate: Candidate, axis: str | None = None) -> dict[str, Any]:
     facts = {
-        "number": stack.series_number,
-        "uids": sorted(stack.series_uids) if of_dicom else [],
-        "description": stack.description,
-        "component": stack.component,
-        **{found.key: _values(stack, found) for found in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)},
-        "repetition_times_s": [float(f"{tr:.12g}") for tr in stack.repetition_times],
-        "shape": [*stack.shape, stack.n_slices],
-        "n_images": len(stack.frames) if of_dicom else stack.n_volumes * stack.n_slices,
-        "voxel_size_mm": [float(f"{edge:.9g}") for edge in stack.voxel_size],
-        "scaling": stack.scaling,
-        "image_type": list(stack.image_type),
-        "enhanced": of_dicom and stack.is_enhanced,
-        "derived": of_dicom and stack.derived,
-        "lacking": stack.lacking() if of_dicom else "",
+        "number": candidate.series_number,
+        "uids": list(candidate.series_uids),
+        "description": candidate.description,
+        "component": candidate.component,
+        **{
+            found.key: [float(f"{value:.12g}") for value in candidate.stated(found)]
+            for found in (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)
+        },
+        "repetition_times_s": [float(f"{tr:.12g}") for tr in candidate.repetition_times],
+        "shape": [*candidate.shape, candidate.n_slices],
+        "n_images": candidate.n_images,
+        "voxel_size_mm": [float(f"{edge:.9g}") for edge in candidate.voxel_size],
+        "scaling": candidate.scaling,
+        "image_type": list(candidate.image_type),
+        "enhanced": candidate.is_enhanced,
+        "derived": candidate.derived,
+        "lacking": candidate.lacking(),
     }
-    if axis is None:
-        return facts
-    if isinstance(stack, dicom_stack.Stack):
-        numbers = [frame.series_number for frame in stack.frames]
-    else:
-        numbers = [image.sidecar.get("SeriesNumber") for image in stack.images]
-    return {"axis": axis, "numbers": list(dict.fromkeys(n for n in numbers if n is not None)), **facts}
-
-
-def _values(stack: Stack, axis: Axis) -> list[float]:
-    """The different values of an axis, ascending; those of the stack's own may have been given by the caller."""
-    if axis is stack.axis:
-        found = list(stack.values)
-    elif isinstance(stack, dicom_stack.Stack):
-        found = [frame.value for frame in (dicom_header.along(frame, axis) for frame in stack.frames)]
-    else:
-        found = [value for image in stack.images for value in along(image, axis).values]
-    return [float(f"{value:.12g}") for value in sorted({value for value in found if value == value})]
+    return facts if axis is None else {"axis": axis, "numbers": list(candidate.numbers), **facts}
 
 
 _CODECS = {"libjpeg": "JPEG, JPEG-LS", "openjpeg": "JPEG 2000", "rle": "RLE, fast", "gdcm": "all of them"}

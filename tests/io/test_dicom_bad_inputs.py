@@ -16,8 +16,9 @@ from dicom_series import (
 )
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError
-from jaxqmri.io.dicom.reader import choose_stack, read_dicom, read_stack
-from jaxqmri.io.dicom.scan import scan_dicom
+from jaxqmri.io.choose import choose
+from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
+from jaxqmri.io.load import read_candidate
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -54,7 +55,7 @@ def test_an_unusable_echo_time_is_named_with_file_and_tag(tmp_path, change, word
     one_image(change)(tmp_path / "scan")
     with pytest.raises(MetadataError, match=rf"IM002.dcm, EchoTime \(0018,0081\).*{words}") as caught:
         read_dicom(tmp_path / "scan")
-    assert "--te-ms" in str(caught.value)
+    assert "with te= (seconds)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -126,11 +127,11 @@ def test_the_scan_names_files_and_describes_stacks_without_reading_pixels(tmp_pa
     for path in folder.glob("*.dcm"):
         path.write_bytes(path.read_bytes()[:-1])  # a pixel is missing: only reading would find out
     scan = scan_dicom(folder)
-    stack = choose_stack(scan)
+    candidate = choose(scan)
     assert scan.skipped == {"not DICOM": ("notes.txt",)}
-    assert (stack.series_number, stack.description, stack.component) == (7, "multi-echo GRE", "magnitude")
-    assert (stack.values, stack.shape, stack.n_slices) == ((0.005, 0.01, 0.02), (COLUMNS, ROWS), N_SLICES)
-    assert stack.voxel_size == pytest.approx((3, 2, 5))
-    assert stack.scaling == "slope 2, intercept -1"
+    assert (candidate.series_number, candidate.description, candidate.component) == (7, "multi-echo GRE", "magnitude")
+    assert (candidate.values, candidate.shape, candidate.n_slices) == ((0.005, 0.01, 0.02), (COLUMNS, ROWS), N_SLICES)
+    assert candidate.voxel_size == pytest.approx((3, 2, 5))
+    assert candidate.scaling == "slope 2, intercept -1"
     with pytest.raises(CorruptInputError, match=r"IM000.dcm: 23 bytes"):
-        read_stack(scan, stack)
+        read_candidate(scan, candidate)

@@ -9,8 +9,7 @@ from dicom_series import N_SLICES, TE_MS, enhanced, image, save, series, values
 from pydicom.uid import generate_uid
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, UsageError
-from jaxqmri.io.dicom.reader import read_dicom
-from jaxqmri.io.dicom.scan import scan_dicom
+from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
 from jaxqmri.workflow import run as job
 
 
@@ -31,13 +30,13 @@ def test_a_series_is_chosen_by_its_number_or_how_its_uid_begins(two_series, name
 
 
 def test_without_a_choice_the_error_says_how_to_choose(two_series):
-    with pytest.raises(CorruptInputError, match="choose one with --series 7 or --series 8 "):
+    with pytest.raises(CorruptInputError, match="use series='7' or use series='8', or put"):
         read_dicom(two_series)
 
 
 def test_series_of_the_same_number_are_told_apart_by_uid(tmp_path):
     folder = save(tmp_path, series() + series(SeriesInstanceUID="1.2.4"))
-    with pytest.raises(CorruptInputError, match=r"--series 1\.2\.3 or --series 1\.2\.4 "):
+    with pytest.raises(CorruptInputError, match=r"series='1\.2\.3' or use series='1\.2\.4'"):
         read_dicom(folder)
     assert read_dicom(folder, series="1.2.4").n_files == 6
 
@@ -166,7 +165,7 @@ def test_a_single_image_at_te_0_is_an_error_not_a_map(tmp_path):
 
 def test_phase_maps_are_phase(tmp_path):
     scan = scan_dicom(save(tmp_path, series(ImageType=["DERIVED", "PRIMARY", "PHASE MAP", "P", "FFE"])))
-    assert [stack.component for stack in scan.stacks] == ["phase"]
+    assert [candidate.component for candidate in scan.candidates] == ["phase"]
 
 
 # missing images -------------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import LegacyConvertedEnhancedMRImageStorage, RLELossless
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError
-from jaxqmri.io.dicom.reader import choose_stack, read_dicom, read_stack
-from jaxqmri.io.dicom.scan import scan_dicom
+from jaxqmri.io.choose import choose
+from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
+from jaxqmri.io.load import read_candidate
 
 PHASE = ["ORIGINAL", "PRIMARY", "P", "ND"]
 T2_MAP = ["DERIVED", "PRIMARY", "T2 MAP", "NONE"]
@@ -84,7 +85,7 @@ def test_components_in_one_file_are_told_apart(tmp_path, named_by):
     found = read_dicom(folder)
     assert found.skipped == {"phase images": 6}
     same(found, read_dicom(save(tmp_path / "classic", series())))
-    assert [stack.component for stack in scan_dicom(folder / "IM000.dcm").stacks] == ["magnitude", "phase"]
+    assert [candidate.component for candidate in scan_dicom(folder / "IM000.dcm").candidates] == ["magnitude", "phase"]
 
 
 def test_a_weighting_is_no_map_but_a_map_is(tmp_path):
@@ -244,8 +245,12 @@ def no_place(ds):
 @pytest.mark.parametrize(
     ("spoil", "error", "words"),
     [
-        (one_echo_time_for_all, MetadataError, r"EffectiveEchoTime \(0018,9082\).*all 3 echo times are 5 ms.*--te-ms"),
-        (no_echo_time, MetadataError, r"IM000.dcm frame 4, EffectiveEchoTime \(0018,9082\).*missing or empty.*--te-ms"),
+        (one_echo_time_for_all, MetadataError, r"EffectiveEchoTime \(0018,9082\).*all 3 echo times are 5 ms.*with te="),
+        (
+            no_echo_time,
+            MetadataError,
+            r"IM000.dcm frame 4, EffectiveEchoTime \(0018,9082\).*missing.*with te=",
+        ),
         (several_echo_times, MetadataError, r"IM000.dcm frame 4, Effective.*2 values where one is wanted"),
         (a_frame_too_many, CorruptInputError, r"NumberOfFrames \(0028,0008\) is 6, but PerFrame.*describes 7"),
         (pixels_cut_short, CorruptInputError, r"142 bytes of pixels .* 6 frames of Rows x Columns = 3x4 need 144"),
@@ -270,6 +275,6 @@ def test_the_same_images_classic_and_enhanced_are_read_once(tmp_path):
     folder = save(tmp_path, [*series(), enhanced(series())])
     scan = scan_dicom(folder)
     with pytest.warns(InputWarning, match="there twice.*the classic files are used"):
-        found = read_stack(scan, choose_stack(scan))
+        found = read_candidate(scan, choose(scan))
     assert (found.n_files, found.skipped) == (6, {"images of other series": N_SLICES * len(TE_MS)})
     assert found.data[0, ROWS - 1, 1, 2] == values(2, 1)[0, 0]

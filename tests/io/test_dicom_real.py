@@ -14,15 +14,16 @@ from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from pydicom.uid import generate_uid
 
 from jaxqmri.errors import CorruptInputError, InputWarning
-from jaxqmri.io.dicom.reader import choose_stack, read_dicom, read_stack
-from jaxqmri.io.dicom.scan import scan_dicom
+from jaxqmri.io.choose import choose
+from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
+from jaxqmri.io.load import read_candidate
 
 
 @pytest.fixture(scope="module")
 def ge_images(shared_data):
     """The images of each component."""
     scan = scan_dicom(shared_data / "ge_gre12_kidney" / "s16_dicom")
-    return {stack.component: read_stack(scan, stack) for stack in scan.stacks}
+    return {candidate.component: read_candidate(scan, candidate) for candidate in scan.candidates}
 
 
 @pytest.mark.parametrize(("component", "volume"), [("magnitude", 0), ("real", 1), ("imaginary", 2)])
@@ -82,10 +83,10 @@ def philips_scan(shared_data):
 
 
 def test_philips_classic_and_enhanced_are_the_same_scan(philips_scan):
-    stacks = {(stack.component, stack.is_enhanced): stack for stack in philips_scan.stacks}
-    assert len(stacks) == len(philips_scan.stacks) == 4
+    stacks = {(candidate.component, candidate.is_enhanced): candidate for candidate in philips_scan.candidates}
+    assert len(stacks) == len(philips_scan.candidates) == 4
     for component in ("magnitude", "phase"):
-        one, other = (read_stack(philips_scan, stacks[component, is_enhanced]) for is_enhanced in (False, True))
+        one, other = (read_candidate(philips_scan, stacks[component, is_enhanced]) for is_enhanced in (False, True))
         assert one.data.shape == (80, 80, 53, 2)
         np.testing.assert_array_equal(one.data, other.data)
         np.testing.assert_array_equal(one.te, other.te)
@@ -96,7 +97,7 @@ def test_philips_classic_and_enhanced_are_the_same_scan(philips_scan):
 
 def test_philips_classic_beside_its_enhanced_copy(shared_data, philips_scan):
     with pytest.warns(InputWarning, match="twice, as classic files and as Enhanced MR; the classic files are used"):
-        found = read_stack(philips_scan, choose_stack(philips_scan))
+        found = read_candidate(philips_scan, choose(philips_scan))
     np.testing.assert_allclose(found.te, [2.3e-3, 4.6e-3], rtol=1e-12)
     assert found.data.shape == (80, 80, 53, 2)
     assert found.n_files == 106
@@ -171,7 +172,7 @@ def converted(folder: Path, out: Path) -> list[tuple[str, float, nibabel.Nifti1I
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_echo_times_voxels_and_place_are_those_of_dcm2niix(shared_data, tmp_path, request, folder):
     scan = request.getfixturevalue("philips_scan") if folder == PHILIPS else scan_dicom(shared_data / folder)
-    ours = {stack.component: read_stack(scan, stack) for stack in scan.stacks}
+    ours = {candidate.component: read_candidate(scan, candidate) for candidate in scan.candidates}
     images = converted(shared_data / folder, tmp_path)
     assert len(images) == FOLDERS[folder]
     for component in ours:

@@ -159,7 +159,7 @@ def test_existing_maps_are_kept_unless_told_otherwise(tmp_path):
     series = make_series()
     (tmp_path / "notes.txt").write_text("stays")
     write_maps(tmp_path, {"T2map": np.ones(SHAPE)}, series)
-    with pytest.raises(OutputError, match=r"T2map.*--overwrite"):
+    with pytest.raises(OutputError, match=r"T2map.*replace them with overwrite"):
         write_maps(tmp_path, {"T2map": np.zeros(SHAPE), "S0map": np.zeros(SHAPE)}, series)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["T2map.json", "T2map.nii.gz", "notes.txt"]
     np.testing.assert_array_equal(load(tmp_path / "T2map.nii.gz").get_fdata(), 1)
@@ -222,7 +222,7 @@ def test_folder_with_files_needs_overwrite(tmp_path):
     check_output_folder(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).write_text("")
-    with pytest.raises(OutputError, match=r"already has 2 files; choose another folder or pass --overwrite"):
+    with pytest.raises(OutputError, match="already has 2 files; choose another folder, or replace"):
         check_output_folder(tmp_path)
     check_output_folder(tmp_path, overwrite=True)
 

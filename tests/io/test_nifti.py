@@ -53,7 +53,7 @@ def test_4d_file_with_list_in_sidecar_equals_4d_file_with_te_argument(tmp_path):
 
 def test_unsorted_te_argument_is_sorted_with_its_volumes(tmp_path):
     path = save(tmp_path / "a.nii", expected()[..., ::-1])
-    with pytest.warns(InputWarning, match="not ascending"):
+    with pytest.warns(InputWarning, match="do not ascend"):
         series = read_nifti(path, te=TE[::-1])
     np.testing.assert_array_equal(series.data, expected())
 
@@ -80,7 +80,7 @@ def test_list_sorted_as_text_with_ascending_te_is_refused(folder, sidecars):
 def test_te_for_unnumbered_files_of_a_folder_is_refused(tmp_path):
     for name in "ab":
         save(tmp_path / f"{name}.nii", echo_values(0.01))
-    with pytest.raises(UsageError, match="which file belongs to which echo time"):
+    with pytest.raises(UsageError, match=r"neither EchoTime nor a number .*tells the images of a slice apart"):
         read_nifti(tmp_path, te=(0.01, 0.02))
 
 

@@ -9,9 +9,8 @@ from bad_nifti_files import BAD_NIFTI
 from nifti_files import TE, echo_values, edit, expected, save, save_series
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
-from jaxqmri.io.nifti.choose import choose_stack
-from jaxqmri.io.nifti.reader import read_nifti
-from jaxqmri.io.nifti.scan import scan_nifti
+from jaxqmri.io.choose import choose
+from jaxqmri.io.nifti.reader import read_nifti, scan_nifti
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_what_is_no_magnitude_is_never_fitted_as_one(folder, name, image_type, c
     save(folder / f"{name}.nii.gz", -echo_values(0.007), sidecar=sidecar)
     series = read_nifti(folder)
     np.testing.assert_array_equal(series.data, expected())
-    assert series.skipped == {f"{component} image": 1}
+    assert series.skipped == {f"{component} images": 1}
 
 
 @pytest.mark.parametrize(
@@ -77,10 +76,10 @@ def test_other_files_are_counted_and_named(folder):
 
 def test_single_image_of_another_series_is_left_out_with_a_warning(folder):
     save(folder / "t1w.nii", np.ones((8, 8, 8), np.float32), sidecar={"EchoTime": 0.003, "SeriesNumber": 2})
-    with pytest.warns(InputWarning, match="series 7 .* is used; 1 single-echo"):
+    with pytest.warns(InputWarning, match="series 7 .* is used; passed over: series 2"):
         series = read_nifti(folder)
     np.testing.assert_array_equal(series.data, expected())
-    assert series.skipped == {"other series": 1}
+    assert series.skipped == {"images of other series": 1}
 
 
 def test_series_of_one_echo_each_are_joined_with_a_warning(folder):
@@ -101,20 +100,18 @@ def test_series_of_one_echo_each_with_different_tr_are_not_joined(folder):
 def test_single_images_of_different_bids_series_are_not_joined(tmp_path, other):
     for name, te in (("sub-01_echo-1_MEGRE", TE[0]), (other, TE[1])):
         save(tmp_path / f"{name}.nii.gz", echo_values(te), sidecar={"EchoTime": te})
-    with pytest.raises(CorruptInputError, match=r"different series by their BIDS names \(.*sub-01_MEGRE"):
+    with pytest.raises(CorruptInputError, match=r"only one echo .*differ in their BIDS names, .*sub-01_MEGRE"):
         read_nifti(tmp_path)
 
 
-def test_of_two_series_with_numbers_the_option_that_chooses_one_is_told(folder):
+def test_of_two_series_with_numbers_it_is_told_how_to_choose_one(folder):
     for k, te in enumerate(TE[:2]):
         save(folder / f"other_e{k}.nii.gz", echo_values(te), sidecar={"EchoTime": te, "SeriesNumber": 9})
-    with pytest.raises(
-        CorruptInputError, match=r"2 multi-echo series.*choose one with --series [79] or --series [79],"
-    ):
+    with pytest.raises(CorruptInputError, match=r"2 multi-echo magnitude series.*use series='7' or use series='9',"):
         read_nifti(folder)
     for k in (0, 1):
         edit(folder, f"other_e{k}", SeriesNumber=..., SeriesDescription="other")
-    with pytest.raises(CorruptInputError, match=r"2 multi-echo series.*; put the one you want into a folder"):
+    with pytest.raises(CorruptInputError, match=r"2 multi-echo .*read: put the images of one of them in a folder"):
         read_nifti(folder)
 
 
@@ -125,9 +122,9 @@ def test_values_that_do_not_vary_are_said_once_and_no_series_is_offered_for_them
         edit(folder, path.stem, FlipAngle=90 if path.stem.startswith("other") else 25)
     with pytest.raises(CorruptInputError, match="the flip angle varies in none of 2 series") as caught:
         read_nifti(folder, axis="flip_angle")
-    assert "(magnitude, flip angle 25 deg in all 4 images)" in str(caught.value)
-    assert "(magnitude, flip angle 90 deg in all 2 images)" in str(caught.value)
-    assert "--series" not in str(caught.value)
+    assert "(magnitude, flip angle 25 deg in all 4 images, 5x4x3)" in str(caught.value)
+    assert "(magnitude, flip angle 90 deg in all 2 images, 5x4x3)" in str(caught.value)
+    assert "series=" not in str(caught.value)
 
 
 # the scan ------------------------------------------------------------------------------------------------------------
@@ -138,12 +135,12 @@ def test_scan_says_what_is_there_without_reading_voxels(folder):
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:352]))
     save(folder / "scan_e1_ph.nii", echo_values(0.004), sidecar={"EchoTime": 0.004, "SeriesNumber": 7})
     scan = scan_nifti(folder)
-    magnitude, phase = sorted(scan.stacks, key=lambda stack: stack.component)
+    magnitude, phase = sorted(scan.candidates, key=lambda candidate: candidate.component)
     assert (magnitude.values, magnitude.shape, magnitude.n_slices, magnitude.series_number) == (TE, (5, 4), 3, 7)
     np.testing.assert_allclose(magnitude.voxel_size, (2.0, 1.5, 3.0), rtol=1e-6)
     assert magnitude.scaling == "slope 1, intercept 0"
     assert (phase.component, phase.values) == ("phase", (0.004,))
-    assert [image.path.name for image in choose_stack(scan).images] == [image.path.name for image in magnitude.images]
+    assert choose(scan).images == magnitude.images
     with pytest.raises(CorruptInputError, match="truncated"):
         read_nifti(folder)
 
@@ -165,7 +162,7 @@ def test_bad_input_is_refused_in_one_line(folder, case):
 @pytest.mark.parametrize(
     ("te", "error", "words"),
     [
-        ((0.01, 0.02), UsageError, "2 echo time.* given for 4 volume"),
+        ((0.01, 0.02), UsageError, "2 echo times are given.*images per slice: 4"),
         ((), UsageError, "list of echo times"),
         (0.01, UsageError, "list of echo times"),
         (("a", "b"), UsageError, "numbers in seconds"),
@@ -181,7 +178,7 @@ def test_te_argument_that_does_not_fit_is_refused(tmp_path, te, error, words):
 
 def test_3d_file_with_several_te_is_refused(tmp_path):
     path = save(tmp_path / "a.nii", echo_values(0.01))
-    with pytest.raises(UsageError, match=r"2 echo time.* for 1 volume.*\(5, 4, 3\)"):
+    with pytest.raises(UsageError, match=r"2 echo times are given.*5x4x3.*images per slice: 1"):
         read_nifti(path, te=(0.01, 0.02))
 
 
@@ -202,5 +199,5 @@ def test_file_that_is_no_image_is_no_input(tmp_path):
 def test_te_for_several_4d_files_is_refused(tmp_path):
     for number in (1, 2):
         save(tmp_path / f"a_e{number}.nii", expected()[..., :2])
-    with pytest.raises(UsageError, match="several files with a 4th axis"):
+    with pytest.raises(UsageError, match="no place along the 4th axis tells the images of a slice apart"):
         read_nifti(tmp_path, te=TE)

@@ -7,9 +7,9 @@ from nifti_files import OBLIQUE, TE, edit
 from nifti_files import save as save_nifti
 
 from jaxqmri.errors import MetadataError
-from jaxqmri.io.dicom.choose import choose_stack
-from jaxqmri.io.dicom.reader import read_dicom, read_stack
-from jaxqmri.io.dicom.scan import scan_dicom
+from jaxqmri.io.choose import choose
+from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
+from jaxqmri.io.load import read_candidate
 from jaxqmri.io.nifti.reader import read_nifti
 from jaxqmri.io.phase import radians_per_unit
 
@@ -99,7 +99,7 @@ def test_philips_scan_in_radians(shared_data):
     """Philips' floating-point values of phase are radians by themselves: a second opinion on the declared range."""
     folder = shared_data / "philips_gre2_classic_and_enhanced" / "s2001"
     scan = scan_dicom(folder)
-    wanted = read_stack(scan, choose_stack(scan, "phase"))
+    wanted = read_candidate(scan, choose(scan, "phase"))
     found = quietly(folder, component="phase")
     np.testing.assert_allclose(found.data, wanted.data, rtol=2e-4)
     assert 3.1 < found.data.max() <= 3.1421

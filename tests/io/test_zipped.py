@@ -159,7 +159,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, capsys, temporary, monkeypa
         seen.extend(path.name for path in temporary.rglob("*.dcm"))
         stop()
 
-    monkeypatch.setattr("jaxqmri.io.dicom.reader.read_stack", interrupted)
+    monkeypatch.setattr("jaxqmri.io.images.read_candidate", interrupted)
     assert run(capsys, "t2star", archive, "-o", tmp_path / "out").code == 130
     assert len(seen) == 4
     assert not any(temporary.iterdir())

@@ -313,7 +313,7 @@ DICOM_CASES = [
         4, "different images of slice 1 at TE 5 ms.*put the images of one of them in a folder",
     ),
     Case(22, "two runs", made(bad.another_run), 4, "differ in AcquisitionNumber"),
-    Case(23, "single echo", made(lambda folder: save(folder, series((5.0,)))), 4, "need >= 2 echoes"),
+    Case(23, "single echo", made(lambda folder: save(folder, series((5.0,)))), 4, "need at least 2 echoes"),
     Case(25, "slice missing in one echo", made(bad.missing_slice), 4, "1 of 6 images missing: slice 2 of 2 lacks"),
     Case(26, "fewer --te-ms than echoes", scan_of(options=("--te-ms", 5, 10)), 2, "2 echo times .*images per slice: 3"),
     Case(26, "more --te-ms than echoes", scan_of(options=("--te-ms", 5, 10, 20, 30)), 2, "4 echo times are given"),
@@ -342,6 +342,6 @@ DICOM_CASES = [
     Case(34, "Philips, no scale slopes", made(philips(False)), words=r"lack the scale slope \(2005", check=right),
     Case(
         35, "phase of unknown range", scan_of(ImageType=["ORIGINAL", "PRIMARY", "P"], Manufacturer="GE"),
-        5, "not magnitude, and decay is fitted to magnitude.*not declared which range.*folder of the magnitude series",
+        5, "not magnitude, which a fit needs.*not declared which range.*Give the magnitude images",
     ),
 ]  # fmt: skip

@@ -211,7 +211,7 @@ NIFTI_CASES = [
     Case(41, "mask in another place", masked(ONES, SHIFTED), 4, "lies elsewhere"),
     Case(41, "mask empty", masked(0 * ONES), 4, "mask is empty"),
     Case(41, "mask not binary", masked(np.minimum(BOTH, 255)), words="not binary; voxels above 0", check=right),
-    Case(42, "3-D file, list of TE", one_file(echo_values(0.01), "--te-ms", 4, 9, 13), 2, "3 echo time.*1 volume"),
+    Case(42, "3-D file, list of TE", one_file(echo_values(0.01), "--te-ms", 4, 9, 13), 2, "3 echo times.*per slice: 1"),
     *[Case(42, f"NIfTI {what}", bad_nifti(what), 4, words) for what, words in WRONG.items()],
     Case(42, "big-endian", resaved(big_endian), check=right),
     Case(42, "scl_slope 0", resaved(slope(0.0)), check=right),

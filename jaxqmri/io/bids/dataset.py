@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import CorruptInputError, MetadataError, NoInputError, Setting, UsageError, remark
-from ..nifti.file import NIFTI_NAME, check_grid, read_image, read_voxels
-from ..nifti.sidecar import NOT_FETCHED, is_not_fetched, sidecars_of, stem
+from ..formats import NIFTI_NAME, NOT_FETCHED, is_not_fetched
+from ..nifti.file import read_image, read_on_grid
+from ..nifti.sidecar import sidecars_of, stem
 from .names import FITTED, BidsName, parse_name
 
 DESCRIPTION = "dataset_description.json"
@@ -169,9 +170,8 @@ def find_b1_map(series: BidsSeries) -> Path | None:
 
 def _why_not_b1(path: Path, series: BidsSeries) -> str:
     """Why a map is not B1, true / nominal flip angle, on the grid of these images; "" where it is."""
-    b1_map, first = read_image(path), read_image(series.images[0])
-    check_grid(b1_map, "B1 map", first.affine, first.shape[:3], "resample it onto")
-    values = read_voxels(b1_map)
+    first = read_image(series.images[0])
+    values = read_on_grid(path, "B1 map", first.affine, first.shape[:3], "resample it onto")
     usable = values[np.isfinite(values) & (values > 0)]
     if not usable.size or not PLAUSIBLE_B1[0] < np.median(usable) < PLAUSIBLE_B1[1]:
         return "its values are no fractions of the nominal flip angle, 1 where it is reached"

@@ -13,32 +13,17 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
+from ...quantities import AXES, Axis
+from .vendors import copy_philips_scale_slope
+
 ENHANCED_MR = frozenset({EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
 
 _OF_ALL_FRAMES = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "PatientID",
-    "StudyInstanceUID",
-    "FrameOfReferenceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "Modality",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "MagneticFieldStrength",
-    "MRAcquisitionType",
-    "AcquisitionNumber",
-    "ImageType",
-    "ComplexImageComponent",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "BitsAllocated",
-    "BitsStored",
-    "PixelRepresentation",
-)
+    "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesInstanceUID",
+    "SeriesNumber", "SeriesDescription", "Modality", "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength",
+    "MRAcquisitionType", "AcquisitionNumber", "ImageType", "ComplexImageComponent", "Rows", "Columns",
+    "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation",
+)  # fmt: skip
 # Functional group -> keyword in it -> keyword in a classic file; the first group that has it wins.
 _GROUPS: Mapping[str, Mapping[str, str]] = {
     "MREchoSequence": {"EffectiveEchoTime": "EchoTime", "EchoNumbers": "EchoNumbers"},
@@ -62,22 +47,14 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 # Files made of classic ones keep here what has no place in a functional group, under its classic keyword.
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 _FROM_CLASSIC = (
-    "EchoTime",
-    "EchoNumbers",
-    "RepetitionTime",
-    "InversionTime",
-    "FlipAngle",
-    "ScanningSequence",
-    "MRAcquisitionType",
-    "AcquisitionNumber",
-    "ImageType",
-)
+    *(axis.keyword for axis in AXES.values() if axis.keyword),
+    "EchoNumbers", "RepetitionTime", "ScanningSequence", "MRAcquisitionType", "AcquisitionNumber", "ImageType",
+)  # fmt: skip
 _TAGS = {  # of the classic keyword -> where an Enhanced file has it
     "EchoTime": "EffectiveEchoTime (0018,9082) of MREchoSequence (0018,9114)",
     "InversionTime": "InversionTimes (0018,9079) of MRModifierSequence (0018,9115)",
     "FlipAngle": "FlipAngle (0018,1314) of MRTimingAndRelatedParametersSequence (0018,9112)",
 }
-_PHILIPS = "Philips MR Imaging DD 001"
 
 
 def is_enhanced(dataset: Dataset) -> bool:
@@ -85,9 +62,9 @@ def is_enhanced(dataset: Dataset) -> bool:
     return UID(str(dataset.get("SOPClassUID") or "")) in ENHANCED_MR
 
 
-def where_in_enhanced(keyword: str) -> str:
-    """Where an Enhanced file has what a classic one has under this keyword, for messages."""
-    return _TAGS[keyword]
+def where_in_enhanced(axis: Axis) -> str:
+    """Where an Enhanced file has what varies, for messages."""
+    return _TAGS.get(axis.keyword, axis.where)
 
 
 def frame_headers(dataset: Dataset) -> Iterator[Dataset]:
@@ -122,7 +99,7 @@ def _add_groups(groups: Dataset, header: Dataset) -> None:
         for keyword in _FROM_CLASSIC:
             _copy(item, keyword, header)
     _add_units(groups, header)
-    _add_scale_slope(groups, header)
+    copy_philips_scale_slope(groups, header)
 
 
 def _add_units(groups: Dataset, header: Dataset) -> None:
@@ -131,23 +108,6 @@ def _add_units(groups: Dataset, header: Dataset) -> None:
     units = _first(mapping.get("MeasurementUnitsCodeSequence")).get("CodeValue")
     if units and str(header.get("RescaleType") or "US").upper() == "US":
         _set(header, "RescaleType", "LO", str(units))
-
-
-def _add_scale_slope(groups: Dataset, header: Dataset) -> None:
-    """Philips' scale slope (2005,100E), from the copy of the classic header that Philips puts into each frame."""
-    original = _first(_private(groups, "Philips MR Imaging DD 005", 0x0F, 0x140F))
-    value = _private(original, _PHILIPS, 0x0E, 0x100E)
-    if value is not None:
-        header.private_block(0x2005, _PHILIPS, create=True).add_new(0x0E, "FL", value)
-
-
-def _private(dataset: Dataset, creator: str, offset: int, customary: int) -> Any:
-    """A value of Philips, where it customarily is if an anonymiser has taken out the creator element."""
-    try:
-        return dataset.private_block(0x2005, creator)[offset].value
-    except KeyError:
-        element = dataset.get((0x2005, customary))
-        return None if element is None else element.value
 
 
 def _add_sequence_kind(dataset: Dataset, header: Dataset) -> None:

@@ -3,15 +3,39 @@
 Storage follows dcm2niix: x along a row, y along a column from the bottom row up, z along row x column direction.
 """
 
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import CorruptInputError, InputWarning
+from ...errors import CorruptInputError, remark
 
 SAME_SLICE = 0.01  # mm along the normal; scanners write positions to 1e-3 mm or better
 IRREGULAR = 0.01  # of the slice distance, along or across it: beyond it one affine cannot say where the voxels are
 UNEVEN = 0.001  # of the slice distance: worth a warning
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Parallel slices.
+
+    Attributes:
+        positions: (slice, 3) Image Position (Patient), ascending along the normal, LPS+ [mm].
+        orientation: (6,) Image Orientation (Patient), unit vectors.
+        pixel_spacing: distance between rows, between columns [mm].
+    """
+
+    positions: np.ndarray
+    orientation: np.ndarray
+    pixel_spacing: tuple[float, float]
+
+    def same_as(self, other: "Slices") -> bool:
+        """Whether they lie in one place."""
+        return (
+            self.positions.shape == other.positions.shape
+            and np.allclose(self.pixel_spacing, other.pixel_spacing, rtol=1e-4)
+            and np.allclose(self.orientation, other.orientation, rtol=0, atol=1e-3)
+            and np.allclose(self.positions, other.positions, rtol=0, atol=SAME_SLICE)
+        )
 
 
 def slice_index(positions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
@@ -38,35 +62,25 @@ def slice_distance(positions: np.ndarray, orientation: np.ndarray, single: float
     return single if n_slices == 1 else float(np.ptp(along)) / (n_slices - 1)
 
 
-def stack_affine(
-    positions: np.ndarray,
-    orientation: np.ndarray,
-    pixel_spacing: tuple[float, float],
-    thickness: float,
-    n_rows: int,
-) -> np.ndarray:
-    """Voxel index (x, y, z) -> RAS+ [mm] of a regular stack of slices.
+def slices_affine(slices: Slices, thickness: float, n_rows: int) -> np.ndarray:
+    """Voxel index (x, y, z) -> RAS+ [mm] of regular slices, (4, 4) float64.
 
     Args:
-        positions: (slice, 3) Image Position (Patient), ascending along the normal, LPS+ [mm].
-        orientation: (6,) Image Orientation (Patient), unit vectors.
-        pixel_spacing: distance between rows, between columns [mm].
+        slices: where they lie.
         thickness: extent along z of a single slice [mm].
         n_rows: number of rows of an image.
-
-    Returns:
-        (4, 4) float64.
 
     Raises:
         CorruptInputError: gaps between slices differ by more than 1 %, or slices are shifted sideways.
     """
+    positions, orientation = slices.positions, slices.orientation
     # Here and below, as loading it takes a while and NIfTI files do not need it.
     from highdicom.spatial import convert_affine_to_convention, create_affine_matrix_from_attributes
 
     _check_regular(positions, orientation)
     distance = slice_distance(positions, orientation, single=thickness)
     affine = create_affine_matrix_from_attributes(
-        positions[0].tolist(), orientation.tolist(), pixel_spacing, distance, index_convention="RD"
+        positions[0].tolist(), orientation.tolist(), slices.pixel_spacing, distance, index_convention="RD"
     )
     # Along the normal, as dcm2niix has it, unless the slices are shifted by more than positions are rounded.
     n_steps = len(positions) - 1
@@ -105,9 +119,7 @@ def _check_regular(positions: np.ndarray, orientation: np.ndarray) -> None:
             "so they form no upright volume; convert them with dcm2niix and give its NIfTI files."
         )
     if max(uneven, tilt) > UNEVEN:
-        warnings.warn(
-            f"slices are off an even, upright stack by up to {100 * max(uneven, tilt):.2f} % of their distance; "
-            "the affine takes the mean.",
-            InputWarning,
-            stacklevel=2,
+        remark(
+            f"slices are off an even, upright stack by up to {100 * max(uneven, tilt):.2f} % of their distance; the "
+            "affine takes the mean."
         )

@@ -2,7 +2,7 @@
 
 One object per map, all in one series: float pixels in the units of the NIfTI maps, unit and quantity as codes, every
 slice in its place. Voxels without an answer are NaN, which Float Pixel Data may hold (PS3.5 section 8.2) and Float
-Pixel Padding Value declares (PS3.3 C.7.6.24). `status`, which is a code and no quantity, has no such object.
+Pixel Padding Value declares (PS3.3 C.7.6.24). Codes are no quantities and have no such object.
 """
 
 import io
@@ -20,38 +20,22 @@ from pydicom.sr.coding import Code
 from pydicom.uid import MRImageStorage, generate_uid
 
 from ... import __version__
-from ...errors import CorruptInputError
-from ...quantities import map_kind
+from ...errors import CorruptInputError, LeaveOut
+from ...quantities import MAP_KINDS, map_kind
 from ..series import ImageSeries
 from ..storage.atomic import write_files
 from .identity import DicomIdentity
 
 _RIGHT_ANGLE = 1e-4  # cosine; what float32 affines of NIfTI files miss it by is below 1e-6
-_OWN_CODES = "99JAXQMRI"
-_DCM = {  # CID 7180
-    "T1map": Code("113063", "DCM", "T1"),
-    "T2map": Code("113065", "DCM", "T2"),
-    "T2starmap": Code("113064", "DCM", "T2*"),
-    "R1map": Code("126393", "DCM", "R1"),
-    "R2map": Code("126394", "DCM", "R2"),
-    "R2starmap": Code("126395", "DCM", "R2*"),
-}
-_OWN = {  # DICOM has no code for these; S0 and M0 hold the receiver's gain, so they are no proton density
-    "S0map": Code("S0", _OWN_CODES, "Signal at echo time zero"),
-    "M0map": Code("M0", _OWN_CODES, "Equilibrium magnetisation times gain"),
-    "TB1map": Code("B1", _OWN_CODES, "True by nominal flip angle"),
-    "InversionEfficiency": Code("INV_EFF", _OWN_CODES, "Inversion efficiency"),
-    "residual": Code("REL_ERROR", _OWN_CODES, "Relative error of the fit"),
-}
-_UNITS = {
-    "s": Code("s", "UCUM", "second"),
-    "1/s": Code("/s", "UCUM", "per second"),
-    "arbitrary": Code("[arb'U]", "UCUM", "arbitrary unit"),
-    "relative": Code("1", "UCUM", "no units"),
-    "1": Code("1", "UCUM", "no units"),
+_UCUM = {  # units in the words of BIDS -> code, meaning
+    "s": ("s", "second"),
+    "1/s": ("/s", "per second"),
+    "arbitrary": ("[arb'U]", "arbitrary unit"),
+    "relative": ("1", "no units"),
+    "1": ("1", "no units"),
 }
 _DERIVATION = Code("121401", "DCM", "Derivation")
-_STANDARD_ERROR = Code("STDERR", _OWN_CODES, "Standard error")
+_STANDARD_ERROR = Code("STDERR", "99JAXQMRI", "Standard error")
 _CALCULATION = Code("113066", "DCM", "Calculation from multiple images")
 
 
@@ -66,14 +50,16 @@ def check_dicom_place(series: ImageSeries) -> None:
     if not cosine < _RIGHT_ANGLE:
         raise CorruptInputError(
             f"the voxel axes of the images are not at right angles (affine with a cosine of {cosine:.2g}), which a "
-            "DICOM image cannot say; leave out --dicom, or resample the images."
+            "DICOM image cannot say; ",
+            LeaveOut("dicom"),
+            ", or resample the images.",
         )
 
 
 def write_dicom_maps(
     folder: str | Path, maps: Mapping[str, np.ndarray], series: ImageSeries, *, identity: DicomIdentity | None = None
 ) -> list[Path]:
-    """Writes each map but `status` as `<name>.dcm`, a Parametric Map object.
+    """Writes each map of a quantity as `<name>.dcm`, a Parametric Map object.
 
     Without an identity the patient is anonymous and every UID is new. With one, patient, study and frame of reference
     are those of the images, which are referenced.
@@ -98,7 +84,7 @@ def write_dicom_maps(
     metadata = getattr(maps, "metadata", {})
     files: dict[Path, bytes] = {}
     for name, values in maps.items():
-        if name == "status":
+        if map_kind(name).is_code:
             continue
         if values.shape != series.data.shape[:3]:
             raise ValueError(f"map {name} has shape {values.shape}, but the series has {series.data.shape[:3]}.")
@@ -127,7 +113,7 @@ def _affine(series: ImageSeries) -> np.ndarray:
 
 
 def _source() -> Dataset:
-    """What highdicom takes patient and study from: an image that never was."""
+    """A placeholder image from which highdicom takes an anonymous patient and study."""
     source = Dataset()
     for keyword in (
         "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
@@ -153,17 +139,18 @@ def _parametric_map(
     frames = _frames(values)
     finite = frames[np.isfinite(frames)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    kind, base = map_kind(name), name.removesuffix("_stderr")
+    kind = map_kind(name)
+    unit, meaning = _UCUM.get(kind.units, (kind.units, kind.units))
     mapping = RealWorldValueMapping(
         lut_label=name[:16],
         lut_explanation=kind.description[:64],
-        unit=_UNITS[kind.units],
+        unit=Code(unit, "UCUM", meaning),
         value_range=(low, high),
         slope=1.0,
         intercept=0.0,
-        quantity_definition={**_DCM, **_OWN}[base],
+        quantity_definition=Code(*kind.concept) if kind.concept else None,
     )
-    if base != name:
+    if kind is not MAP_KINDS.get(name):
         _qualify(mapping)
     darkest, brightest = np.percentile(finite, [2, 98]).tolist() if finite.size else (0.0, 1.0)
     window = VOILUTTransformation(window_center=(darkest + brightest) / 2, window_width=max(brightest - darkest, 1e-6))
@@ -219,7 +206,7 @@ def _describe(found: Any, metadata: Mapping[str, Any]) -> None:
 
 
 def _drop_references(found: Any) -> None:
-    """Those highdicom made are to the image that never was."""
+    """Removes the references to the placeholder image."""
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence", "ReferencedImageSequence"):
         if keyword in found:
             delattr(found, keyword)

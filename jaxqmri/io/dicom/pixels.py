@@ -1,6 +1,5 @@
 """The values of one MR image: decoded, scaled, and laid out as NIfTI viewers expect them."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,10 +8,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-from ...errors import CorruptInputError, InputWarning
-from . import header
+from ...errors import CorruptInputError, remark
+from . import vendors
 from .codec import Decoder, has_decoder
-from .header import Frame
+from .header import Frame, as_int
 
 
 def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
@@ -73,36 +72,33 @@ def rescaled(frame: Frame, stored: np.ndarray, *, floating_point: bool) -> np.nd
     Raises:
         CorruptInputError: the rescale slope is 0.
     """
-    slope, intercept = header.rescale(frame.dataset)
+    slope, intercept, scale_slope = frame.scaling
     if slope == 0:
         raise CorruptInputError(
             f"{frame.name}: RescaleSlope (0028,1053) is 0, so every value vanishes; export the series again."
         )
     displayed = stored * slope + intercept
-    scale_slope = header.philips_scale_slope(frame.dataset)
     return displayed / (slope * scale_slope) if floating_point and scale_slope else displayed
 
 
 def use_floating_point(frames: Sequence[Frame]) -> bool:
     """Whether all images carry Philips' scale slope, so that images scaled each on their own become comparable."""
-    if not header.is_philips(frames[0].dataset):
+    if not vendors.is_philips(frames[0].dataset):
         return False
-    if all(header.philips_scale_slope(frame.dataset) for frame in frames):
+    if all(frame.scaling[2] for frame in frames):
         return True
-    if len({header.rescale(frame.dataset) for frame in frames}) > 1:
-        warnings.warn(
+    if len({frame.rescale for frame in frames}) > 1:
+        remark(
             "Philips images with different rescale slopes lack the scale slope (2005,100E): displayed values are used "
-            "and may not be comparable between echoes; export the series without removing private tags.",
-            InputWarning,
-            stacklevel=2,
+            "and may not be comparable between echoes; export the series without removing private tags."
         )
     return False
 
 
 def at_top(frame: Frame, stored: np.ndarray) -> np.ndarray:
     """(row, column) bool: the largest storable value, where the signal may have been clipped."""
-    bits = header.as_int(frame.dataset.get("BitsStored")) or 16
-    signed = header.as_int(frame.dataset.get("PixelRepresentation")) or 0
+    bits = as_int(frame.dataset.get("BitsStored")) or 16
+    signed = as_int(frame.dataset.get("PixelRepresentation")) or 0
     return stored == 2 ** (bits - signed) - 1
 
 
@@ -114,8 +110,8 @@ def upright(image: np.ndarray) -> np.ndarray:
 def _check_length(frame: Frame) -> None:
     """Refuses more pixels than Rows x Columns as well as fewer: cut to size they would be a scrambled image."""
     rows, columns = frame.shape
-    n_bits = header.as_int(frame.dataset.get("BitsAllocated")) or 0
-    n_frames = header.as_int(frame.file.get("NumberOfFrames")) or 1
+    n_bits = as_int(frame.dataset.get("BitsAllocated")) or 0
+    n_frames = as_int(frame.file.get("NumberOfFrames")) or 1
     wanted, given = rows * columns * n_frames * n_bits // 8, len(frame.file.PixelData or b"")
     if given not in (wanted, wanted + wanted % 2):
         of_each = f"{n_frames} frames of " if n_frames > 1 else ""

@@ -1,138 +1,63 @@
-"""What lies in a folder of DICOM files, from the headers alone: stacks of like images, and what was passed over."""
+"""What lies in a folder of DICOM files, from the headers alone: candidates, and what was passed over."""
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ...errors import CorruptInputError, InputWarning, NoInputError, UsageError
+from ...errors import CorruptInputError, NoInputError, remark
 from ...quantities import ECHO_TIME, Axis
-from ..axis import given_values
+from ..axis import Values, given_values
+from ..candidates import Reader, Scan, in_brackets
 from ..storage.archive import starts_as_zip
 from . import header
 from .enhanced import frame_headers, is_enhanced
+from .groups import candidates
 from .header import Frame
-from .stack import Stack, find_stacks
 
 EMPTY = "empty file"
 NOT_DICOM = "not DICOM"
 FALSE_DICOM = "not DICOM in spite of its name"
 UNREADABLE = "not readable"
 ARCHIVE = "zip archive"
-_WORTH_A_WARNING = (
-    EMPTY,
-    FALSE_DICOM,
-    UNREADABLE,
-    header.MOSAIC,
-    header.MULTIFRAME,
-    header.LOCALIZER,
-    header.DERIVED_MAP,
+_WORTH_A_REMARK = (
+    EMPTY, FALSE_DICOM, UNREADABLE, header.MOSAIC, header.MULTIFRAME, header.LOCALIZER, header.DERIVED_MAP,
     header.UNPLACED,
-)
+)  # fmt: skip
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
 _STAY_ON_DISK = 1024  # bytes; larger values (pixels, vendors' protocols) are read when asked for
 _MR_STORAGE = "1.2.840.10008.5.1.4.1.1."
 
-PathLike = str | Path
 
-
-OTHER_SERIES = "images of other series"
-
-
-@dataclass(frozen=True, eq=False)
-class DicomScan:
-    """What was found.
-
-    Attributes:
-        source: what was scanned, as the caller wrote it.
-        stacks: candidates, by series number.
-        skipped: reason -> names of the images, and of the files that hold none, passed over for it.
-        axis: what is to vary: echo time, inversion time or flip angle.
-        given: (n,) values of it that the caller gave [s] or [rad], or None.
-    """
-
-    source: str
-    stacks: tuple[Stack, ...]
-    skipped: Mapping[str, tuple[str, ...]]
-    axis: Axis = ECHO_TIME
-    given: np.ndarray | None = None
-
-    def along(self, axis: Axis) -> "DicomScan":
-        """The same files where something else is to vary."""
-        if axis is self.axis:
-            return self
-        frames = [header.along(frame, axis) for stack in self.stacks for frame in stack.frames]
-        return replace(self, stacks=find_stacks(frames, None, axis), axis=axis, given=None)
-
-    def of_series(self, series: int | str | Sequence[int | str]) -> "DicomScan":
-        """The same folder as if only some series were in it; all of them if none is named.
-
-        Args:
-            series: Series Number (0020,0011), or Series Instance UID (0020,000E) or how it begins; one or several.
-
-        Raises:
-            UsageError: there is no such series.
-        """
-        wanted = [str(name).strip() for name in ([series] if isinstance(series, int | str) else series)]
-        if not wanted:
-            return self
-        frames = [frame for stack in self.stacks for frame in stack.frames]
-        for name in wanted:
-            if not any(_is_of(frame, name) for frame in frames):
-                there = "; ".join(f"{stack}, UID {min(stack.series_uids)}" for stack in self.stacks)
-                raise UsageError(
-                    f"{self.source}: no series {name} (--series), which is a series number or how its UID begins; "
-                    f"there are: {there or 'none'}."
-                )
-        chosen = [frame for frame in frames if any(_is_of(frame, name) for name in wanted)]
-        others = sorted(frame.name for frame in frames if not any(_is_of(frame, name) for name in wanted))
-        skipped = {**self.skipped, OTHER_SERIES: tuple(others)} if others else self.skipped
-        stacks = find_stacks([header.along(frame, self.axis) for frame in chosen], self.given, self.axis)
-        return replace(self, stacks=stacks, skipped=skipped)
-
-
-def _is_of(frame: Frame, name: str) -> bool:
-    """Whether a series is called so; a number never is the beginning of a UID."""
-    return frame.series_uid.startswith(name) if "." in name else name == str(frame.series_number)
-
-
-def scan_dicom(
-    path: PathLike | Iterable[PathLike],
-    given: Sequence[float] | np.ndarray | None = None,
-    axis: Axis = ECHO_TIME,
-) -> DicomScan:
-    """Groups the DICOM files of a folder into stacks, without reading pixels.
+def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
+    """Groups DICOM files into candidates, without reading pixels.
 
     Args:
-        path: a folder (searched recursively, links followed once), a file, or several of either.
+        paths: folders (searched recursively, links followed once) and files.
+        reader: of their pixels.
         given: (n,) values of the axis that replace those in the files [s] or [rad]; they go to the images of a slice in
             order of Echo Number(s) (0018,0086) if they are echo times or, where that does not tell them apart, of
             Instance Number (0020,0013); to series of one value each in order of Series Number (0020,0011).
-        axis: what is to vary: echo time, inversion time or flip angle.
-
-    Returns:
-        Stacks, what was passed over, and the values in use.
+        axis: what is to vary.
 
     Raises:
         NoInputError: a path does not exist, or no DICOM file is there.
         CorruptInputError: a file announces itself as DICOM and cannot be parsed, or ends before its pixels.
         MetadataError: `given` cannot be such values.
-        UsageError: `given` names a value twice, or the images of a slice cannot be put in order for it.
+        UsageError: `given` names a value twice.
     """
-    paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
-    given = given_values(axis, given)
-    frames, skipped = _read_frames(_find_files(paths), axis)
+    values = given_values(axis, given)
+    frames, skipped = _read_frames(_find_files(paths))
     if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE}:
         raise NoInputError(f"no DICOM or NIfTI images found in {source}{_what_else(skipped)}")
-    _warn_of(skipped)
-    return DicomScan(source, find_stacks(frames, given, axis), skipped, axis, given)
+    counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _WORTH_A_REMARK if reason in skipped)
+    if counts:
+        remark(f"passed over: {counts}; `jaxqmri inspect -v` names them.")
+    return Scan(source, candidates(frames, axis), skipped, axis, values, reader)
 
 
 def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
@@ -144,12 +69,6 @@ def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
         f"{others}; it holds {n} zip archive{'s' * (n > 1)}, which are opened only where they are named: name one as "
         "INPUT (take it out first if it lies in another archive)."
     )
-
-
-def in_brackets(skipped: Mapping[str, Sequence[str]]) -> str:
-    """' (passed over: 3 not DICOM, 1 empty file)', or nothing."""
-    counts = ", ".join(f"{len(names)} {reason}" for reason, names in sorted(skipped.items()))
-    return f" (passed over: {counts})" if counts else ""
 
 
 def _find_files(paths: Iterable[Path]) -> list[Path]:
@@ -175,12 +94,12 @@ def _find_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def _read_frames(paths: Iterable[Path], axis: Axis) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
+def _read_frames(paths: Iterable[Path]) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
     frames: list[Frame] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         parsed = _parse(path)
-        found = {path.name: parsed} if isinstance(parsed, str) else _examine(path, parsed, axis)
+        found = {path.name: parsed} if isinstance(parsed, str) else _examine(path, parsed)
         for name, image in found.items():
             if isinstance(image, str):
                 skipped[image].append(name)
@@ -189,33 +108,33 @@ def _read_frames(paths: Iterable[Path], axis: Axis) -> tuple[list[Frame], dict[s
     return frames, {reason: tuple(sorted(names)) for reason, names in skipped.items()}
 
 
-def _examine(path: Path, dataset: Dataset, axis: Axis) -> dict[str, Frame | str]:
+def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
     """The images a file holds, by name; in place of each that is passed over the reason."""
     try:
         if not header.sop_class_uid(dataset).is_valid:
             raise ValueError("no valid SOPClassUID (0008,0016)")
         if not is_enhanced(dataset):
-            return {path.name: _examine_image(dataset, path.name, axis)}
+            return {path.name: _examine_image(dataset, path.name)}
         headers = list(frame_headers(dataset))
         _check_frames(path.name, header.as_int(dataset.get("NumberOfFrames")) or 1, len(headers))
         names = [f"{path.name} frame {i + 1}" for i in range(len(headers))]
-        return {name: _examine_image(headers[i], name, axis, dataset, i) for i, name in enumerate(names)}
+        return {name: _examine_image(headers[i], name, dataset, i) for i, name in enumerate(names)}
     except CorruptInputError:
         raise
     except Exception as error:  # a damaged value is found when it is converted, in as many ways as there are types
         raise _damaged(path, error) from error
 
 
-def _examine_image(image: Dataset, name: str, axis: Axis, file: Dataset | None = None, index: int = 0) -> Frame | str:
+def _examine_image(image: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | str:
     reason = header.reason_to_skip(image)
-    return reason or header.read_frame(image, name, axis, file, index) or header.UNPLACED
+    return reason or header.read_frame(image, name, file, index) or header.UNPLACED
 
 
 def _check_frames(name: str, n_frames: int, n_headers: int) -> None:
     if n_frames != n_headers:
         raise CorruptInputError(
             f"{name}: NumberOfFrames (0028,0008) is {n_frames}, but PerFrameFunctionalGroupsSequence (5200,9230) "
-            f"describes {n_headers}, so nobody can tell which is which; export it again."
+            f"describes {n_headers}, so that no frame has a certain header; export it again."
         )
 
 
@@ -261,9 +180,3 @@ def _plausible(dataset: Dataset) -> bool:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         return True
     return UID(syntax).is_transfer_syntax
-
-
-def _warn_of(skipped: Mapping[str, Sequence[str]]) -> None:
-    counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _WORTH_A_WARNING if reason in skipped)
-    if counts:
-        warnings.warn(f"passed over: {counts}; `jaxqmri inspect -v` names them.", InputWarning, stacklevel=3)

@@ -1,11 +1,10 @@
 """One NIfTI file: what its header and sidecar say, and its voxels."""
 
 import gzip
-import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,41 +17,30 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
-from ...errors import CorruptInputError, MetadataError, NoInputError
-from ...quantities import Axis
+from ...errors import CorruptInputError, NoInputError
+from ..formats import NOT_FETCHED, is_not_fetched
 from ..phase import radians_per_unit
-from .sidecar import NOT_FETCHED, component, is_not_fetched, read_sidecar, sidecar_values
+from .sidecar import read_sidecar
 
-NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
 INFLATION = 1032  # no byte of deflated data holds more
 HEADER_SIZE = 540  # bytes of NIfTI-2; NIfTI-1 has 348
 CHUNK = 2**20  # bytes
 MOST_BEHIND = 2**24  # bytes; a few kB may inflate to more than the memory holds
 NIFTI2_SIZES = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # sizeof_hdr = 540 in either byte order
 UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    HeaderDataError,
-    HeaderTypeError,
-    ImageFileError,
-    WrapStructError,
-)
+    OSError, EOFError, ValueError, zlib.error, HeaderDataError, HeaderTypeError, ImageFileError, WrapStructError
+)  # fmt: skip
 SAME_GRID = 1e-3  # of a voxel edge; the float32 quaternion of a qform leaves 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class NiftiImage:
+class NiftiFile:
     """Header and sidecar of one file, no voxels.
 
     Attributes:
         path: the file.
         shape: (x, y, z) or (x, y, z, volume).
         affine: (4, 4) float64, voxel index -> RAS+ [mm].
-        values: what varies, by its sidecar [s] or [rad]: one, one per volume, or () where unknown.
-        value_error: why the sidecar has no usable values, or None.
-        component: "magnitude", "phase", "real", "imaginary" or "derived map".
         slope: signal per stored value.
         intercept: signal where the stored value is 0.
         sidecar: its JSON; it may hold identity, so it is not for passing on.
@@ -63,9 +51,6 @@ class NiftiImage:
     path: Path
     shape: tuple[int, ...]
     affine: np.ndarray
-    values: tuple[float, ...]
-    value_error: MetadataError | None
-    component: str
     slope: float
     intercept: float
     sidecar: Mapping[str, Any]
@@ -86,15 +71,11 @@ class NiftiImage:
         return radians_per_unit(self.slope, self.intercept, str(self.sidecar.get("Units") or ""))
 
 
-def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
+def read_image(path: Path) -> NiftiFile:
     """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not.
 
     Args:
         path: the file; gzip is recognised by content, not by name.
-        axis: what is to vary between images; None: nothing, it is a map.
-
-    Returns:
-        What they say.
 
     Raises:
         NoInputError: the file only stands for content that was not fetched.
@@ -121,71 +102,55 @@ def read_image(path: Path, axis: Axis | None = None) -> NiftiImage:
             f"{path.name}: its affine cannot be inverted (zero or not a number), so its voxels have no place; convert "
             "the images again."
         )
-    content = read_sidecar(path)
-    values, value_error = _values(content, path, axis)
-    return NiftiImage(
+    return NiftiFile(
         path=path,
         shape=_image_shape(shape, path),
         affine=affine,
-        values=values,
-        value_error=value_error,
-        component=component(path, content),
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
-        sidecar=content,
+        sidecar=read_sidecar(path),
         remark=remark,
         header=header,
     )
 
 
-def along(image: NiftiImage, axis: Axis) -> NiftiImage:
-    """The same image where something else is to vary."""
-    values, value_error = _values(image.sidecar, image.path, axis)
-    return replace(image, values=values, value_error=value_error)
-
-
-def _values(
-    content: Mapping[str, Any], path: Path, axis: Axis | None
-) -> tuple[tuple[float, ...], MetadataError | None]:
-    if axis is None:
-        return (), None
-    try:
-        return sidecar_values(content, path, axis), None
-    except MetadataError as error:
-        return (), error
-
-
-def check_grid(image: NiftiImage, what: str, affine: np.ndarray, shape: tuple[int, ...], mend: str) -> None:
-    """Refuses a map that does not lie on the grid of the images.
+def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[int, ...], mend: str) -> np.ndarray:
+    """Reads a 3-D file that lies on the grid of the images, (x, y, z) as stored.
 
     Args:
-        image: the map.
+        path: the file.
         what: what it is, for the message.
         affine: (4, 4) that of the images [mm].
         shape: (x, y, z) of the images.
         mend: what to do where the shapes differ.
 
     Raises:
-        CorruptInputError: another shape, or another place.
+        NoInputError: no such file.
+        CorruptInputError: unreadable, another shape, or another place.
     """
-    if image.shape != shape:
+    path = Path(path)
+    if not path.is_file():
+        raise NoInputError(f"{path}: no such {what} file.")
+    file = read_image(path)
+    if file.shape != shape:
         raise CorruptInputError(
-            f"{image.path.name}: the {what} has shape {image.shape}, the images {shape}; {mend} the images."
+            f"{path.name}: the {what} has shape {file.shape}, the images {shape}; {mend} the images."
         )
-    if not same_grid(affine, image.affine):
+    if not same_grid(affine, file.affine):
         raise CorruptInputError(
-            f"{image.path.name}: the {what} has the shape of the images but lies elsewhere (its affine differs by more "
-            f"than {SAME_GRID:g} of a voxel); resample it onto the images."
+            f"{path.name}: the {what} has the shape of the images but lies elsewhere (its affine differs by more than "
+            f"{SAME_GRID:g} of a voxel); resample it onto the images."
         )
+    return read_voxels(file)[..., 0]
 
 
-def read_voxels(image: NiftiImage) -> np.ndarray:
+def read_voxels(image: NiftiFile) -> np.ndarray:
     """Reads the voxels of a file, (x, y, z, volume); see `read_volumes`."""
     check_length(image)
     return np.stack([values for values, _ in read_volumes(image)], axis=-1)
 
 
-def read_volumes(image: NiftiImage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Reads the voxels of a file, one volume at a time.
 
     Args:
@@ -218,7 +183,7 @@ def read_volumes(image: NiftiImage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         raise _unreadable(image.path, error) from error
 
 
-def check_length(image: NiftiImage) -> None:
+def check_length(image: NiftiFile) -> None:
     """Refuses a file that cannot hold what its header promises, before room is made for that.
 
     Raises:
@@ -251,19 +216,19 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if compressed else file
 
 
-def _layout(image: NiftiImage) -> tuple[np.dtype, int]:
+def _layout(image: NiftiFile) -> tuple[np.dtype, int]:
     """Type of the stored values and where in the file they begin."""
     header: Any = image.header
     return header.get_data_dtype(), int(header.get_data_offset())
 
 
-def _n_bytes(image: NiftiImage) -> int:
+def _n_bytes(image: NiftiFile) -> int:
     """Length of the content that its header promises."""
     dtype, offset = _layout(image)
     return offset + prod(image.shape) * dtype.itemsize
 
 
-def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiImage) -> bytes:
+def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiFile) -> bytes:
     content = file.read(n_bytes)
     if len(content) < n_bytes:
         raise _truncated(n_before + len(content), _n_bytes(image))

@@ -1,32 +1,36 @@
 """NIfTI images as an `ImageSeries`, and masks drawn on them."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from ...errors import CorruptInputError, InputWarning, NoInputError
-from ..axis import requested_axis
-from ..negative import Negative, settle_negative
-from ..phase import common_factor, in_radians
+from ...errors import CorruptInputError, Give, remark
+from ...quantities import ECHO_TIME, Axis
+from ..axis import Values, requested_axis
+from ..bids.names import NUMBERS, parse_name
+from ..candidates import Candidate, Index, Reader, Scan, at
+from ..formats import as_path, as_paths, check_series
+from ..load import read_files
+from ..negative import Negative
 from ..series import ImageSeries
-from ..storage.memory import new_images
-from ..storage.zipped import unpacked
-from .choose import choose_stack
-from .file import check_grid, check_length, read_image, read_volumes, read_voxels
-from .scan import NiftiScan, Stack, scan_nifti
-from .sidecar import physics
+from .file import NiftiFile, check_length, read_on_grid, read_volumes, same_grid
+from .scan import scan_files
+from .sidecar import physics, stem
 
 
 def read_nifti(
     paths: str | Path | Sequence[str | Path],
-    te: Sequence[float] | np.ndarray | None = None,
+    te: Values | None = None,
     *,
-    ti: Sequence[float] | np.ndarray | None = None,
-    flip_angles: Sequence[float] | np.ndarray | None = None,
+    ti: Values | None = None,
+    flip_angles: Values | None = None,
     axis: str | None = None,
     component: str | None = None,
+    series: int | str | Sequence[int | str] = (),
+    negative: Negative = "keep",
+    **values: Values | None,
 ) -> ImageSeries:
     """Reads the one series of different echo times, inversion times or flip angles, ordered by them, never by name.
 
@@ -42,63 +46,37 @@ def read_nifti(
         axis: what varies, "te", "ti" or "flip_angle"; None: what is given, or else "te".
         component: "magnitude", "phase", "real" or "imaginary"; None: magnitude or, where inversion times vary in real
             images only, real.
+        series: the series to read where there are several: SeriesNumber of the sidecars, BIDS name, or
+            SeriesInstanceUID or how it begins; several for those of one value each.
+        negative: "keep" negative magnitudes, or take their absolute values: "abs".
+        values: likewise values of any other axis of `jaxqmri.quantities`, by its name [SI].
 
     Returns:
         The series, float32, rescaled, in the machine's byte order. Phase is in radians.
 
     Raises:
         NoInputError: nothing there.
-        UsageError: the values given do not fit the files; values for two axes.
+        UsageError: the values given do not fit the files; values for two axes; no such series.
         CorruptInputError: a file cannot be read, the files do not fit together, fewer than 2 images; an archive not to
             be trusted.
         MetadataError: what varies is missing or implausible; phase images do not declare their range.
         OutputError: no room to unpack an archive.
+
+    Example:
+        series = read_nifti(["e1.nii.gz", "e2.nii.gz"], te=[0.005, 0.010])
     """
-    wanted, given = requested_axis(axis, te, ti, flip_angles)
-    listed = not isinstance(paths, str | Path)
-    with unpacked([Path(path) for path in paths] if listed else [Path(paths)]) as folders:
-        scan = scan_nifti(folders if listed else folders[0], given, wanted)
-        stack = choose_stack(scan, component)
-        if stack.component != "phase":
-            return read_stack(scan, stack)
-        factors = [image.radians_per_value for image in stack.images]
-        return in_radians(read_stack(scan, stack), common_factor(factors, str(stack)))
+    wanted, given = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
+    paths_given = as_paths(paths, "paths")
+
+    def scan(folders: Sequence[Path]) -> Scan:
+        return scan_files(folders, READER, given, wanted)
+
+    return read_files(paths_given, scan, series=series, component=component, negative=negative)
 
 
-def read_stack(scan: NiftiScan, stack: Stack, negative: Negative = "keep") -> ImageSeries:
-    """Reads the images of a stack, scaled as the files say; what else the scan found is counted as skipped.
-
-    `negative`: see `settle_negative`.
-
-    Raises:
-        CorruptInputError: a file is cut short or damaged.
-        DeviceError, OutputError: neither memory nor disk suffice for the images, see `new_images`.
-    """
-    for image in stack.images:
-        check_length(image)
-    data = new_images((*stack.shape, stack.n_slices, stack.n_volumes), stack.images[0].path.name)
-    saturated, n_negative = np.zeros(data.shape[:3], bool), 0
-    volumes = (volume for image in stack.images for volume in read_volumes(image))
-    for k, (values, at_top) in zip(np.argsort(stack.order), volumes, strict=True):
-        data[..., k] = values
-        saturated |= at_top
-        n_negative += np.count_nonzero(values < 0)
-    settle_negative(data, int(n_negative), stack.component, negative)
-    acquisition = physics((image.sidecar for image in stack.images), scan.axis)
-    values = np.array(stack.values, dtype=np.float64)
-    return ImageSeries(
-        data=data,
-        axis=scan.axis,
-        values=values,
-        affine=stack.images[0].affine,
-        component=stack.component,
-        description=stack.description,
-        source_format="NIfTI",
-        n_files=len(stack.images),
-        acquisition=acquisition,
-        skipped=_skipped(scan, stack),
-        saturated=saturated if saturated.any() else None,
-    )
+def scan_nifti(paths: str | Path | Sequence[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
+    """What `scan_files` finds in a folder, a file or a list of files, to be read by this module."""
+    return scan_files(as_paths(paths, "paths"), READER, given, axis)
 
 
 def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:
@@ -114,25 +92,95 @@ def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:
     Raises:
         NoInputError: no such file.
         CorruptInputError: unreadable, on another grid, or empty.
+        UsageError: no path, or no series.
+
+    Example:
+        maps = t2star_map(series, mask=read_mask("mask.nii.gz", series))
     """
-    path = Path(path)
-    if not path.is_file():
-        raise NoInputError(f"{path}: no such mask file.")
-    image = read_image(path)
-    check_grid(image, "mask", series.affine, series.data.shape[:3], "draw it on")
-    values = read_voxels(image)[..., 0]
+    path = as_path(path, "path")
+    check_series(series, "series")
+    values = read_on_grid(path, "mask", series.affine, series.data.shape[:3], "draw it on")
     mask = values > 0
     if not mask.any():
         raise CorruptInputError(f"{path.name}: the mask is empty, so no voxel would be mapped; mark voxels with 1.")
     if not np.all((values == 0) | (values == values[mask][0])):
-        warnings.warn("the mask is not binary; voxels above 0 are used.", InputWarning, stacklevel=2)
+        remark("the mask is not binary; voxels above 0 are used.")
     return mask
 
 
-def _skipped(scan: NiftiScan, chosen: Stack) -> dict[str, int]:
-    counts = {reason: len(names) for reason, names in scan.skipped.items()}
-    used = {image.path for image in chosen.images}
-    for image in (image for stack in scan.stacks for image in stack.images if image.path not in used):
-        reason = "other series" if image.component == chosen.component else f"{image.component} image"
-        counts[reason] = counts.get(reason, 0) + 1
-    return counts
+def _files(candidate: Candidate) -> list[NiftiFile]:
+    return list({id(volume.file): volume.file for volume in candidate.images}.values())
+
+
+def _check(scan: Scan, candidate: Candidate) -> None:
+    files = _files(candidate)
+    if candidate.first.bids is not None:
+        _check_bids_series(candidate, given=scan.given is not None)
+    for value in candidate.values:
+        same = [volume.name for volume, of_it in zip(candidate.images, candidate.each, strict=True) if of_it == value]
+        if len(same) > 1:
+            raise CorruptInputError(
+                f"{' and '.join(sorted(set(same)))}: {at(candidate.axis, value)} twice (two runs, coils or time "
+                "points?); leave one of them out."
+            )
+    first = files[0]
+    for file in files[1:]:
+        names = f"{first.path.name} and {file.path.name}"
+        if file.shape[:3] != first.shape[:3]:
+            raise CorruptInputError(
+                f"{names}: shapes {first.shape[:3]} and {file.shape[:3]} differ, so they are not images of one "
+                "measurement; leave out what does not belong."
+            )
+        if not same_grid(first.affine, file.affine):
+            raise CorruptInputError(
+                f"{names}: affines differ, so their voxels lie at different places; leave out what does not belong or "
+                "resample it."
+            )
+    remarks = [file.remark for file in files if file.remark]
+    for text in dict.fromkeys(remarks):
+        remark(f"{text} ({remarks.count(text)} of {len(files)} files).")
+
+
+def _check_bids_series(candidate: Candidate, given: bool) -> None:
+    """Refuses a series that lacks an image, and says that magnitudes are taken for granted where nothing tells."""
+    axis, series = candidate.axis, candidate.first.bids
+    names = [name for file in _files(candidate) if (name := parse_name(stem(file.path)))]
+    entity = NUMBERS.get(axis.name, "")
+    there = {int(name.entities[entity]) for name in names if name.entities.get(entity, "").isdecimal()}
+    missing = sorted(set(range(1, max(there, default=0) + 1)) - there)
+    if missing and not given:
+        lacks = ", ".join(f"{entity}-{number}" for number in missing)
+        raise CorruptInputError(
+            f"{series}: {lacks} of {entity}-1 to {entity}-{max(there)} missing, and a fit without it may go wrong "
+            "unseen; copy or fetch it, or ", Give(axis.name, f"the {axis.terms} that are there"), ".",
+        )  # fmt: skip
+    if candidate.component == "magnitude" and not candidate.image_type and not any("part" in n.entities for n in names):
+        remark(f"{series}: neither part- in the names nor ImageType tells; taken for magnitude images.")
+
+
+def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
+    for file in _files(candidate):
+        check_length(file)
+    return _volumes(candidate)
+
+
+def _volumes(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
+    each = iter(candidate.each)
+    for file in _files(candidate):
+        with closing(read_volumes(file)) as volumes:
+            for values, at_top in volumes:
+                yield (slice(None), slice(None), slice(None), candidate.values.index(next(each))), values, at_top
+
+
+READER = Reader(
+    source_format="NIfTI",
+    refusal=lambda scan: None,
+    check=_check,
+    affine=lambda candidate: candidate.images[0].file.affine,
+    load=_load,
+    acquisition=lambda candidate: physics((file.sidecar for file in _files(candidate)), candidate.axis),
+    radians=lambda candidate: [volume.file.radians_per_value for volume in candidate.images],
+    n_files=lambda candidate: len(_files(candidate)),
+    identity=lambda candidate: None,
+    n_duplicates=lambda candidate: 0,
+)

@@ -5,143 +5,107 @@ series and by component, and images are ordered by what varies, never by name.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...errors import NoInputError
+from ...errors import Give, MetadataError, NoInputError
 from ...quantities import ECHO_TIME, Axis
-from ..axis import given_values
-from ..bids.names import BidsName, parse_name
+from ..axis import Values, given_values
+from ..bids.names import parse_name
+from ..candidates import Candidate, Image, Reader, Scan, number, words
+from ..formats import check_paths, input_errors, is_nifti
 from ..storage.archive import is_zip
-from .file import NIFTI_NAME, NiftiImage, along, read_image
-from .sidecar import NOT_FETCHED, is_not_fetched, series_key, stem
+from .file import NiftiFile, read_image, same_grid
+from .sidecar import component, image_number, sidecar_values, stem
 
 
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """Images of one scanner series and component.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Volume(Image):
+    """One volume of a file.
 
     Attributes:
-        images: the files, as found.
-        axis: what is to vary: echo time, inversion time or flip angle.
-        values: its values [s] or [rad], ascending; () where unknown.
-        order: which volume, counted through `images`, belongs to each of `values`.
+        file: its header and sidecar.
+        index: which one it is, from 0.
     """
 
-    images: tuple[NiftiImage, ...]
-    axis: Axis
-    values: tuple[float, ...]
-    order: tuple[int, ...]
+    file: NiftiFile
+    index: int
+
+    def said(self, keyword: str) -> Any:
+        return self.file.sidecar.get(keyword)
+
+    def where(self, axis: Axis) -> str:
+        return axis.keyword
+
+    def stated(self, axis: Axis) -> tuple[float, ...]:
+        try:
+            return sidecar_values(self.file.sidecar, self.file.path, axis)
+        except MetadataError:
+            return ()
+
+    def value_of(self, axis: Axis) -> float:
+        values = sidecar_values(self.file.sidecar, self.file.path, axis)
+        n, sidecar = self.file.n_volumes, f"{stem(self.file.path)}.json"
+        give = Give(axis.name, f"the {axis.terms}")
+        if not values:
+            said = f"no {axis.keyword}, as {sidecar} is missing or lacks it; " if axis.keyword else f"no {axis.term}; "
+            raise MetadataError(
+                f"{self.name}: {said}", give, f", or move the file away if it is not one of the {axis.many}."
+            )
+        if len(values) == 1 and n > 1:
+            raise MetadataError(
+                f"{self.name}: {n} volumes but one {axis.keyword} ({axis.described(values)}), so its 4th axis is not "
+                f"{axis.many} (from GE often magnitude, real, imaginary); keep the magnitude volume or, if they are, ",
+                give, ".",
+            )  # fmt: skip
+        if len(values) != n:
+            raise MetadataError(
+                f"{self.name}: {n} volume(s), but {len(values)} {axis.terms} in {sidecar}; mend it or ", give, "."
+            )
+        return values[self.index]
+
+    def order(self, axis: Axis, *, of_several_series: bool) -> Sequence[tuple[str, float | None]]:
+        if self.file.n_volumes > 1:
+            return [("place along the 4th axis", self.index)]
+        said = next(iter(self.stated(axis)), None)
+        return [(axis.keyword, said), image_number(self.file.path, self.file.sidecar, axis)]
 
     @property
-    def series_number(self) -> int | str | None:
-        return self.images[0].sidecar.get("SeriesNumber")
+    def scaling(self) -> tuple[float, float, float | None]:
+        return self.file.slope, self.file.intercept, None
 
     @property
-    def description(self) -> str:
-        name = self.bids_series
-        return str(self.images[0].sidecar.get("SeriesDescription") or name or "")
-
-    @property
-    def bids_series(self) -> BidsName | None:
-        """What BIDS calls the series, or None where its files are named otherwise."""
-        name = parse_name(stem(self.images[0].path))
-        return name.series if name is not None and name.is_fitted else None
-
-    @property
-    def component(self) -> str:
-        return self.images[0].component
-
-    @property
-    def image_type(self) -> tuple[str, ...]:
-        return tuple(map(str, self.images[0].sidecar.get("ImageType") or ()))
+    def repetition_time(self) -> float | None:
+        return number(self.said("RepetitionTime"))
 
     @property
     def sequence(self) -> tuple[str, ...]:
-        """ScanningSequence: SE, GR, IR, EP."""
-        return tuple(re.split(r"[\\_ ]+", str(self.images[0].sidecar.get("ScanningSequence", "")).upper()))
-
-    @property
-    def repetition_times(self) -> tuple[float, ...]:
-        """Different repetition times, ascending [s]."""
-        found = [image.sidecar.get("RepetitionTime") for image in self.images]
-        return tuple(sorted({float(tr) for tr in found if isinstance(tr, int | float) and tr > 0}))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The first two axes, x and y."""
-        return self.images[0].shape[0], self.images[0].shape[1]
-
-    @property
-    def n_slices(self) -> int:
-        return self.images[0].shape[2]
-
-    @property
-    def n_volumes(self) -> int:
-        return sum(image.n_volumes for image in self.images)
-
-    @property
-    def voxel_size(self) -> tuple[float, float, float]:
-        """Edge lengths of a voxel [mm]."""
-        x, y, z = np.linalg.norm(self.images[0].affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
-
-    @property
-    def scaling(self) -> str:
-        """How stored values become signal, in words."""
-        found = sorted({(image.slope, image.intercept) for image in self.images})
-        return "; ".join(f"slope {slope:g}, intercept {intercept:g}" for slope, intercept in found)
-
-    def __str__(self) -> str:
-        axis = self.axis
-        values = axis.described(self.values, " ") if self.values else "unknown"
-        number = "without number" if self.series_number is None else self.series_number
-        name = self.bids_series or f"series {number} '{self.description}'"
-        return f"{name} ({self.component}, {axis.symbol} {values})"
+        return words(re.split(r"[\\_ ]+", str(self.said("ScanningSequence") or "")))
 
 
 @dataclass(frozen=True, eq=False)
-class NiftiScan:
-    """What was found.
+class Place:
+    """A grid of voxels by its affine [mm]."""
 
-    Attributes:
-        source: name of the folder or file asked for, for messages.
-        stacks: images by series and component.
-        skipped: names of what is no NIfTI image, by reason.
-        axis: what is to vary: echo time, inversion time or flip angle.
-        given: (n,) values of it given by the user [s] or [rad], or None.
-        listed: whether the files were named one by one, so that their order means something.
-    """
+    affine: np.ndarray
 
-    source: str
-    stacks: tuple[Stack, ...]
-    skipped: Mapping[str, tuple[str, ...]]
-    axis: Axis
-    given: np.ndarray | None
-    listed: bool
-
-    def along(self, axis: Axis) -> "NiftiScan":
-        """The same files where something else is to vary."""
-        if axis is self.axis:
-            return self
-        stacks = tuple(stack_of([along(image, axis) for image in stack.images], axis) for stack in self.stacks)
-        return replace(self, stacks=stacks, axis=axis, given=None)
+    def same_as(self, other: "Place") -> bool:
+        return same_grid(self.affine, other.affine)
 
 
-def scan_nifti(
-    paths: str | Path | Sequence[str | Path],
-    given: Sequence[float] | np.ndarray | None = None,
-    axis: Axis = ECHO_TIME,
-) -> NiftiScan:
-    """Lists the NIfTI images of a folder by series and component, without reading voxels.
+def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
+    """Lists NIfTI images by series and component, without reading voxels.
 
     Args:
-        paths: a folder (subfolders are not searched), one file or a list of files.
-        given: (n,) values of the axis given by the user [s] or [rad], for `nifti_choose.choose_stack`.
-        axis: what is to vary: echo time, inversion time or flip angle.
+        paths: folders (subfolders are not searched) and files.
+        reader: of their voxels.
+        given: (n,) values of the axis given by the user [s] or [rad]: one per volume of a 4-D file, or one per file; to
+            files of a folder in order of what their sidecars or names say, to several files in the order of the list.
+        axis: what is to vary.
 
     Returns:
         What was found, whether or not it can be fitted.
@@ -152,43 +116,34 @@ def scan_nifti(
         CorruptInputError: a file cannot be read.
         MetadataError: a sidecar cannot be read, or `given` cannot be such values.
     """
-    listed = not isinstance(paths, str | Path)
-    wanted = [Path(path) for path in paths] if listed else [Path(paths)]
-    given = given_values(axis, given)
-    files, skipped = _find_files(wanted)
-    groups: dict[tuple[str, ...], list[NiftiImage]] = {}
-    for image in (read_image(file, axis) for file in files):
-        groups.setdefault((image.component, *series_key(image.path, image.sidecar)), []).append(image)
-    source = (wanted[0].name or str(wanted[0])) if len(wanted) == 1 else f"{len(wanted)} files"
-    stacks = tuple(stack_of(images, axis) for images in groups.values())
-    return NiftiScan(source, stacks, skipped, axis, given, listed)
+    values = given_values(axis, given)
+    files, skipped = _find_files(paths)
+    groups: dict[tuple[str, ...], list[Volume]] = {}
+    for path in files:
+        listed = paths.index(path) if len(paths) > 1 and path in paths else None
+        for volume in _volumes(read_image(path), listed):
+            groups.setdefault((volume.component, *_series_key(volume)), []).append(volume)
+    source = (paths[0].name or str(paths[0])) if len(paths) == 1 else f"{len(paths)} files"
+    return Scan(source, tuple(_candidate(group, axis) for group in groups.values()), skipped, axis, values, reader)
 
 
-def _find_files(given: Iterable[Path]) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
+def _find_files(paths: Sequence[Path]) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
+    check_paths(paths)
     files: list[Path] = []
     skipped: dict[str, tuple[str, ...]] = {}
-    for path in given:
-        for entry in _entries(path):
+    for path in paths:
+        with input_errors(path):
+            entries = sorted(path.iterdir()) if path.is_dir() else [path]
+        for entry in entries:
             reason = _why_not(entry)
             if not reason:
                 files.append(entry)
             elif reason != "sidecar":
                 skipped[reason] = (*skipped.get(reason, ()), entry.name)
     if not files:
-        places = ", ".join(map(str, given)) or "an empty list"
+        places = ", ".join(map(str, paths)) or "an empty list"
         raise NoInputError(f"no DICOM or NIfTI images found in {places}; NIfTI file names end in .nii or .nii.gz.")
     return files, skipped
-
-
-def _entries(path: Path) -> list[Path]:
-    try:
-        if is_not_fetched(path):
-            raise NoInputError(f"{path.name}: {NOT_FETCHED}")
-        if not path.exists():
-            raise NoInputError(f"{path}: no such file or folder.")
-        return sorted(path.iterdir()) if path.is_dir() else [path]
-    except OSError as error:
-        raise NoInputError(f"{path}: cannot be read ({error.strerror}); check its name and permissions.") from error
 
 
 def _why_not(entry: Path) -> str:
@@ -196,21 +151,54 @@ def _why_not(entry: Path) -> str:
         return "hidden file"
     if entry.is_dir():
         return "subfolder (not searched)"
-    if NIFTI_NAME.search(entry.name):
+    if is_nifti(entry):
         return ""
     if entry.suffix.lower() == ".json":
         return "sidecar"
     return "zip archive" if is_zip(entry) else "not NIfTI"
 
 
-def stack_of(images: Sequence[NiftiImage], axis: Axis) -> Stack:
-    """Images put together, in the order of their values where each volume has one."""
-    stack = Stack(tuple(images), axis, (), ())
-    values = [value for image in images for value in image.values]
-    return ordered(stack, values) if len(values) == stack.n_volumes else stack
+def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:
+    said, name = file.sidecar, parse_name(stem(file.path))
+    bids = name.series if name is not None and name.is_fitted else None
+    return [
+        Volume(
+            name=file.path.name,
+            uid=f"{file.path}#{k}",
+            series_uid=str(said.get("SeriesInstanceUID") or ""),
+            series_number=said.get("SeriesNumber"),
+            description=" ".join(str(said.get("SeriesDescription") or bids or "").split()),
+            bids=bids,
+            component=component(file.path, said),
+            derived=words(said.get("ImageType"))[:1] == ("DERIVED",),
+            listed=listed if file.n_volumes == 1 else None,
+            file=file,
+            index=k,
+        )
+        for k in range(file.n_volumes)
+    ]
 
 
-def ordered(stack: Stack, values: Sequence[float]) -> Stack:
-    """The same with its values [s] or [rad], one per volume counted through its images, ascending."""
-    order = tuple(map(int, np.argsort(values, kind="stable")))
-    return replace(stack, values=tuple(values[i] for i in order), order=order)
+def _series_key(volume: Volume) -> tuple[str, ...]:
+    """What tells one scanner series from another; equal for images without a word about it.
+
+    In BIDS that is the name, as scanners number the images of one series as they like.
+    """
+    if volume.bids is not None:
+        return (str(volume.bids),)
+    return tuple(str(volume.said(key) or "") for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
+
+
+def _candidate(volumes: list[Volume], axis: Axis) -> Candidate:
+    file = volumes[0].file
+    x, y, z = np.linalg.norm(file.affine[:3, :3], axis=0)
+    return Candidate(
+        images=tuple(volumes),
+        slices=np.zeros(len(volumes), int),
+        shape=(file.shape[0], file.shape[1]),
+        n_slices=file.shape[2],
+        voxel_size=(float(x), float(y), float(z)),
+        grid=Place(file.affine),
+        names=tuple(volume.name for volume in volumes if volume.index == 0),
+        axis=axis,
+    ).along(axis)

@@ -7,16 +7,16 @@ hold names and dates.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import MetadataError
-from ...quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from ...errors import Give, MetadataError
+from ...quantities import ECHO_TIME, Axis
 from ..axis import check_axis_values
-from ..bids.names import metadata_folders, parse_name
+from ..bids.names import NUMBERS, metadata_folders, parse_name
+from ..formats import NOT_FETCHED, is_not_fetched
 
 PHYSICS = (
     "RepetitionTime",  # s
@@ -38,25 +38,13 @@ PHYSICS = (
     "ManufacturersModelName",
 )
 
-COMPONENTS = {
-    "M": "magnitude",
-    "MAGNITUDE": "magnitude",
-    "P": "phase",
-    "PHASE": "phase",
-    "R": "real",
-    "REAL": "real",
-    "I": "imaginary",
-    "IMAGINARY": "imaginary",
-}
-
+_COMPONENTS = {
+    first: component for component in ("magnitude", "phase", "real", "imaginary")
+    for first in (component[0].upper(), component.upper())
+}  # fmt: skip
 BIDS_PART = re.compile(r"(?:^|_)part-(mag|phase|real|imag)(?=_|$)")
 # dcm2niix appends a letter to names already taken: scan_e1_ph.nii, scan_e1_pha.nii.
 DCM2NIIX_PART = re.compile(r"_(phase|ph|real|imag)(?:diff|inary)?\d?[a-d]?$")
-NUMBER_IN_NAME = {
-    ECHO_TIME.name: re.compile(r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)"),
-    INVERSION_TIME.name: re.compile(r"(?:^|_)inv-(\d+)(?=_|$)"),
-    FLIP_ANGLE.name: re.compile(r"(?:^|_)flip-(\d+)(?=_|$)"),
-}
 
 
 def stem(image: Path) -> str:
@@ -109,28 +97,11 @@ def _json_object(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise MetadataError(
             f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
-            "again, or mend or remove the file and give --te-ms, --ti-ms or --flip-deg."
+            "again, or mend the file, or remove it and give the values that it lacks."
         ) from error
     if not isinstance(content, dict):
         raise MetadataError(f"{path.name}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
     return content
-
-
-NOT_FETCHED = (
-    "its content is not on this disk (a broken link, as git-annex leaves of files not fetched), so it cannot be read; "
-    "fetch it with `datalad get` or `git annex get`."
-)
-
-
-def is_not_fetched(path: Path) -> bool:
-    """Whether a file stands for content elsewhere: a link that leads nowhere, or a pointer file of git-annex."""
-    if path.is_symlink():
-        return not path.exists()
-    if not path.is_file():  # opening a named pipe would wait for ever
-        return False
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(15) == b"/annex/objects/"
-    return False
 
 
 def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple[float, ...]:
@@ -147,14 +118,18 @@ def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple
     Raises:
         MetadataError: not numbers, or numbers that cannot be what they should.
     """
-    value = content.get(axis.keyword)
+    value = content.get(axis.keyword) if axis.keyword else None
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
     where = f"{stem(image)}.json: {axis.keyword}"
     if not values or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in values):
-        unit = "seconds" if axis.shown_unit == "ms" else "degrees"
-        raise MetadataError(f"{where} is {json.dumps(value)}, not a number of {unit}; mend it or give {axis.option}.")
+        unit = axis.unit_words if axis.bids_per_si == 1 else axis.shown_unit_words
+        raise MetadataError(
+            f"{where} is {json.dumps(value)}, not a number of {unit}; mend it or ",
+            Give(axis.name, "the right one"),
+            ".",
+        )
     in_si = tuple(t / axis.bids_per_si for t in values)
     check_axis_values(axis, np.array(in_si, dtype=np.float64), where)
     return in_si
@@ -172,30 +147,23 @@ def component(image: Path, content: Mapping[str, Any]) -> str:
     image_type = content.get("ImageType")
     words = [str(word).upper().replace("_", " ") for word in image_type[2:]] if isinstance(image_type, list) else []
     said += [word.split()[0] for word in words if word.strip()]
-    found = [COMPONENTS[word] for word in said if word in COMPONENTS and COMPONENTS[word] != "magnitude"]
+    found = [_COMPONENTS[word] for word in said if word in _COMPONENTS and _COMPONENTS[word] != "magnitude"]
     if found:
         return found[0]
     return "derived map" if any(word.endswith(" MAP") for word in words) else "magnitude"
 
 
-def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> int | None:
-    """Place along an axis: EchoNumber of the sidecar, or `echo-2`, `_e2`, `inv-2` or `flip-2` in the file name."""
-    number = content.get("EchoNumber") if axis is ECHO_TIME else None
+def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> tuple[str, int | None]:
+    """Place along an axis, and where it is said: EchoNumber of the sidecar, or `_e2`, `echo-2`, `inv-2` in the name."""
+    entity, of_echo = NUMBERS.get(axis.name, axis.name), axis is ECHO_TIME
+    where = f"a number ({'EchoNumber, or _e1' if of_echo else f'{entity}-1'} in the names)"
+    number = content.get("EchoNumber") if of_echo else None
     if isinstance(number, int):
-        return number
-    named = NUMBER_IN_NAME[axis.name].findall(stem(image).lower())
-    return int(named[-1]) if named else None
-
-
-def series_key(image: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells one scanner series from another; equal for images without a word about it.
-
-    In BIDS that is the name, as scanners number the images of one series as they like.
-    """
-    name = parse_name(stem(image))
-    if name is not None and name.is_fitted:
-        return (str(name.series),)
-    return tuple(str(content.get(key, "")) for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
+        return where, number
+    # dcm2niix: _e2, and a letter where the name is already taken
+    pattern = r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)" if of_echo else rf"(?:^|_){entity}-(\d+)(?=_|$)"
+    named = re.findall(pattern, stem(image).lower())
+    return where, int(named[-1]) if named else None
 
 
 def physics(contents: Iterable[Mapping[str, Any]], axis: Axis) -> dict[str, Any]:

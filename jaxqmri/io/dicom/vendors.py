@@ -1,0 +1,100 @@
+"""What one vendor writes otherwise than the standard, or than the others: one function per quirk, with its tag."""
+
+import re
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from ..candidates import number
+
+_GE_COMPONENTS = ("magnitude", "phase", "real", "imaginary")
+_PHILIPS_1, _PHILIPS_5 = "Philips MR Imaging DD 001", "Philips MR Imaging DD 005"
+_COMPONENT_NAMES = {
+    "magnitude": re.compile(r"M|M_.+|MAGNITUDE"),
+    "phase": re.compile(r"P|P_.+|PHASE( MAP)?|VELOCITY( MAP)?"),
+    "real": re.compile(r"R|R_.+|REAL"),
+    "imaginary": re.compile(r"I|I_.+|IMAGINARY"),
+}
+# A weighting as well as a map; Enhanced MR has the weighting in value 3 of its frame type.
+_QUANTITY = re.compile(r"([TR][12]([ _]?(\*|STAR|RHO))?|FA|PD|RHO)(MAP)?")
+_MAP = re.compile(r"(?!PHASE|VELOCITY).+[ _]MAP|[TR][12]([ _]?(STAR|RHO))?MAP|B[01](MAP)?|ADC(MAP)?|FIELDMAP(HZ)?")
+_QUANTITY_UNITS = {"MS", "HZ", "1/S", "S-1"}  # Rescale Type of a map; images carry US or nothing
+
+
+def ge_component(dataset: Dataset) -> str | None:
+    """GE's code (0043,102F): 0 magnitude, 1 phase, 2 real, 3 imaginary; its Image Type does not tell them apart."""
+    if not _made_by(dataset, "GE"):
+        return None
+    code = _number(dataset, 0x0043, "GEMS_PARM_01", 0x2F, "<i2")
+    return dict(enumerate(_GE_COMPONENTS)).get(code)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def is_philips(dataset: Dataset) -> bool:
+    """Philips' name in Manufacturer (0008,0070)."""
+    return _made_by(dataset, "PHILIPS")
+
+
+def philips_scale_slope(dataset: Dataset) -> float | None:
+    """Philips' (2005,100E): displayed value / (Rescale Slope * this) is comparable between images."""
+    value = _number(dataset, 0x2005, _PHILIPS_1, 0x0E, "<f4") if is_philips(dataset) else None
+    return value if value is not None and np.isfinite(value) and value > 0 else None
+
+
+def copy_philips_scale_slope(groups: Dataset, header: Dataset) -> None:
+    """Philips' (2005,140F) of each frame of an Enhanced file: a copy of its classic header, with the scale slope."""
+    classic = _value(groups, 0x2005, _PHILIPS_5, 0x0F, customary=0x140F)
+    value = _value(classic[0], 0x2005, _PHILIPS_1, 0x0E) if classic else None
+    if value is not None:
+        header.private_block(0x2005, _PHILIPS_1, create=True).add_new(0x0E, "FL", value)
+
+
+def is_siemens_mosaic(image_type: tuple[str, ...]) -> bool:
+    """Siemens' MOSAIC in Image Type (0008,0008): all slices of a volume side by side in one image."""
+    return "MOSAIC" in image_type
+
+
+def component_by_name(dataset: Dataset, image_type: tuple[str, ...]) -> str | None:
+    """Complex Image Component (0008,9208), or Image Type (0008,0008): Siemens' P, Philips' PHASE MAP or R_FFE."""
+    for token in (str(dataset.get("ComplexImageComponent") or "").upper(), *image_type[2:4]):
+        for component, pattern in _COMPONENT_NAMES.items():
+            if pattern.fullmatch(token):
+                return component
+    return None
+
+
+def is_map(dataset: Dataset, image_type: tuple[str, ...], enhanced: bool) -> bool:
+    """Image Type (0008,0008) or Rescale Type (0028,1054) of a map: Siemens' T2_STAR MAP, Philips' B0, Hz.
+
+    Fitted as an image it would give nonsense with good error bars.
+    """
+    in_units = str(dataset.get("RescaleType") or "").upper() in _QUANTITY_UNITS
+    if in_units or any(_MAP.fullmatch(token) for token in image_type[2:]):
+        return True
+    kinds = image_type[3 if enhanced else 2 :]
+    return "DERIVED" in image_type[:1] and any(_QUANTITY.fullmatch(token) for token in kinds)
+
+
+def _made_by(dataset: Dataset, name: str) -> bool:
+    return str(dataset.get("Manufacturer") or "").upper().startswith(name)
+
+
+def _value(dataset: Dataset, group: int, creator: str, offset: int, customary: int | None = None) -> Any:
+    """A private value; where it customarily is if an anonymiser has taken out the creator element and left the value.
+
+    The customary block is 0x10 unless said otherwise.
+    """
+    try:
+        return dataset.private_block(group, creator)[offset].value
+    except KeyError:
+        element = dataset.get((group, customary or 0x1000 + offset))
+        return None if element is None else element.value
+
+
+def _number(dataset: Dataset, group: int, creator: str, offset: int, raw_type: str) -> float | None:
+    """A private number; from raw bytes where implicit VR files left its type open."""
+    value = _value(dataset, group, creator, offset)
+    if isinstance(value, bytes):
+        n_bytes = np.dtype(raw_type).itemsize
+        return float(np.frombuffer(value[:n_bytes], raw_type)[0]) if len(value) >= n_bytes else None
+    return number(value)

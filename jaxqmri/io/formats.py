@@ -1,0 +1,105 @@
+"""Which files are DICOM, which NIfTI, and which only stand for content that is elsewhere."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..errors import NoInputError, UsageError
+from .series import ImageSeries
+
+NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
+NOT_FETCHED = (
+    "its content is not on this disk (a broken link, as git-annex leaves of files not fetched), so it cannot be read; "
+    "fetch it with `datalad get` or `git annex get`."
+)
+
+
+def as_paths(given: Any, name: str) -> list[Path]:
+    """The paths that an argument names: one, or several.
+
+    Raises:
+        UsageError: it is something else, an image in memory say.
+    """
+    several = [given] if isinstance(given, str | PathLike) else given
+    if isinstance(several, Iterable) and not isinstance(several, Mapping | ImageSeries) and not hasattr(given, "shape"):
+        several = list(several)
+        if all(isinstance(one, str | PathLike) for one in several):
+            return [Path(one) for one in several]
+    remedy = "; of images in memory ImageSeries.from_arrays makes a series" if hasattr(given, "shape") else ""
+    raise UsageError(f"{name} must be a path or a list of paths, got {_type_of(given)}{remedy}.")
+
+
+def as_path(given: Any, name: str) -> Path:
+    """The one path that an argument names; raises UsageError where it is anything else."""
+    if isinstance(given, str | PathLike):
+        return Path(given)
+    raise UsageError(f"{name} must be a path, got {_type_of(given)}.")
+
+
+def check_series(given: Any, name: str) -> None:
+    """Refuses what is no `ImageSeries`; raises UsageError."""
+    if not isinstance(given, ImageSeries):
+        raise UsageError(f"{name} must be an ImageSeries, as read_dicom and read_nifti give, got {_type_of(given)}.")
+
+
+def _type_of(given: Any) -> str:
+    return "None" if given is None else f"a {type(given).__name__}"
+
+
+def is_nifti(file: Path) -> bool:
+    return NIFTI_NAME.search(file.name) is not None
+
+
+def is_dicom(file: Path) -> bool:
+    """By name or, as exports of scanners have no endings, by content."""
+    if file.suffix.lower() in (".dcm", ".ima"):
+        return True
+    with suppress(OSError), file.open("rb") as opened:
+        return opened.read(132)[128:] == b"DICM"
+    return False
+
+
+def is_not_fetched(path: Path) -> bool:
+    """Whether a file stands for content elsewhere: a link that leads nowhere, or a pointer file of git-annex."""
+    if path.is_symlink():
+        return not path.exists()
+    if not path.is_file():  # opening a named pipe would wait for ever
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(15) == b"/annex/objects/"
+    return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads anywhere; False also for names that no file can have."""
+    with suppress(OSError):
+        return path.exists()
+    return False
+
+
+def files_below(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files given, and those in folders given and in theirs."""
+    for path in paths:
+        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Makes sure that every input is there; raises NoInputError."""
+    for path in paths:
+        with input_errors(path):
+            if is_not_fetched(path):
+                raise NoInputError(f"{path.name}: {NOT_FETCHED}")
+            if not path.exists():
+                raise NoInputError(f"{path}: no such file or folder; check the path.")
+
+
+@contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """What the system says against reading a path as a NoInputError."""
+    try:
+        yield
+    except OSError as error:
+        raise NoInputError(f"{path}: cannot be read ({error.strerror}); check its name and permissions.") from error
