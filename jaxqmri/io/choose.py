@@ -3,9 +3,7 @@
 Where two readings are possible none is guessed; the message says what to do. One rule for DICOM and NIfTI.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -24,12 +22,12 @@ from ..errors import (
 )
 from ..quantities import ECHO_TIME, INVERSION_TIME, Axis
 from .axis import axis_named, check_axis_values
-from .candidates import Candidate, Image, Scan, at, listed, number
+from .candidates import Candidate, Scan, at, listed
+from .join import differences, joined, owners_differ
 from .phase import UNDECLARED
 from .series import COMPONENTS
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
-ROUNDING = 1e-3  # of a time or an angle; scanners print the same one with more or fewer digits
 
 
 def choose(scan: Scan, component: str | None = None) -> Candidate:
@@ -45,7 +43,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
         MetadataError: the values of the axis cannot be used; there is only phase, of unknown range.
         UsageError: no such component; the number of given values is not that of the images of a slice.
     """
-    candidates = _joined(scan)
+    candidates = joined(scan)
     component = _wanted_component(scan, component, candidates)
     wanted = [c for c in candidates if c.component == component]
     for c in wanted:  # it could be one of the images of another candidate
@@ -92,146 +90,6 @@ def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -
     for one in remarks:
         remark(*one.parts)
     return turned, candidate
-
-
-def differences(a: Image, b: Image, axis: Axis) -> list[str]:
-    """In what two images that may belong to one measurement differ beside `axis`, e.g. "RepetitionTime 5.4 and 9".
-
-    Whose images they are is not told, only that it differs.
-    """
-    found = owners_differ(a, b)
-    for keyword in _TIMING:
-        first, second = number(a.said(keyword)), number(b.said(keyword))
-        if keyword != axis.keyword and not _alike(first, second):
-            found.append(f"{keyword} {_or_none(first)} and {_or_none(second)}")
-    if a.sequence != b.sequence:
-        found.append("ScanningSequence")
-    if a.bids != b.bids:
-        return [*found, f"their BIDS names, {_or_none(a.bids)} and {_or_none(b.bids)}"]
-    # Echoes are told from other scans by their name as well, but for its numbers; TI or flip angles are often set, and
-    # series named, by hand.
-    if axis is ECHO_TIME and len({re.sub(r"[\d.,]+", "#", image.description).lower() for image in (a, b)}) > 1:
-        found.append("SeriesDescription")
-    return found
-
-
-def owners_differ(a: Image, b: Image) -> list[str]:
-    """In whose images they are two images differ; what either does not say is not held against them."""
-    found = []
-    for keyword, in_words in _OWNERS.items():
-        first, second = (str(image.said(keyword) or "").strip() for image in (a, b))
-        if first and second and first != second:
-            found.append(in_words)
-    return found
-
-
-# Anonymisers blank these or give all patients the same: only different ones tell anything.
-_OWNERS = {
-    "PatientID": "the patient (PatientID (0010,0020))",
-    "StudyInstanceUID": "the study (StudyInstanceUID (0020,000D))",
-    "FrameOfReferenceUID": "the frame of reference (FrameOfReferenceUID (0020,0052))",
-}
-_TIMING = ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime", "InversionTime", "FlipAngle")
-
-
-def _alike(a: float | None, b: float | None) -> bool:
-    return a == b or (a is not None and b is not None and abs(a - b) <= ROUNDING * abs(a))
-
-
-def _or_none(value: object) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-# joining, and values given by the caller ------------------------------------------------------------------------------
-
-
-def _joined(scan: Scan) -> list[Candidate]:
-    """The candidates; series of one value each of the same slices, as many scanners make them, as one of them."""
-    families: list[list[Candidate]] = []
-    for candidate in scan.candidates:
-        family = next((f for f in families if _is_of(f, candidate, scan.axis)), None)
-        if family is None:
-            families.append([candidate])
-        else:
-            family.append(candidate)
-    found: list[Candidate] = []
-    for family in families:
-        values = {value for member in family for value in member.values}
-        complete = len(values) == len(family) and not any(member.value_error for member in family)
-        if len(family) > 1 and (complete if scan.given is None else len(family) == len(scan.given)):
-            found.append(_join(family))
-        else:
-            found += family
-    return found if scan.given is None else [_with_given(c, scan.given) for c in found]
-
-
-def _is_of(family: Sequence[Candidate], candidate: Candidate, axis: Axis) -> bool:
-    """Whether a candidate has one image of each slice, and is like those of a family but for its value."""
-    first = family[0]
-    return (
-        first.images_per_slice == candidate.images_per_slice == (1, 1)
-        and not {uid for member in family for uid in member.series_uids} & set(candidate.series_uids)
-        and (first.component, first.derived, first.shape, first.n_slices, first.is_enhanced)
-        == (candidate.component, candidate.derived, candidate.shape, candidate.n_slices, candidate.is_enhanced)
-        and first.grid.same_as(candidate.grid)
-        and not differences(first.first, candidate.first, axis)
-        and not any(owners_differ(member.first, candidate.first) for member in family)
-    )
-
-
-def _join(family: Sequence[Candidate]) -> Candidate:
-    return replace(
-        family[0],
-        images=tuple(image for member in family for image in member.images),
-        slices=np.concatenate([member.slices for member in family]),
-        names=tuple(name for member in family for name in member.names),
-        each=tuple(value for member in family for value in member.each),
-        value_error=next((member.value_error for member in family if member.value_error), None),
-        parts=tuple(family),
-    )
-
-
-def _with_given(candidate: Candidate, given: np.ndarray) -> Candidate:
-    """The candidate with given values where it has as many images of each slice, in the order they were acquired."""
-    n = len(given)
-    if candidate.images_per_slice != (n, n):
-        return candidate
-    ranks = _ranks(candidate)
-    positions = [image.listed for image in candidate.images]
-    if None not in positions:
-        # A list of files sorted as text (e1, e10, e2) with ascending values would pass for good data.
-        if ranks is not None and not np.array_equal(np.argsort(ranks), np.argsort(given)):
-            raise UsageError(
-                f"the order of the given {candidate.axis.terms} contradicts {candidate.axis.keyword} or the numbers of "
-                "the files; list both in the same order."
-            )
-        ranks = np.argsort(np.argsort(positions))
-    if ranks is None:
-        tried = [name for name, _ in _orders(candidate)[0]]
-        raise UsageError(
-            f"the given {candidate.axis.terms} cannot be matched to the images of {candidate}: "
-            f"{'neither ' if len(tried) > 1 else 'no '}{' nor '.join(tried)} tells the images of a slice apart. Give "
-            f"exactly one image per slice and {candidate.axis.one}, or files one by one in the order of the values."
-        )
-    return replace(candidate, each=tuple(given[ranks].tolist()), value_error=None, is_given=True)
-
-
-def _orders(candidate: Candidate) -> list[Sequence[tuple[str, float | None]]]:
-    several = len(candidate.parts) > 1
-    return [image.order(candidate.axis, of_several_series=several) for image in candidate.images]
-
-
-def _ranks(candidate: Candidate) -> np.ndarray | None:
-    """(image,) place of each image among those of its slice by the first number that tells them apart, or None."""
-    for of_images in zip(*_orders(candidate), strict=True):
-        numbers = [found for _, found in of_images]
-        if None in numbers or len(set(zip(candidate.slices.tolist(), numbers, strict=True))) < len(numbers):
-            continue
-        ranks = np.empty(len(numbers), int)
-        per_slice = candidate.images_per_slice[0]
-        ranks[np.lexsort((numbers, candidate.slices))] = np.arange(len(numbers)) % per_slice
-        return ranks
-    return None
 
 
 # what is chosen -------------------------------------------------------------------------------------------------------

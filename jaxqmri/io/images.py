@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import Choose, CorruptInputError, MetadataError, NoInputError, UsageError, remarks_kept
+from ..errors import CorruptInputError, LeaveOut, MetadataError, NoInputError, Setting, UsageError, remarks_kept
 from ..quantities import ECHO_TIME, Axis
 from .axis import axis_named
 from .candidates import Scan
@@ -50,8 +50,8 @@ def read_images(
         scan, chosen = (scan, choose(scan, component)) if len(axes) == 1 else choose_axis(scan, axes, component)
         if negative == "abs" and chosen.component != "magnitude":
             raise UsageError(
-                Choose("negative", "keep"), f": the images to be fitted are {chosen.component}, whose sign is part of "
-                "the signal; absolute values are for magnitude images.",
+                Setting("negative"), f" is about magnitudes, but the images to be fitted are {chosen.component}, whose "
+                "sign is part of the signal; ", LeaveOut("negative"), ", or give magnitude images.",
             )  # fmt: skip
         return replace(read_candidate(scan, chosen, negative), remarks=tuple(remarks))
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import NoInputError, remarks_kept
 from .candidates import OTHER_SERIES, Candidate, Scan
 from .choose import choose
-from .formats import files_below, is_dicom, is_nifti, is_there
+from .formats import files_below, is_there
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .series import ImageSeries
@@ -19,9 +20,18 @@ from .storage.memory import new_images
 from .storage.zipped import unpacked
 
 
+class OtherFormat(NamedTuple):
+    """Files that the caller may have meant to read: their name, how to tell them, and what reads them."""
+
+    name: str
+    is_one: Callable[[Path], bool]
+    function: str
+
+
 def read_files(
     paths: Sequence[Path],
     scan_files: Callable[[Sequence[Path]], Scan],
+    other: OtherFormat,
     *,
     series: int | str | Sequence[int | str],
     component: str | None,
@@ -30,13 +40,16 @@ def read_files(
     """The one series among files of one format that can be fitted, phase in radians; keeps what was remarked.
 
     Raises as `scan_files`, `Scan.of_series`, `choose` and `read_candidate`; NoInputError names the function for files
-    of the other format.
+    of the `other` format where there are only such.
     """
     with remarks_kept() as remarks, unpacked(paths) as folders:
         try:
             scan = scan_files(folders)
         except NoInputError as error:
-            raise (_other_format(paths, folders) or error) from None
+            if any(map(other.is_one, files_below(list(filter(is_there, folders))))):
+                where = ", ".join(map(str, paths))
+                raise NoInputError(f"{where}: {other.name} files; read them by {other.function}.") from None
+            raise error
         scan = scan.of_series(series)
         chosen = choose(scan, component)
         is_phase = chosen.component == "phase"
@@ -45,17 +58,6 @@ def read_files(
         if is_phase:
             to_radians(found.data, factor, found.description)
         return replace(found, remarks=tuple(remarks))
-
-
-def _other_format(paths: Sequence[Path], folders: Sequence[Path]) -> NoInputError | None:
-    """Where to go with files of the other format, or None: there are none."""
-    names = ", ".join(map(str, paths))
-    files = list(files_below(list(filter(is_there, folders))))
-    if any(map(is_nifti, files)):
-        return NoInputError(f"{names}: no DICOM files, but NIfTI files; read the folder that holds them by read_nifti.")
-    if any(map(is_dicom, files)):
-        return NoInputError(f"{names}: no NIfTI files, but DICOM files; read them by read_dicom.")
-    return None
 
 
 def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -> ImageSeries:

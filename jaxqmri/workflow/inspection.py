@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import cache_dir
-from ..errors import InputWarning
+from ..errors import InputWarning, error_in_words
 from ..io.axis import axis_named
 from ..io.candidates import Candidate, Scan
 from ..io.choose import choose, choose_axis
@@ -158,13 +158,13 @@ def _inspected(scan: Scan, name: str, given: bool) -> Inspection:
             chosen = choose(scan)
             would_fit |= dict.fromkeys(_jobs_for_echoes(chosen), _facts(chosen, "te"))
         except (ValueError, OSError) as error:
-            refusals["t2star"] = str(error)
+            refusals["t2star"] = error_in_words(error)[1]
     if name != "te" or not given:
         try:
             chosen = choose(scan) if name != "te" else choose_axis(scan, T1_AXES)[1]
             would_fit["t1"] = _facts(chosen, next(axis for axis in T1_AXES if axis_named(axis) is chosen.axis))
         except (ValueError, OSError) as error:
-            refusals["t1"] = str(error)
+            refusals["t1"] = error_in_words(error)[1]
     facts = [_facts(candidate) for candidate in scan.candidates]
     return Inspection(facts, would_fit, {} if would_fit else refusals, scan.skipped)
 

@@ -116,7 +116,9 @@ def test_echo_times_that_cannot_be_meant(tmp_path, capsys, words, code, complain
 
 @pytest.mark.parametrize("words", [("5", "10"), ("0.005", "0.01", "0.02", "0.03")])
 def test_echo_times_that_do_not_fit_nifti_files(tmp_path, capsys, words):
-    code, complaint = (2, "2 echo time.* 4 volume") if len(words) == 2 else (5, "seconds in a field of milliseconds")
+    code, complaint = (
+        (2, "2 echo times .*per slice: 4") if len(words) == 2 else (5, "seconds in a field of milliseconds")
+    )
     refused(capsys, tmp_path, code, complaint, save_series(tmp_path), "--te-ms", *words, "-o", tmp_path / "out")
 
 
@@ -125,7 +127,7 @@ def test_echo_times_that_do_not_fit_nifti_files(tmp_path, capsys, words):
 
 def test_a_single_file(tmp_path, capsys):
     scan = dicom_folder(tmp_path / "scan")
-    refused(capsys, tmp_path, 4, "only one echo.*need >= 2 echoes", scan / "IM000.dcm")
+    refused(capsys, tmp_path, 4, "only one echo.*need at least 2 echoes", scan / "IM000.dcm")
 
 
 # masks ----------------------------------------------------------------------------------------------------------------
@@ -251,5 +253,5 @@ def test_files_given_one_by_one_are_not_mixed_with_their_maps(tmp_path, capsys):
 def test_given_echo_times_and_the_nifti_files_they_belong_to(tmp_path, capsys):
     """Files sorted as text with ascending echo times would pass for good data."""
     files = [save_nifti(tmp_path / f"a_e{n}.nii", echo_values(te)) for n, te in zip((1, 10, 2, 3), TE, strict=True)]
-    words = "order of the echo times given contradicts"
+    words = "order of the given echo times contradicts"
     refused(capsys, tmp_path, 2, words, *files, "--te-ms", 4, 9, 13, 50, "-o", tmp_path / "out")

@@ -86,7 +86,6 @@ def test_imports_point_down(module):
         assert not others & {"pathlib", "pydicom", "nibabel", "matplotlib"}
 
 
-@pytest.mark.xfail(reason="io: dicom.header, phase, series, dicom.identity")
 def test_no_modules_import_each_other_in_a_circle():
     assert not circle_of({module: imported(module)[0] for module in MODULES})
 

@@ -199,7 +199,7 @@ NIFTI_CASES = [
     Case(36, "negative magnitudes, DICOM", made(negative_dicom), words="16 of 1024 .* are negative", check=right),
     Case(36, "negative magnitudes, --negative abs", made(half_negative, "--negative", "abs"), check=right_everywhere,
          words=r"512 of 1024 .* are negative; their absolute values are fitted"),
-    Case(36, "real images, --negative abs", real_images, 2, "--negative abs is about magnitudes.*are real", "t1"),
+    Case(36, "real images, --negative abs", real_images, 2, "--negative is about magnitudes.*are real", "t1"),
     Case(37, "voxel all zero", voxels(y0=0.0), check=ends_as("NO_SIGNAL")),
     Case(37, "all voxels zero", lambda f: [nifti_folder(f / "scan", np.zeros((16, 16, 4)))], words="no voxel could be"),
     Case(38, "NaN and Inf voxels", voxels(y0=np.nan, y1=np.inf), check=ends_as("NOT_FINITE", "NOT_FINITE")),

@@ -108,8 +108,8 @@ def test_a_series_can_be_looked_at_alone(tmp_path, capsys):
     save_nifti(tmp_path / "nifti" / "a.nii", echo_values(0.01), sidecar={"EchoTime": 0.01, "SeriesNumber": 3})
     save_nifti(tmp_path / "nifti" / "b.nii", echo_values(0.02), sidecar={"EchoTime": 0.02, "SeriesNumber": 4})
     assert [found["number"] for found in inspect(capsys, tmp_path / "nifti", "--series", 4)["series"]] == [4]
-    assert inspect(capsys, tmp_path / "nifti", "--series", 4)["skipped"] == {"other series": 1}
-    assert "no series 5 (--series)" in run(capsys, "inspect", tmp_path / "nifti", "--series", 5).error
+    assert inspect(capsys, tmp_path / "nifti", "--series", 4)["skipped"] == {"images of other series": 1}
+    assert "no series 5, which is a series number" in run(capsys, "inspect", tmp_path / "nifti", "--series", 5).error
 
 
 def test_images_without_number_description_or_echo_time(tmp_path, capsys):
@@ -145,7 +145,7 @@ def test_nifti_files_in_subfolders_are_pointed_at(tmp_path, capsys):
         (series(ImageType=PHASE), 1, "not magnitude"),
         (series((5.0,)), 1, "only one echo"),
         (series(EchoTime=None), 1, r"EchoTime (0018,0081): missing or empty"),
-        (series() + series(SeriesInstanceUID="1.2.4", SeriesNumber=8), 2, "only one can be fitted"),
+        (series() + series(SeriesInstanceUID="1.2.4", SeriesNumber=8), 2, "only one can be read"),
     ],
 )
 def test_what_cannot_be_fitted_is_listed_with_the_reason_that_the_job_would_give(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...quantities import ECHO_TIME, Axis
 from ..candidates import Candidate, number
-from ..choose import owners_differ
+from ..join import owners_differ
 from ..series import COMPONENTS
 from .enhanced import is_enhanced
 from .geometry import Slices, slice_distance, slice_index

@@ -16,9 +16,10 @@ from ...errors import CorruptInputError, MetadataError, remark
 from ...quantities import ECHO_TIME, Axis
 from ..axis import Values, requested_axis
 from ..candidates import Candidate, Index, Reader, Scan, at, number
-from ..choose import OWN_FOLDER, ROUNDING
-from ..formats import as_paths
-from ..load import read_files
+from ..choose import OWN_FOLDER
+from ..formats import as_paths, is_nifti
+from ..join import ROUNDING
+from ..load import OtherFormat, read_files
 from ..negative import Negative
 from ..series import ImageSeries
 from . import header
@@ -113,7 +114,8 @@ def read_dicom(
     def scan(folders: Sequence[Path]) -> Scan:
         return scan_files(folders, READER, given, wanted)
 
-    return read_files(paths_given, scan, series=series, component=component, negative=negative)
+    other = OtherFormat("NIfTI", is_nifti, "read_nifti")
+    return read_files(paths_given, scan, other, series=series, component=component, negative=negative)
 
 
 def scan_dicom(path: str | Path | Iterable[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:

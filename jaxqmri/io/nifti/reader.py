@@ -11,8 +11,8 @@ from ...quantities import ECHO_TIME, Axis
 from ..axis import Values, requested_axis
 from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Index, Reader, Scan, at
-from ..formats import as_path, as_paths, check_series
-from ..load import read_files
+from ..formats import as_path, as_paths, check_series, is_dicom
+from ..load import OtherFormat, read_files
 from ..negative import Negative
 from ..series import ImageSeries
 from .file import NiftiFile, check_length, read_on_grid, read_volumes, same_grid
@@ -71,7 +71,8 @@ def read_nifti(
     def scan(folders: Sequence[Path]) -> Scan:
         return scan_files(folders, READER, given, wanted)
 
-    return read_files(paths_given, scan, series=series, component=component, negative=negative)
+    other = OtherFormat("DICOM", is_dicom, "read_dicom")
+    return read_files(paths_given, scan, other, series=series, component=component, negative=negative)
 
 
 def scan_nifti(paths: str | Path | Sequence[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
