@@ -45,13 +45,14 @@ class Decoder:
 
     def __init__(self):
         self.process: subprocess.Popen[bytes] | None = None
-        self._encoded: dict[int, list[bytes]] = {}
+        self._file: Dataset | None = None  # images come file by file
+        self._frames: list[bytes] = []  # of this file, encoded
 
     def decode(self, file: Dataset, index: int) -> np.ndarray:
         """(row, column) stored values of one frame.
 
         Args:
-            file: a parsed file with encapsulated pixels, kept by the caller as long as this decoder.
+            file: a parsed file with encapsulated pixels.
             index: of the frame, from 0.
 
         Raises:
@@ -65,10 +66,9 @@ class Decoder:
         return self._ask(content.getvalue())
 
     def _single_frame(self, file: Dataset, index: int) -> Dataset:
-        if id(file) not in self._encoded:
+        if file is not self._file:
             n_frames = int(file.get("NumberOfFrames") or 1)
-            self._encoded.clear()  # images come file by file
-            self._encoded[id(file)] = list(generate_frames(file.PixelData, number_of_frames=n_frames))
+            self._file, self._frames = file, list(generate_frames(file.PixelData, number_of_frames=n_frames))
         image = Dataset()
         image.file_meta = FileMetaDataset()
         image.file_meta.TransferSyntaxUID = file.file_meta.TransferSyntaxUID
@@ -77,7 +77,7 @@ class Decoder:
         for keyword in _NEEDED:
             if keyword in file:
                 image[keyword] = file[keyword]
-        image.PixelData = encapsulate([self._encoded[id(file)][index]])
+        image.PixelData = encapsulate([self._frames[index]])
         image["PixelData"].VR = "OB"
         return image
 

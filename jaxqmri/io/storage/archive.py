@@ -172,21 +172,15 @@ def _distrust(member: zipfile.ZipInfo) -> str | None:
 
 
 def _clash(members: _Members) -> zipfile.ZipInfo | None:
-    """The first member that some file system would write over another one, or None."""
-    files: set[tuple[str, ...]] = set()
-    folders: set[tuple[str, ...]] = set()
-    listed: set[tuple[str, ...]] = set()
-    for member, path in members:
-        # macOS and Windows ignore case, composed or decomposed accents, trailing dots and blanks.
-        key = tuple(unicodedata.normalize("NFC", part).casefold().rstrip(". ") for part in path)
-        above = {key[:depth] for depth in range(1, len(key))}
-        if key in listed:
+    """A member that some file system would write over another one, or None."""
+    # macOS and Windows ignore case, composed or decomposed accents, trailing dots and blanks.
+    keys = [tuple(unicodedata.normalize("NFC", part).casefold().rstrip(". ") for part in path) for _, path in members]
+    folders = {key[:depth] for key in keys for depth in range(1, len(key))}
+    seen: set[tuple[str, ...]] = set()
+    for (member, _), key in zip(members, keys, strict=True):
+        if key in seen or (key in folders and not member.is_dir()):
             return member
-        listed.add(key)
-        (folders if member.is_dir() else files).add(key)
-        folders |= above
-        if not files.isdisjoint(above) or (key in files and key in folders):
-            return member
+        seen.add(key)
     return None
 
 
