@@ -18,10 +18,11 @@ Source: Weigel, J Magn Reson Imaging 41:266 (2015); Hennig, Concepts Magn Reson 
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, DTypeLike, Float
 
 States = Complex[Array, "3 k"]
-Scalar = Float[Array, ""] | float
+Scalar = Float[Array, ""] | Float[np.ndarray, ""] | np.floating | float
 
 
 def equilibrium(n_states: int, dtype: DTypeLike = jnp.complex64) -> States:

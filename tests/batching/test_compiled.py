@@ -12,7 +12,7 @@ from jaxqmri.batching.compiled import FOLDER, SWITCH, keep_compiled_programs, ke
 OURS = {name: value for name, value in ENVIRONMENT.items() if "COMPILATION_CACHE" not in name}
 COMPILE = """
 import jax
-from jaxqmri.compiled import keep_compiled_programs
+from jaxqmri.batching.compiled import keep_compiled_programs
 found = []
 jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
 keep_compiled_programs()

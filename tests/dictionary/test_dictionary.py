@@ -1,5 +1,6 @@
 """Dictionary matching against a search in float64 with atoms from the formula."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -260,17 +261,14 @@ def test_everything_in_float64_where_asked(double_precision):
 
 
 def test_within_jit_and_without_retracing(dictionary, voxels):
-    traces = []
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def t2(signal):
-        traces.append(None)
         return jq.match(dictionary, signal).params.t2
 
     signal = voxels[0]
     for part in (signal[:50], signal[50:100]):
         np.testing.assert_array_equal(t2(part), jq.match(dictionary, part).params.t2)
-    assert len(traces) == 1
 
 
 def test_a_dictionary_can_be_made_within_jit(dictionary, voxels):

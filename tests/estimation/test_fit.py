@@ -1,5 +1,6 @@
 """What a fit promises: the least-squares answer, honest error bars, and voxels that do not know of each other."""
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -152,16 +153,12 @@ def mixed_signal(rng):
     return signal[rng.permutation(len(signal))]
 
 
-def assert_same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 @pytest.mark.parametrize(
     "batch_size", [pytest.param(1, marks=pytest.mark.slow), 7, MANY, pytest.param(4096, marks=pytest.mark.slow)]
 )
 def test_batch_size_never_changes_a_voxel(mixed_signal, batch_size):
     signal = mixed_signal[:40] if batch_size < 100 else mixed_signal
-    assert_same(jq.fit(MODEL, signal, batch_size=batch_size), jq.fit(MODEL, signal))
+    chex.assert_trees_all_equal(jq.fit(MODEL, signal, batch_size=batch_size), jq.fit(MODEL, signal))
 
 
 @pytest.mark.parametrize("max_steps", [pytest.param(4, marks=pytest.mark.slow), 256])
@@ -174,7 +171,7 @@ def test_order_of_voxels_never_changes_a_voxel(mixed_signal, rng, max_steps):
         assert len(unfinished) > 10
         order = np.concatenate([unfinished[:1], np.delete(np.arange(len(mixed_signal)), unfinished[0])])
     shuffled = jq.fit(MODEL, mixed_signal[order], solver=solver)
-    assert_same(shuffled, jax.tree.map(lambda leaf: leaf[order], result))
+    chex.assert_trees_all_equal(shuffled, jax.tree.map(lambda leaf: leaf[order], result))
 
 
 def test_bad_neighbour_never_changes_a_voxel(mixed_signal):
@@ -182,7 +179,7 @@ def test_bad_neighbour_never_changes_a_voxel(mixed_signal):
     spoiled[::3] = NAN
     kept = np.arange(len(spoiled)) % 3 != 0
     select = lambda result: jax.tree.map(lambda leaf: leaf[kept], result)  # noqa: E731
-    assert_same(select(jq.fit(MODEL, spoiled)), select(jq.fit(MODEL, mixed_signal)))
+    chex.assert_trees_all_equal(select(jq.fit(MODEL, spoiled)), select(jq.fit(MODEL, mixed_signal)))
 
 
 def test_new_echo_times_of_equal_number_do_not_compile_again(caplog):
@@ -371,7 +368,7 @@ def test_adam_bounces_around_the_least_squares_answer(rng):
 def test_any_optax_transformation_can_solve(rng):
     signal = decay(10.0, rng.uniform(0.02, 0.04, 5)) + rng.normal(scale=0.1, size=(5, TE.size))
     same_as_adam = jq.fit(MODEL, signal, solver=jq.Optax(optax.adam(1e-3), steps=500))
-    assert_same(same_as_adam, jq.fit(MODEL, signal, solver=jq.Adam(learning_rate=1e-3, steps=500)))
+    chex.assert_trees_all_equal(same_as_adam, jq.fit(MODEL, signal, solver=jq.Adam(learning_rate=1e-3, steps=500)))
     decaying = optax.adam(optax.cosine_decay_schedule(3e-3, 4000))
     np.testing.assert_allclose(
         jq.fit(MODEL, signal, solver=jq.Optax(decaying, steps=4000)).params.t2,

@@ -5,6 +5,7 @@ Every fit has 1024 voxels, or batches of as many, so that a model is compiled on
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -300,7 +301,7 @@ def test_hostile_neighbours_change_nothing(name, rng):
     of_mixed = {p: np.concatenate([np.ones(len(hostile)), v])[places] for p, v in known.items()}
     beside = fitted(family, mixed[places], of_mixed)
     beside = jax.tree.map(lambda leaf: leaf[np.argsort(places)][len(hostile) :], beside)
-    jax.tree.map(np.testing.assert_array_equal, beside, alone)
+    chex.assert_trees_all_equal(beside, alone)
 
 
 @pytest.mark.parametrize("name", ["fast spin echo", "spoiled gradient echo"])
@@ -310,7 +311,7 @@ def test_what_is_known_may_be_a_number_a_map_or_a_default(name, rng):
     signal = noisy(family, rng, family.formula(amplitude, params), 100.0)
     assumed = fitted(family, signal)
     for value in (held[1], np.full(100, held[1])):
-        jax.tree.map(np.testing.assert_array_equal, fitted(family, signal, {held[0]: value}), assumed)
+        chex.assert_trees_all_equal(fitted(family, signal, {held[0]: value}), assumed)
     ok = assumed.status == OK
     assert ok.mean() > 0.9
     np.testing.assert_array_equal(getattr(assumed.params, held[0])[ok], np.float32(held[1]))

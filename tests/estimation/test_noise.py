@@ -1,6 +1,6 @@
 """What a fit makes of what it is told of the noise: Rician magnitudes, weights, covariance, reduced chi-squared."""
 
-import jax
+import chex
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -211,13 +211,13 @@ def test_a_weight_of_four_is_half_the_noise(noisy):
     signal, _ = noisy
     by_weight = fit_with(np.full(TE.size, 4.0), signal)._replace(residual=None)
     by_sigma = fit_with(np.ones(TE.size), signal, sigma=0.5)._replace(residual=None)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), by_weight, by_sigma)
+    chex.assert_trees_all_close(by_weight, by_sigma, rtol=1e-5)
 
 
 def test_one_weight_per_measurement_holds_for_every_voxel(noisy):
     signal, weights = noisy
     of_each = np.tile(weights[0], (200, 1))
-    jax.tree.map(np.testing.assert_array_equal, fit_with(weights[0], signal), fit_with(of_each, signal))
+    chex.assert_trees_all_equal(fit_with(weights[0], signal), fit_with(of_each, signal))
 
 
 @pytest.mark.parametrize("nonsense", [np.nan, np.inf, -1.0])
