@@ -128,7 +128,7 @@ def _is_copy(enhanced: Candidate, classic: Candidate) -> bool:
 def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidates: Sequence[Candidate]) -> Candidate:
     """The candidate; says what else was there, and refuses to leave out the rest of its series silently."""
     axis = scan.axis
-    check_axis_values(axis, np.array(chosen.values), f"{chosen}, {chosen.first.where(axis)}")
+    check_axis_values(axis, np.array(chosen.values), f"{chosen}, {chosen.first.where(axis)}".rstrip(", "))
     others = [c for c in alike if c is not chosen and not _is_copy(c, chosen)]
     for other in others:
         if set(chosen.series_uids) & set(other.series_uids):

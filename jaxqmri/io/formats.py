@@ -46,7 +46,7 @@ def check_series(given: Any, name: str) -> None:
 
 
 def _type_of(given: Any) -> str:
-    return "None" if given is None else f"a {type(given).__name__}"
+    return "None" if given is None else type(given).__name__
 
 
 def is_nifti(file: Path) -> bool:

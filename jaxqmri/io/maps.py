@@ -81,7 +81,7 @@ def write_maps(
     """
     folder = as_path(folder, "folder")
     if not isinstance(maps, Mapping):
-        raise UsageError(f"maps must be arrays by name, {{'T2map': t2}} say, got a {type(maps).__name__}.")
+        raise UsageError(f"maps must be arrays by name, {{'T2map': t2}} say, got {type(maps).__name__}.")
     check_series(series, "series")
     metadata = dict(getattr(maps, "metadata", {}))
     files: dict[Path, bytes] = {}

@@ -4,13 +4,13 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import remark
+from ..errors import Choose, remark
 
 Negative = Literal["keep", "abs"]
 
 
 def settle_negative(data: np.ndarray, n_negative: int, component: str, negative: Negative = "keep") -> None:
-    """Tells of negative values among magnitudes and, where asked for, takes their absolute values.
+    """Remarks on negative values among magnitudes and, where asked for, takes their absolute values.
 
     Args:
         data: (x, y, z, n) images; changed in place by "abs".
@@ -24,10 +24,10 @@ def settle_negative(data: np.ndarray, n_negative: int, component: str, negative:
     if negative == "keep":
         remark(
             f"{found} and are fitted as they are: where one is below zero by more than a tenth of the largest of its "
-            "voxel, T2 of echo trains and T1 of inversion recoveries have no answer (NOT_FINITE). Take absolute values "
-            "with --negative abs or, if these are real or phase images, give the magnitudes."
-        )
+            "voxel, T2 of echo trains and T1 of inversion recoveries have no answer. ", Choose("negative", "abs"),
+            " to fit absolute values or, if these are real or phase images, give the magnitudes.",
+        )  # fmt: skip
         return
     for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
         np.abs(data[..., k], out=data[..., k])
-    remark(f"{found}; their absolute values are fitted (--negative abs).")
+    remark(f"{found}; their absolute values are fitted, as asked for.")

@@ -47,7 +47,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 # Files made of classic ones keep here what has no place in a functional group, under its classic keyword.
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 _FROM_CLASSIC = (
-    *(axis.keyword for axis in AXES.values() if axis.keyword),
+    *(axis.keyword for axis in AXES.values() if axis.tag),
     "EchoNumbers", "RepetitionTime", "ScanningSequence", "MRAcquisitionType", "AcquisitionNumber", "ImageType",
 )  # fmt: skip
 _TAGS = {  # of the classic keyword -> where an Enhanced file has it

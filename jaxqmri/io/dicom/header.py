@@ -32,7 +32,7 @@ _USED_LATER = (
     "MagneticFieldStrength", "MRAcquisitionType", "ScanningSequence", "RepetitionTime", "SliceThickness",
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope",
     "RescaleIntercept", "BitsAllocated", "BitsStored", "PixelRepresentation",
-    *(axis.keyword for axis in AXES.values() if axis.keyword),
+    *(axis.keyword for axis in AXES.values() if axis.tag),
 )  # fmt: skip
 _DICOMDIR_UID = "1.2.840.10008.1.3.10"
 
@@ -71,9 +71,9 @@ class Frame(Image):
         return where_in_enhanced(axis) if is_enhanced(self.dataset) else axis.where
 
     def value_of(self, axis: Axis) -> float:
-        where = f"{self.name}, {self.where(axis)}" if axis.keyword else self.name
+        where = f"{self.name}, {self.where(axis)}" if axis.tag else f"{self.name}: DICOM has no {axis.term}"
         remedy = (f"{axis.use}; ", Give(axis.name, f"the {axis.terms}"), ".")
-        value = self.dataset.get(axis.keyword) if axis.keyword else None
+        value = self.dataset.get(axis.keyword) if axis.tag else None
         if value is None or (isinstance(value, str) and not value.strip()):
             raise MetadataError(f"{where}: missing or empty; ", *remedy)
         if isinstance(value, Sequence) and not isinstance(value, str):

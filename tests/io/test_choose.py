@@ -1,0 +1,174 @@
+"""One rule for DICOM and NIfTI: what is chosen, what is joined, where given values go, and what is said."""
+
+from dataclasses import replace
+
+import dicom_series
+import nibabel as nib
+import nifti_files
+import numpy as np
+import pytest
+from nifti_files import TE, echo_values, expected, save_series
+
+from jaxqmri import ImageSeries, Maps, quantities, read_dicom, read_mask, read_nifti, write_maps
+from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
+from jaxqmri.quantities import ECHO_TIME
+
+# the series that is read ----------------------------------------------------------------------------------------------
+
+
+def test_a_nifti_series_is_chosen_by_its_number_or_bids_name(tmp_path):
+    save_series(tmp_path)
+    for number, (name, te) in enumerate((("b_e1", 0.01), ("b_e2", 0.02)), start=1):
+        sidecar = {"EchoTime": te, "SeriesNumber": 8, "SeriesInstanceUID": "1.2.8"}
+        nifti_files.save(tmp_path / f"{name}.nii", number * echo_values(te), sidecar=sidecar)
+    for series in (8, "8", ["8"], "1.2."):
+        found = read_nifti(tmp_path, series=series)
+        np.testing.assert_array_equal(found.te, [0.01, 0.02])
+        assert found.skipped == {"images of other series": 4}
+    np.testing.assert_array_equal(read_nifti(tmp_path, series=7).data, expected())
+    with pytest.raises(UsageError, match="no series 9, which is a series number, a BIDS name or how its UID begins"):
+        read_nifti(tmp_path, series=9)
+
+
+def test_a_bids_series_is_chosen_by_its_name(tmp_path):
+    for run in (1, 2):
+        for echo, te in enumerate(TE[:2], start=1):
+            name = f"sub-01_run-{run}_echo-{echo}_part-mag_MEGRE.nii"
+            nifti_files.save(tmp_path / name, run * echo_values(te), sidecar={"EchoTime": te})
+    with pytest.raises(CorruptInputError, match=r"use series='sub-01_run-1_MEGRE' or use series='sub-01_run-2_MEGRE'"):
+        read_nifti(tmp_path)
+    np.testing.assert_array_equal(read_nifti(tmp_path, series="sub-01_run-2_MEGRE").data, 2 * expected(TE[:2]))
+
+
+def test_measured_nifti_images_go_before_derived_ones(tmp_path):
+    save_series(tmp_path)
+    for k, te in enumerate(TE[:2]):
+        sidecar = {"EchoTime": te, "SeriesNumber": 8, "ImageType": ["DERIVED", "SECONDARY", "M", "FILTERED"]}
+        nifti_files.save(tmp_path / f"f_e{k}.nii", echo_values(te), sidecar=sidecar)
+    np.testing.assert_array_equal(read_nifti(tmp_path).data, expected())
+    with pytest.warns(InputWarning, match="marked DERIVED"):
+        assert read_nifti(tmp_path, series=8).n_files == 2
+
+
+def test_single_nifti_images_of_two_people_are_never_one_decay(tmp_path):
+    for number, te in enumerate(TE[:2]):
+        sidecar = {"EchoTime": te, "SeriesNumber": number, "PatientID": f"Doe-{number}"}
+        nifti_files.save(tmp_path / f"{number}.nii", echo_values(te), sidecar=sidecar)
+    with pytest.raises(CorruptInputError, match=r"only one echo.*They differ in the patient \(PatientID") as caught:
+        read_nifti(tmp_path)
+    assert "Doe" not in str(caught.value)
+
+
+def test_single_nifti_images_on_different_grids_are_not_joined(tmp_path):
+    for number, (te, affine) in enumerate(zip(TE, (nifti_files.OBLIQUE, nifti_files.SHIFTED), strict=False)):
+        sidecar = {"EchoTime": te, "SeriesNumber": number}
+        nifti_files.save(tmp_path / f"{number}.nii", echo_values(te), affine=affine, sidecar=sidecar)
+    with pytest.raises(CorruptInputError, match=r"only one echo.*They do not cover the same slices"):
+        read_nifti(tmp_path)
+
+
+# a quantity of its own ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spin_lock_time(monkeypatch):
+    """A varied quantity that the readers have never heard of: one row, with a key for sidecars and no DICOM tag."""
+    row = replace(
+        ECHO_TIME, name="tsl", term="spin-lock time", symbol="TSL", low=0.0, high=1.0, keyword="SpinLockTime", tag="",
+        flag="tsl-ms", one="spin-lock time", many="spin-lock times", use="the decay cannot be timed without it",
+    )  # fmt: skip
+    monkeypatch.setitem(quantities.AXES, "tsl", row)
+    monkeypatch.setitem(quantities.QUANTITIES, "tsl", row)
+    return row
+
+
+TSL = [0.0, 0.02, 0.04]
+
+
+def test_a_new_row_is_enough_to_read_dicom_with_given_values(tmp_path, spin_lock_time):
+    folder = dicom_series.save(tmp_path, dicom_series.series(EchoTime=3.0, EchoNumbers=1))
+    found = read_dicom(folder, tsl=TSL)
+    assert found.axis is spin_lock_time
+    np.testing.assert_array_equal(found.values, TSL)
+    np.testing.assert_array_equal(found.data[0, -1, 0], [1000, 2000, 3000])
+    np.testing.assert_array_equal(found.te, 3 * [0.003])
+    with pytest.raises(MetadataError, match=r"no spin-lock time.*give the spin-lock times with tsl= \(seconds\)"):
+        read_dicom(folder, axis="tsl")
+    with pytest.raises(UsageError, match="te and tsl given; only one can vary"):
+        read_dicom(folder, tsl=TSL, te=TSL)
+
+
+def test_a_new_row_is_enough_to_read_nifti(tmp_path, spin_lock_time):
+    for k, tsl in enumerate(TSL):
+        facts = {"SpinLockTime": tsl, "EchoTime": 0.003, "SeriesNumber": 3}
+        nifti_files.save(tmp_path / f"{'cab'[k]}.nii", echo_values(tsl), sidecar=facts)
+    for found in (read_nifti(tmp_path, axis="tsl"), read_nifti([tmp_path / f"{n}.nii" for n in "cab"], tsl=TSL)):
+        np.testing.assert_array_equal(found.values, TSL)
+        np.testing.assert_array_equal(found.data, expected(TSL))
+    assert "SpinLockTime" not in found.acquisition
+    written = ImageSeries.from_arrays(expected(TSL), tsl=TSL)
+    write_maps(tmp_path / "out", {"S0map": np.ones(expected(TSL).shape[:3])}, written)
+    assert '"SpinLockTime"' in (tmp_path / "out" / "S0map.json").read_text()
+
+
+def test_an_argument_that_is_no_quantity_is_refused_like_any_other(tmp_path):
+    with pytest.raises(TypeError, match="unknown argument tsl=; what may vary between images: te, ti, flip_angles"):
+        read_dicom(tmp_path, tsl=TSL)
+
+
+# what is said ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_remarked_is_on_the_series_and_a_warning_of_the_callers_line(tmp_path):
+    folder = dicom_series.save(tmp_path / "dicom", dicom_series.series())
+    (folder / "empty").touch()
+    nifti_files.save(tmp_path / "a.nii", expected()[..., ::-1])
+    for read in (lambda: read_dicom(folder), lambda: read_nifti(tmp_path / "a.nii", te=TE[::-1])):
+        with pytest.warns(InputWarning) as caught:
+            found = read()
+        assert [str(one) for one in found.remarks] == [str(one.message) for one in caught]
+        assert {one.filename for one in caught} == {__file__}
+        assert found.remarks
+
+
+def test_files_of_the_other_format_are_pointed_at(tmp_path):
+    dicom = dicom_series.save(tmp_path / "dicom", dicom_series.series())
+    (tmp_path / "nifti").mkdir()
+    nifti = save_series(tmp_path / "nifti")
+    for paths in (nifti, [nifti / "scan_e1.nii.gz"], tmp_path / "nifti"):
+        with pytest.raises(NoInputError, match=r"NIfTI files; read them by read_nifti"):
+            read_dicom(paths)
+    for paths in (dicom, dicom / "IM000.dcm"):
+        with pytest.raises(NoInputError, match=r"DICOM files; read them by read_dicom"):
+            read_nifti(paths)
+
+
+def test_arguments_of_other_types_are_refused_in_one_line(tmp_path):
+    image = nib.Nifti1Image(expected(), np.eye(4))
+    series, maps = ImageSeries.from_arrays(image, te=TE), Maps({"T2map": np.ones((5, 4, 3))})
+    cases = [
+        (lambda: read_nifti(image), "paths must be a path .*got Nifti1Image; of images in memory .*from_arrays"),
+        (lambda: read_nifti(expected()), "paths must be a path .*got ndarray"),
+        (lambda: read_dicom(None), "path must be a path or a list of paths, got None"),
+        (lambda: read_dicom(7), "path must be a path or a list of paths, got int"),
+        (lambda: read_dicom([tmp_path, 7]), "path must be a path or a list of paths"),
+        (lambda: read_nifti(tmp_path, "5 10"), "te: echo times must be numbers in seconds, got '5 10'"),
+        (lambda: read_mask(image, series), "path must be a path, got Nifti1Image"),
+        (lambda: read_mask(series, tmp_path), "path must be a path, got ImageSeries"),
+        (lambda: read_mask(tmp_path, tmp_path), "series must be an ImageSeries"),
+        (lambda: write_maps(maps, tmp_path, series), "folder must be a path, got Maps"),
+        (lambda: write_maps(tmp_path, maps, None), "series must be an ImageSeries.* got None"),
+        (lambda: write_maps(tmp_path, series, maps), "maps must be arrays by name.* got ImageSeries"),
+    ]
+    for call, words in cases:
+        with pytest.raises(UsageError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_absolute_values_of_negative_magnitudes_on_request(tmp_path):
+    path = nifti_files.save(tmp_path / "a.nii", expected() - 300)
+    with pytest.warns(InputWarning, match="negative='abs' to fit absolute values"):
+        read_nifti(path, te=TE)
+    with pytest.warns(InputWarning, match="their absolute values are fitted"):
+        np.testing.assert_array_equal(read_nifti(path, te=TE, negative="abs").data, np.abs(expected() - 300))
