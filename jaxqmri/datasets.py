@@ -35,29 +35,17 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Dataset:
-    """One published archive of images.
+    """One published archive of images."""
 
-    Attributes:
-        name: its name on the command line and its folder in the cache.
-        title: the publication's own title.
-        description: what is in it.
-        record: number of the Zenodo record.
-        doi: persistent identifier of the record.
-        file: name of the zip archive in the record.
-        size_kb: size of the archive as the record states it, rounded [kB].
-        md5: the archive's published hash.
-        licence: the terms of use.
-    """
-
-    name: str
-    title: str
+    name: str  # on the command line, and its folder in the cache
+    title: str  # of the publication
     description: str
-    record: str
-    doi: str
-    file: str
-    size_kb: float
-    md5: str
-    licence: str = "see the record"
+    record: str  # number of the Zenodo record
+    doi: str  # of the record
+    file: str  # the zip archive in the record
+    size_kb: float  # as the record states it [kB]
+    md5: str  # published hash of the archive
+    licence: str = "see the record"  # terms of use
 
     @property
     def url(self) -> str:

@@ -21,19 +21,13 @@ Map = NDArray[np.floating]  # (x, y, z)
 
 @dataclass(frozen=True)
 class Region:
-    """One tissue of a phantom, at 3 T.
-
-    Attributes:
-        name: in print.
-        m0: proton density relative to water.
-        t1, t2, t2star: [s].
-    """
+    """One tissue of a phantom, at 3 T."""
 
     name: str
-    m0: float
-    t1: float
-    t2: float
-    t2star: float
+    m0: float  # proton density relative to water
+    t1: float  # s
+    t2: float  # s
+    t2star: float  # s
 
     @property
     def s0(self) -> float:
@@ -61,24 +55,17 @@ HEAD_REGIONS: dict[int, Region] = {**REGIONS, SCALP: Region("scalp", 0.90, 0.371
 class Phantom:
     """A head with known maps of shape (x, y, z); `dataclasses.replace` gives one with another map.
 
-    Attributes:
-        labels: integers; 0 is air or bone, the others are keys of `HEAD_REGIONS`.
-        m0: proton density relative to water; 0 in air.
-        t1, t2, t2star: [s]; NaN in air.
-        b1: true over nominal flip angle; in air too, like a measured map.
-        affine: (4, 4) voxel index -> RAS+ [mm]; oblique, so that swapped axes show.
-
     Raises:
         ValueError: maps of different shapes.
     """
 
-    labels: NDArray[np.int16]
-    m0: Map
-    t1: Map
-    t2: Map
-    t2star: Map
-    b1: Map
-    affine: Map
+    labels: NDArray[np.int16]  # 0 is air or bone, the others are keys of `HEAD_REGIONS`
+    m0: Map  # proton density relative to water; 0 in air
+    t1: Map  # s; NaN in air, as all times
+    t2: Map  # s
+    t2star: Map  # s
+    b1: Map  # true over nominal flip angle; in air too, like a measured map
+    affine: Map  # (4, 4) voxel index -> RAS+ [mm]; oblique, so that swapped axes show
 
     def __post_init__(self):
         for name in ("m0", "t1", "t2", "t2star", "b1"):

@@ -23,17 +23,11 @@ PLAUSIBLE_B1 = (0.3, 2.0)  # of the median; percentages and degrees are far abov
 
 @dataclass(frozen=True)
 class BidsSeries:
-    """Images that belong together.
+    """Images that belong together."""
 
-    Attributes:
-        name: the common part of their names, e.g. sub-01_ses-pre_run-1_MEGRE.
-        images: the files, phase images and the like among them.
-        remark: what was left out, or "".
-    """
-
-    name: BidsName
-    images: tuple[Path, ...]
-    remark: str = ""
+    name: BidsName  # the common part of their names, e.g. sub-01_ses-pre_run-1_MEGRE
+    images: tuple[Path, ...]  # phase images and the like among them
+    remark: str = ""  # what was left out
 
     @property
     def participant(self) -> str:
@@ -58,17 +52,11 @@ class BidsSeries:
 
 @dataclass(frozen=True)
 class BidsDataset:
-    """A raw dataset.
-
-    Attributes:
-        root: its folder.
-        description: `dataset_description.json`, {} where there is none that can be read.
-        participants: labels without `sub-`, sorted.
-    """
+    """A raw dataset."""
 
     root: Path
-    description: dict[str, Any]
-    participants: tuple[str, ...]
+    description: dict[str, Any]  # `dataset_description.json`, {} where it cannot be read
+    participants: tuple[str, ...]  # labels without `sub-`, sorted
 
 
 def open_dataset(root: Path) -> BidsDataset:

@@ -52,21 +52,7 @@ figures
 *_InversionEfficiency.*
 """
 
-_README = f"""# Maps of tissue properties, made by jaxqmri
-
-T1map, T2map and T2starmap are in seconds, R1map, R2map and R2starmap in 1/s; S0map and M0map have the unit of the
-images, TB1map is the true over the nominal flip angle. Voxels without a trustworthy answer are NaN.
-
-* `desc-stderr`: the standard error of a map, in its unit.
-* `desc-<images>status_dseg`: how the fit of each voxel ended; the codes are in `dseg.tsv`.
-* `desc-<images>_residual`: relative error of the fit, sum |q - x| / sum |x|.
-* `desc-VFA_T1map` and the like: one session has several kinds of images that give this map.
-* `sub-*.html`: what to look at first; `{LOGS}`: how each map was made.
-* `{SUMMARY}`: what was fitted, and why not. `status` is `done`, `failed`, `nothing to fit`, or `outdated`: the maps are
-  there, but were made of other images, metadata or settings than those of the last run.
-* `Sources` that begin with `bids:{RAW}:` are files of the raw dataset. `DatasetLinks` in `{DESCRIPTION}`
-  says where that is, seen from here; where it says `{SOURCE_DATA}/{RAW}`, put that dataset, or a link to it, there.
-"""
+_README = Path(__file__).with_name("derivative_readme.md")
 
 
 def check_derivative_folder(out: Path, root: Path) -> None:
@@ -110,7 +96,8 @@ def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
         levels: code -> meaning of the status maps.
     """
     codes = "".join(f"{code}\t{name}\n" for code, name in levels.items())
-    files = {".bidsignore": _IGNORE, "README.md": _README, "dseg.tsv": f"index\tname\n{codes}"}
+    readme = _README.read_text(encoding="utf-8")
+    files = {".bidsignore": _IGNORE, "README.md": readme, "dseg.tsv": f"index\tname\n{codes}"}
     write_files({out / name: text.encode() for name, text in files.items() if not (out / name).exists()})
     with output_errors(out), one_at_a_time(out):
         (out / LOGS).mkdir(exist_ok=True)

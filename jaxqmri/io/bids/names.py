@@ -14,15 +14,10 @@ WITHIN_SERIES = (*NUMBERS.values(), "part")
 
 @dataclass(frozen=True)
 class BidsName:
-    """A name in its parts.
+    """A name in its parts."""
 
-    Attributes:
-        entities: key -> label in the order of the name, `sub` first.
-        suffix: what comes last, e.g. "MEGRE".
-    """
-
-    entities: Mapping[str, str]
-    suffix: str
+    entities: Mapping[str, str]  # key -> label in the order of the name, `sub` first
+    suffix: str  # the last part, e.g. "MEGRE"
 
     def __str__(self) -> str:
         return "_".join([*(f"{key}-{label}" for key, label in self.entities.items()), self.suffix])

@@ -29,15 +29,9 @@ COMMAND = (sys.executable, "-P", "-W", "ignore", __file__)  # -P: the folder of 
 _READY = b"R"
 _ARRAY, _ERROR = b"A", b"E"
 _NEEDED = (
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-)
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
 
 
 class Decoder:
