@@ -21,7 +21,7 @@ import peers
 from timing import arguments, heading, interleaved, span, table
 
 import jaxqmri as jq
-from jaxqmri.mapping import EXAMPLE_SCALE, EXAMPLE_T2STAR
+from jaxqmri.mapping.t2star import EXAMPLE_SCALE, EXAMPLE_T2STAR
 
 TE = np.linspace(2e-3, 40e-3, 11)  # s
 SNR = 50.0  # on average

@@ -62,7 +62,7 @@ from scipy import stats
 import jaxqmri as jq
 from jaxqmri.errors import DatasetUnavailableError
 from jaxqmri.io.dicom.write import write_dicom
-from jaxqmri.mapping import EXAMPLE_SCALE
+from jaxqmri.mapping.t2star import EXAMPLE_SCALE
 from jaxqmri.phantoms import REGIONS, gradient_echo_images, head_slice
 from jaxqmri.report import figures
 from jaxqmri.report.slices import radiological_view

@@ -11,29 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import DeviceError, UsageError
+from ..mapping import all_jobs
+from ..mapping.job import Job
+from ..mapping.settings import SettingRow, settings_of
+from ..quantities import AXES
 from .options import (
     Parser,
-    add_b1,
-    add_echo_times,
-    add_flip_angles,
     add_input,
-    add_inversion_times,
     add_job_options,
     add_json,
     add_loudness,
-    add_negative,
-    add_noise,
-    add_series,
+    add_setting,
     command,
     map_command,
-    seconds,
-    values_given,
+    settings_given,
 )
 
 if TYPE_CHECKING:
-    from ..workflow.run import DicomOut, Job, JobResult
+    from ..workflow.run import DicomOut, JobResult
 
 DEMO_FOLDER = "jaxqmri-demo"
+COMMON_SETTINGS = {row.name: row for row in settings_of(Job)}
+OF_DATASETS = ("noise", "sigma", "negative")  # settings that hold for all series of a dataset
+
+
+def axis_settings() -> list[SettingRow]:
+    """The settings of all jobs for what varies between images."""
+    return list({row.name: row for job in all_jobs() for row in settings_of(job) if row.axis}.values())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,33 +47,8 @@ def parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    t2star = map_command(commands, "t2star", _t2star, "T2* maps from multi-echo gradient echoes")
-    add_echo_times(t2star)
-    t2star.add_argument(
-        "--method", choices=("lm", "loglinear", "adam"), default="lm",
-        help="lm: exact least squares (default); loglinear: weighted straight line through the logarithm; "
-        "adam: 20 000 Adam steps, as in the ISMRM 2024 example, about 1000 times slower",
-    )  # fmt: skip
-
-    t2 = map_command(commands, "t2", _t2, "T2 maps from multi-echo spin echoes")
-    add_echo_times(t2)
-    t2.add_argument(
-        "--method", choices=("lm", "dictionary", "mono"), default="lm",
-        help="lm: extended phase graphs of the echo train, T2 and B1, by exact least squares (default); "
-        "dictionary: the same model, matched in a dictionary and refined; "
-        "mono: mono-exponential decay, for comparison; stimulated echoes make its T2 too long",
-    )  # fmt: skip
-    add_b1(t2, "", "B1 is estimated")
-    t2.add_argument(
-        "--refocusing-deg", metavar="DEG", type=float,
-        help="nominal refocusing angle; default: FlipAngle of the images if above 90, else 180",
-    )  # fmt: skip
-    t2.add_argument(
-        "--t1-ms", metavar="MS", type=float,
-        help="T1 of all tissue, which hardly matters; default: 1000",
-    )  # fmt: skip
-
-    _add_t1(commands)
+    for job in all_jobs():
+        map_command(commands, job, _map)
     _add_bids(commands)
 
     demo = command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
@@ -79,10 +58,10 @@ def parser() -> argparse.ArgumentParser:
 
     inspect = command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
     add_input(inspect)
-    add_series(inspect)
+    add_setting(inspect, COMMON_SETTINGS["series"])
     given = inspect.add_mutually_exclusive_group()
-    for add in (add_echo_times, add_inversion_times, add_flip_angles):
-        add(given)
+    for row in axis_settings():
+        add_setting(given, row)
     add_json(inspect)
     add_loudness(inspect)
 
@@ -96,31 +75,6 @@ def parser() -> argparse.ArgumentParser:
     fetch = command(actions, "fetch", _data_fetch, "download, verify and unpack one")
     fetch.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
     return parser
-
-
-def _add_t1(commands: Any) -> None:
-    t1 = map_command(commands, "t1", _t1, "T1 maps from inversion recovery or variable flip angles")
-    t1.add_argument(
-        "--method", choices=("auto", "ir", "vfa"), default="auto",
-        help="ir: inversion recovery; vfa: spoiled gradient echoes of variable flip angles; "
-        "auto: what varies between the images (default)",
-    )  # fmt: skip
-    given = t1.add_mutually_exclusive_group()
-    add_inversion_times(given)
-    add_flip_angles(given)
-    t1.add_argument(
-        "--tr-ms", metavar="MS", type=float,
-        help="repetition time, instead of that in the files; inf: full recovery between inversions",
-    )  # fmt: skip
-    add_b1(t1, "vfa: ", "1 everywhere, which makes T1 wrong by about twice the error of the flip angle")
-    t1.add_argument(
-        "--efficiency", metavar="F", type=float,
-        help="ir: efficiency of the inversion, 1: perfect, 0: a saturation; default: estimated in each voxel",
-    )  # fmt: skip
-    t1.add_argument(
-        "--component", choices=("magnitude", "real"),
-        help="which images to fit; default: magnitude, or real where there are no others",
-    )  # fmt: skip
 
 
 def _add_bids(commands: Any) -> None:
@@ -144,8 +98,8 @@ def _add_bids(commands: Any) -> None:
         "--t2-b1", choices=("estimate", "fmap"), default="estimate",
         help="B1 of MESE: estimated from the echoes (default), or fmap/*_TB1map of the session, which VFA always uses",
     )  # fmt: skip
-    add_noise(bids)
-    add_negative(bids)
+    for name in OF_DATASETS:
+        add_setting(bids, COMMON_SETTINGS[name])
     add_job_options(bids)
     add_loudness(bids)
 
@@ -153,62 +107,21 @@ def _add_bids(commands: Any) -> None:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-def _t2star(arguments: argparse.Namespace, started: float) -> None:
-    from ..workflow.jobs import NoiseChoice, t2star_job
-
-    noise = NoiseChoice(arguments.noise, arguments.sigma)
-    _run_job(t2star_job(arguments.method, te=values_given(arguments, "te"), noise=noise), arguments, started)
-
-
-def _t2(arguments: argparse.Namespace, started: float) -> None:
-    from math import radians
-
-    from ..workflow.jobs import NoiseChoice, t2_job
-
-    angle = arguments.refocusing_deg
-    job = t2_job(
-        arguments.method,
-        b1=arguments.b1,
-        t1=seconds(arguments.t1_ms),
-        flip_angle=None if angle is None else radians(angle),
-        te=values_given(arguments, "te"),
-        noise=NoiseChoice(arguments.noise, arguments.sigma),
-    )
-    _run_job(job, arguments, started)
-
-
-def _t1(arguments: argparse.Namespace, started: float) -> None:
-    from ..workflow.jobs import NoiseChoice, t1_job
-
-    job = t1_job(
-        arguments.method,
-        tr=seconds(arguments.tr_ms),
-        efficiency=arguments.efficiency,
-        b1=arguments.b1,
-        component=arguments.component,
-        ti=values_given(arguments, "ti"),
-        flip_angles=values_given(arguments, "flip_angle"),
-        noise=NoiseChoice(arguments.noise, arguments.sigma),
-    )
-    _run_job(job, arguments, started)
-
-
-def _run_job(job: "Job", arguments: argparse.Namespace, started: float) -> None:
-    from dataclasses import replace
-
+def _map(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.run import run_job
 
+    job = arguments.job(**settings_given(arguments, settings_of(arguments.job)))
+    dicom = _dicom_out(arguments)
     if arguments.verbose:
         _name_files_passed_over(arguments)
     with _computing(arguments):
         result = run_job(
-            replace(job, series=tuple(arguments.series), negative=arguments.negative),
+            job,
             arguments.inputs,
             arguments.out,
-            mask=arguments.mask,
             overwrite=arguments.overwrite,
             report=not arguments.no_report,
-            dicom=_dicom_out(arguments),
+            dicom=dicom,
             quiet=arguments.quiet,
             timings={"starting": time.perf_counter() - started},
         )
@@ -236,14 +149,12 @@ def _name_files_passed_over(arguments: argparse.Namespace) -> None:
 def _bids(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.bids import run_bids
     from ..workflow.bids_settings import Settings
-    from ..workflow.jobs import NoiseChoice
 
     settings = Settings(
         t2star_method=arguments.t2star_method,
         t2_method=arguments.t2_method,
         t2_b1=arguments.t2_b1,
-        noise=NoiseChoice(arguments.noise, arguments.sigma),
-        negative=arguments.negative,
+        **settings_given(arguments, map(COMMON_SETTINGS.__getitem__, OF_DATASETS)),
     )
 
     def say(line: str) -> None:
@@ -289,10 +200,11 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
 def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.inspection import inspect_images
 
-    given = {
-        axis: values for axis in ("te", "ti", "flip_angle") if (values := values_given(arguments, axis)) is not None
-    }
-    found = inspect_images(arguments.inputs, given, arguments.series)
+    given = settings_given(arguments, axis_settings())
+    names = {axis.name: name for name, axis in AXES.items()}
+    found = inspect_images(
+        arguments.inputs, {names[name]: values for name, values in given.items()}, arguments.series or ()
+    )
     if arguments.json:
         _print_json(found.facts())
     else:

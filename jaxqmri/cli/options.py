@@ -1,11 +1,16 @@
-"""The words of the command line that several commands share, and the numbers they stand for."""
+"""Options: those of a job's settings, those that several commands share, and the values they stand for."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import UsageError
+from ..mapping.settings import SettingRow, settings_of
+from ..quantities import Axis
+
+if TYPE_CHECKING:
+    from ..mapping.job import Job
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,18 +37,14 @@ def command(commands: Any, name: str, run: Any, summary: str) -> argparse.Argume
     return parser
 
 
-def map_command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
-    """A command that makes maps of images; what is its own comes on top."""
-    parser = command(commands, name, run, summary)
+def map_command(commands: Any, job: "type[Job]", run: Any) -> argparse.ArgumentParser:
+    """The command of a job: its settings, where images come from and where maps go."""
+    parser = command(commands, job.name, run, job.summary)
+    parser.set_defaults(job=job)
     add_input(parser)
-    add_series(parser)
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
-    parser.add_argument(
-        "--mask", metavar="FILE|auto|none", default="none",
-        help="where to fit: a NIfTI mask, auto (leaves out air), or none (default: every voxel)",
-    )  # fmt: skip
-    add_negative(parser)
-    add_noise(parser)
+    for row in settings_of(job):
+        add_setting(parser, row)
     parser.add_argument("--dicom", action="store_true", help="also write the maps as DICOM Parametric Map objects")
     parser.add_argument(
         "--dicom-identity", choices=("remove", "keep"), default="remove",
@@ -54,64 +55,49 @@ def map_command(commands: Any, name: str, run: Any, summary: str) -> argparse.Ar
     return parser
 
 
-def add_negative(parser: argparse.ArgumentParser) -> None:
+def add_setting(parser: Any, row: SettingRow) -> None:
+    """The option that is a setting; see `setting_given`."""
+    choices = [f"{word}: {meaning}" if meaning else word for word, meaning in row.choices.items()]
+    if choices and not row.otherwise:
+        choices[0] += " (default)"
+    default = f"default: {row.otherwise}" if row.otherwise else ""
+    kind: dict[str, Any]
+    if row.is_map:
+        kind = {"metavar": "|".join(["FILE", *row.choices]), "type": str}
+        choices = ["a NIfTI file on the grid of the images", *choices]
+    elif row.choices:
+        kind = {"choices": tuple(row.choices)}
+    elif row.axis is not None:
+        metavar = {"ms": "MS", "deg": "DEG"}[row.axis.shown_unit]
+        kind = {"metavar": metavar, "nargs": "+", "action": "extend", "type": _numbers_for(row.axis)}
+    elif row.is_list:
+        kind = {"metavar": "N", "nargs": "+", "action": "extend"}
+    else:
+        unit = row.quantity.shown_unit if row.quantity else ""
+        kind = {"metavar": unit.upper() or "X", "type": float}
     parser.add_argument(
-        "--negative", choices=("keep", "abs"), default="keep",
-        help="magnitudes below zero: keep fits them as they are, as the real part of the signal (default), abs their "
-        "absolute values",
-    )  # fmt: skip
+        row.flag, dest=row.name, help="; ".join(filter(None, [row.help, *choices, default])).replace("%", "%%"), **kind
+    )
 
 
-def add_noise(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--noise", choices=("gaussian", "rician"), default="gaussian",
-        help="rician: magnitudes drowning in noise, which least squares (gaussian, default) fits with a bias",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sigma", metavar="X", type=float,
-        help="standard deviation of the noise, in units of the images; default: from the residuals of each voxel, "
-        "with rician from the air around the patient",
-    )  # fmt: skip
+def settings_given(arguments: argparse.Namespace, rows: Iterable[SettingRow]) -> dict[str, Any]:
+    """What was typed for some settings, by name and in SI units."""
+    typed = [(row, getattr(arguments, row.name)) for row in rows]
+    return {row.name: _in_si(row, value) for row, value in typed if value is not None}
+
+
+def _in_si(row: SettingRow, typed: Any) -> Any:
+    if row.is_map:
+        return typed if typed in row.choices else Path(typed)
+    if row.axis is not None:
+        return [row.axis.from_shown(number) for group in typed for number in group]  # nargs: a list of lists
+    return row.quantity.from_shown(typed) if row.quantity is not None and not row.choices else typed
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", metavar="INPUT", type=Path, nargs="+",
         help="folder or zip archive of DICOM or NIfTI files, or the files themselves",
-    )  # fmt: skip
-
-
-def add_series(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--series", metavar="N", nargs="+", action="extend", default=[],
-        help="read only the series of this number or, in DICOM, of a UID that begins so; several where each is one "
-        "echo, inversion time or flip angle",
-    )  # fmt: skip
-
-
-def add_echo_times(parser: Any) -> None:
-    _add_values(parser, "--te-ms", "MS", "echo times in milliseconds")
-
-
-def add_inversion_times(parser: Any) -> None:
-    _add_values(parser, "--ti-ms", "MS", "inversion times in milliseconds")
-
-
-def add_flip_angles(parser: Any) -> None:
-    _add_values(parser, "--flip-deg", "DEG", "nominal flip angles in degrees")
-
-
-def add_b1(parser: argparse.ArgumentParser, where: str, default: str) -> None:
-    parser.add_argument(
-        "--b1", metavar="FILE", type=Path,
-        help=f"{where}NIfTI map on the grid of the images, true / nominal flip angle; default: {default}",
-    )  # fmt: skip
-
-
-def _add_values(parser: Any, option: str, metavar: str, what: str) -> None:
-    parser.add_argument(
-        option, metavar=metavar, type=_numbers_for(option), nargs="+", action="extend",
-        help=f"{what}, instead of those in the files, in the order of acquisition",
     )  # fmt: skip
 
 
@@ -138,29 +124,15 @@ def add_loudness(parser: argparse.ArgumentParser) -> None:
     loudness.add_argument("-q", "--quiet", action="store_true", help="errors only, and what --json prints")
 
 
-def _numbers_for(option: str) -> Callable[[str], list[float]]:
+def _numbers_for(axis: Axis) -> Callable[[str], list[float]]:
     """'2 4', '2,4' and '2, 4' all mean two numbers."""
-    unit = "degrees" if option.endswith("-deg") else "milliseconds"
 
     def numbers(text: str) -> list[float]:
         try:
             return [float(word) for word in text.split(",") if word.strip()]
         except ValueError as error:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number of {unit} (folders and files go before {option})"
+                f"{text!r} is not a number of {axis.shown_unit_words} (folders and files go before {axis.option})"
             ) from error
 
     return numbers
-
-
-def values_given(arguments: argparse.Namespace, axis: str) -> list[float] | None:
-    """--te-ms, --ti-ms or --flip-deg in SI units; nargs gives a list of lists."""
-    from ..quantities import AXES
-
-    option = AXES[axis].option
-    groups = getattr(arguments, option.removeprefix("--").replace("-", "_"), None)
-    return None if groups is None else [AXES[axis].from_shown(number) for group in groups for number in group]
-
-
-def seconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1e3

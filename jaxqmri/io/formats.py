@@ -28,8 +28,7 @@ def as_paths(given: Any, name: str) -> list[Path]:
         several = list(several)
         if all(isinstance(one, str | PathLike) for one in several):
             return [Path(one) for one in several]
-    remedy = "; of images in memory ImageSeries.from_arrays makes a series" if hasattr(given, "shape") else ""
-    raise UsageError(f"{name} must be a path or a list of paths, got {_type_of(given)}{remedy}.")
+    raise UsageError(f"{name} must be a path or a list of paths, got {_type_of(given)}{_of_images(given)}.")
 
 
 def as_path(given: Any, name: str) -> Path:
@@ -42,7 +41,14 @@ def as_path(given: Any, name: str) -> Path:
 def check_series(given: Any, name: str) -> None:
     """Refuses what is no `ImageSeries`; raises UsageError."""
     if not isinstance(given, ImageSeries):
-        raise UsageError(f"{name} must be an ImageSeries, as read_dicom and read_nifti give, got {_type_of(given)}.")
+        path = f", the path {str(given)!r}: read it first" if isinstance(given, str | PathLike) else _of_images(given)
+        raise UsageError(
+            f"{name} must be an ImageSeries, as read_dicom and read_nifti give, got {_type_of(given)}{path}."
+        )
+
+
+def _of_images(given: Any) -> str:
+    return "; of images in memory ImageSeries.from_arrays makes a series" if hasattr(given, "shape") else ""
 
 
 def _type_of(given: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from ..errors import OutputError, Setting, UsageError
+from ..errors import OutputError, Remark, Setting, UsageError
 from ..quantities import map_kind
 from .formats import as_path, check_series
 from .nifti.file import same_grid
@@ -27,11 +27,13 @@ class Maps(dict[str, np.ndarray]):
     Attributes:
         metadata: what goes into every sidecar beside the facts about the map: BIDS keys such as
             `EstimationAlgorithm`, and anything JSON can hold. `Levels`, code -> meaning, goes to maps of codes alone.
+        remarks: what was mended or assumed when they were made.
     """
 
     def __init__(self, maps: Mapping[str, np.ndarray] | None = None, metadata: Mapping[str, Any] | None = None):
         super().__init__(maps or {})
         self.metadata: dict[str, Any] = dict(metadata or {})
+        self.remarks: tuple[Remark, ...] = ()
 
 
 def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:

@@ -1,199 +1,304 @@
 """T1 by inversion recovery or by variable flip angles."""
 
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from jaxtyping import ArrayLike
+from ..errors import CorruptInputError, Give, LeaveOut, MetadataError, Setting, UsageError, remark
+from ..quantities import FLIP_ANGLE, INVERSION_TIME, Axis
+from .job import Job, map_function
+from .settings import setting, values_of
 
-from ..errors import CorruptInputError, InputWarning, UsageError
-from ..estimation.fit import fit
-from ..estimation.noise import Noise
-from ..estimation.solvers.levenberg_marquardt import LevenbergMarquardt
-from ..io.maps import Maps
-from ..io.series import ImageSeries
-from ..models.base import SignalModel
-from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME
-from .metadata import how, settings
-from .protocols import inversion_recovery, spoiled_gradient_echoes
-from .slabs import Slab, Values, maps_by_slabs
-from .voxels import check_magnitude, checked_b1, values_of, voxels_to_fit, warn_if_exactly_determined
+if TYPE_CHECKING:
+    import numpy as np
 
-T1_METHODS = ("auto", "ir", "vfa")
+    from ..io.series import ImageSeries
+    from ..models.base import SignalModel
+    from .fitting.plan import Plan
+
+LONGEST_TR = 100.0  # s, of an inversion recovery; longer ones are milliseconds
+LONGEST_GRADIENT_ECHO_TR = 2.0  # s; spoiled gradient echoes of several flip angles are repeated in milliseconds
+NEGATIVE_SHARE = 0.05  # of the values of an image: more are no ringing of an interpolated magnitude image
 
 
-def t1_map(
-    series: ImageSeries,
-    *,
-    method: str = "auto",
-    tr: float | None = None,
-    efficiency: float | None = None,
-    b1: ArrayLike | None = None,
-    mask: np.ndarray | str | None = None,
-    noise: Noise | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Maps:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class T1(Job):
     """T1 and M0 of images of different inversion times, or of spoiled gradient echoes of different flip angles.
 
     Inversion recovery: S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)] by exact least squares; of magnitude images
     the polarity is restored. Where the efficiency f of the inversion is estimated, an unknown TR does not harm T1.
     Variable flip angles: S(a) = M0 sin(B1 a) (1 - E1) / (1 - cos(B1 a) E1), E1 = exp(-TR/T1), by exact least squares.
-    An error of B1 makes about twice the error of T1.
-
-    Args:
-        series: images of different inversion times (`ti`), magnitude or real; or magnitude images of different
-            `flip_angles`. All have the receiver gain of the first.
-        method: "ir", inversion recovery; "vfa", variable flip angles; "auto": what the series varies.
-        tr: repetition time [s], inf for full recovery; None: that of the images. Inversion recovery of images that do
-            not state it is taken to recover fully.
-        efficiency: f of the inversion, 1 where it is perfect, 0 for a saturation. None: estimated in each voxel, or 1
-            where there are too few inversion times (fewer than 3, or 4 of magnitude images). Inversion recovery only.
-        b1: true / nominal flip angle, a number or a map (x, y, z); voxels where it is not within 0.1 ... 2 are not
-            fitted. None: 1 everywhere, with a warning. Variable flip angles only.
-        mask: (x, y, z) bool, True where to fit; "auto" leaves out air (`auto_mask`); None: every voxel.
-        noise: what is known of the noise; None: its level is taken from the residuals.
-        progress: called with the number of voxels done after each batch.
+    An error of B1 makes about twice the error of T1. All images have the receiver gain of the first.
 
     Returns:
         Maps of the shape (x, y, z), NaN where there is no answer: `T1map` and `T1map_stderr` [s], `R1map` = 1 / T1
         [1/s], `M0map` [a.u.] (with the T2* decay of the echo time), `InversionEfficiency` where it was estimated,
         `residual`, the relative error sum|q - x| / sum|x|, and `status`, `Status` codes. How they were made, and what
-        was assumed, is in their `metadata`.
+        was assumed, is in their `metadata`, what was mended or assumed also in their `remarks`.
 
     Raises:
         UsageError: the series does not vary what the method needs; an argument that the method does not know, or that
-            cannot be.
+            cannot be; a map of another shape, images of another component.
         MetadataError: no usable repetition time; a B1 map in another unit.
         CorruptInputError: fewer images than parameters; an empty mask.
-        ValueError: unknown method, a map of another shape, images of another component.
 
     Sources:
         Barral et al., Magn Reson Med 64:1057 (2010); Deoni, Rutt, Peters, Magn Reson Med 49:515 (2003).
     """
-    if method not in T1_METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(T1_METHODS)}.")
-    if method == "auto":
-        if series.axis is ECHO_TIME:
-            raise UsageError(
-                "T1 is fitted to images of different inversion times or flip angles, in this series the echo times "
-                "vary; read the images with axis='ti' or axis='flip_angle'."
+
+    name = "t1"
+    label = "T1"
+    main_map = "T1map"
+    summary = "T1 maps from inversion recovery or variable flip angles"
+    components = ("magnitude", "real")
+    suffixes: ClassVar = {"IRT1": {"method": "ir"}, "VFA": {"method": "vfa"}}
+
+    method: str = setting(
+        "auto",
+        choices={
+            "auto": "what varies between the images",
+            "ir": "inversion recovery",
+            "vfa": "spoiled gradient echoes of variable flip angles",
+        },
+        always_stated=True,
+    )
+    tr: float | None = setting(
+        None,
+        "repetition time, inf: full recovery between inversions",
+        otherwise="that of the images, which recover fully where an inversion recovery does not state it",
+    )
+    efficiency: float | None = setting(
+        None,
+        "ir: efficiency of the inversion, 1: perfect, 0: a saturation",
+        otherwise="estimated in each voxel, or 1 of fewer than 3 inversion times (4 of magnitude images)",
+    )
+    b1: Any = setting(
+        None,
+        "vfa: true / nominal flip angle, within 0.1 ... 2",
+        otherwise="1 everywhere, which makes T1 wrong by about twice the error of the flip angle",
+        is_map=True,
+    )
+    ti: Sequence[float] | None = values_of(INVERSION_TIME)
+    flip_angles: Sequence[float] | None = values_of(FLIP_ANGLE)
+    component: str | None = setting(
+        None,
+        "which images to fit",
+        choices={"magnitude": "", "real": ""},
+        otherwise="magnitude, or real where there are no others",
+        of_reading=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        wanted, other = ("ti", "flip_angles") if self.method == "ir" else ("flip_angles", "ti")
+        if self.method != "auto" and getattr(self, other) is not None:
+            method, mend = f" {self.method} needs no ", ", or another method."
+            raise UsageError(Setting("method"), method, Setting(other), "; give ", Setting(wanted), mend)
+        if len(self.axes) == 1:
+            self._check_settings_for(self.axes[0])
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        of_method = {"ir": (INVERSION_TIME,), "vfa": (FLIP_ANGLE,)}
+        return of_method.get(self.method) or super().axes
+
+    def _check_settings_for(self, axis: Axis) -> None:
+        if axis is INVERSION_TIME and self.b1 is not None:
+            why = "inversion recovery needs no B1 map: what B1 does to the inversion is in its efficiency; "
+            raise UsageError(why, LeaveOut("b1"), ".")
+        if axis is FLIP_ANGLE and self.efficiency is not None:
+            raise UsageError("variable flip angles have no inversion; ", LeaveOut("efficiency"), ".")
+
+    def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
+        self._check_settings_for(series.axis)
+        of_axis = self._inversion_recovery if series.axis is INVERSION_TIME else self._flip_angles
+        return of_axis(series, fitted)
+
+    def dense(self, series: "ImageSeries", model: Any) -> "tuple[np.ndarray, SignalModel]":
+        import numpy as np
+
+        from ..models.recovery import InversionRecovery
+        from ..models.spoiled import SpoiledGradientEcho
+
+        largest = float(series.values.max())
+        if series.axis is FLIP_ANGLE:
+            angles = np.linspace(1e-3, min(1.1 * largest, 3.14), 200)
+            return angles, SpoiledGradientEcho(angles, model.tr)
+        tr = np.inf if model.tr is None else float(model.tr)
+        times = np.linspace(0, min(1.05 * largest, 0.999 * tr), 200)
+        return times, InversionRecovery(times, tr=tr, magnitude=model.magnitude)
+
+    # --- inversion recovery ---
+
+    def _inversion_recovery(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
+        from ..models.recovery import InversionRecovery
+        from .fitting.plan import Plan
+
+        tr, tr_words = self._recovery_time(series)
+        signed, signed_words = _is_signed(series)
+        if self.is_rician and signed:
+            raise UsageError("Rician noise is that of magnitude images, these are signed; use Gaussian.")
+        known, efficiency_words = self._known_efficiency(series, magnitude=not signed)
+        model = InversionRecovery(series.values, tr=tr, magnitude=not signed)
+        estimated = ["T1", "M0", *([] if known else ["InversionEfficiency"])]
+        return Plan(
+            model=model,
+            equation="S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]" + ("" if signed else ", magnitude"),
+            maps={"T1map": "t1", "M0map": "m0", "InversionEfficiency": "efficiency"},
+            estimated=estimated,
+            known=known,
+            facts={
+                "EstimatedParameters": estimated,
+                **({} if model.tr is None else {"RepetitionTime": float(f"{float(model.tr):.6g}")}),
+                "Assumptions": [
+                    efficiency_words,
+                    f"TR {tr:g} s ({tr_words})",
+                    signed_words,
+                    "readout by 90 degree pulses",
+                ],
+            },
+        )
+
+    def _recovery_time(self, series: "ImageSeries") -> tuple[float, str]:
+        """From inversion to inversion [s], and where it comes from."""
+        longest = float(series.values.max())
+        stated = _stated(series, "RepetitionTimePreparation", "RepetitionTime")
+        if self.tr is not None:
+            _check_given_tr(self.tr, longest, "the longest inversion time, ")
+            return self.tr, "given"
+        if stated is None:
+            return float("inf"), "not stated, so recovery between inversions is taken to be full"
+        if stated <= longest:
+            raise MetadataError(
+                f"RepetitionTime is {1e3 * stated:g} ms, not longer than the longest inversion time, {1e3 * longest:g} "
+                "ms: that is not the time from inversion to inversion, on which the recovery depends; ",
+                Give("tr"),
+                ", inf if it is long.",
             )
-        method = "ir" if series.axis is INVERSION_TIME else "vfa"
-    if method == "ir":
-        if b1 is not None:
+        return stated, "of the images"
+
+    def _known_efficiency(self, series: "ImageSeries", magnitude: bool) -> tuple[dict[str, float], str]:
+        """What is known of the inversion, and that in words."""
+        n = len(set(series.values.tolist()))
+        if self.efficiency is not None and not 0 <= self.efficiency <= 1:
             raise UsageError(
-                "inversion recovery needs no B1 map: what B1 does to the inversion is in its efficiency; leave out b1 "
-                "(--b1)."
+                f"the inversion efficiency is from 0 (saturation) to 1 (perfect inversion), got {self.efficiency:g}."
             )
-        return _by_inversion_recovery(series, tr, efficiency, mask, noise, progress)
-    if efficiency is not None:
-        raise UsageError("variable flip angles have no inversion; leave out efficiency (--efficiency).")
-    return _by_flip_angles(series, tr, b1, mask, noise, progress)
-
-
-def _by_inversion_recovery(
-    series: ImageSeries,
-    tr: float | None,
-    efficiency: float | None,
-    mask: np.ndarray | str | None,
-    noise: Noise | None,
-    progress: Callable[[int], None] | None,
-) -> Maps:
-    if series.component not in ("magnitude", "real"):
-        raise ValueError(f"T1 is fitted to magnitude or real images, this series is {series.component}.")
-    fitted = voxels_to_fit("T1 by inversion recovery", series, INVERSION_TIME, mask)
-    model, assumed = inversion_recovery(series, tr)
-    if noise is not None and not noise.least_squares and not model.magnitude:
-        raise UsageError(f"{type(noise).__name__} noise is that of magnitude images, these are signed; use Gaussian.")
-    known, why = _efficiency(series, model.magnitude, efficiency)
-    parameters = ["T1", "M0", *([] if known else ["InversionEfficiency"])]
-    warn_if_exactly_determined(series, parameters, noise)
-    equation = "S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]" + (", magnitude" if model.magnitude else "")
-    facts: dict[str, Any] = {"EstimatedParameters": parameters}
-    if model.tr is not None:
-        facts["RepetitionTime"] = float(f"{float(model.tr):.6g}")
-    facts["Assumptions"] = [why, *assumed]
-    estimated = {} if known else {"InversionEfficiency": "efficiency"}
-    return _fitted(series, model, known, noise, fitted, progress, equation, facts, estimated)
-
-
-def _efficiency(series: ImageSeries, magnitude: bool, given: float | None) -> tuple[dict[str, float], str]:
-    """What is known of the inversion, and that in words."""
-    assert series.ti is not None
-    n = len(np.unique(series.ti))
-    if given is not None:
-        if not 0 <= given <= 1:
-            raise UsageError(
-                f"the inversion efficiency is from 0 (saturation) to 1 (perfect inversion), got {given:g}."
+        if self.efficiency is None and n >= 3 + magnitude:
+            return {}, "inversion efficiency estimated in each voxel"
+        if n < 2 + magnitude:  # by the polarities, magnitudes can be explained in several ways
+            kind = "magnitude images" if magnitude else "real images"
+            raise CorruptInputError(
+                f"{n} inversion times of {kind} cannot determine 2 parameters (T1, M0); give at least {2 + magnitude}."
             )
-        known, why = {"efficiency": float(given)}, f"inversion efficiency {given:g}, given"
-    elif n >= 3 + magnitude:
-        return {}, "inversion efficiency estimated in each voxel"
-    else:
-        known = {"efficiency": 1.0}
+        if self.efficiency is not None:
+            return {"efficiency": float(self.efficiency)}, f"inversion efficiency {self.efficiency:g}, given"
         why = f"perfect inversion, as {n} inversion times are too few to estimate its efficiency"
-    if n < 2 + magnitude:  # by the polarities, magnitudes can be explained in several ways
-        kind = "magnitude images" if magnitude else "real images"
-        raise CorruptInputError(
-            f"{n} inversion times of {kind} cannot determine 2 parameters (T1, M0); give at least {2 + magnitude}."
+        remark(f"{why}; where it is not perfect, T1 comes out too short.")
+        return {"efficiency": 1.0}, why
+
+    # --- variable flip angles ---
+
+    def _flip_angles(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
+        import numpy as np
+
+        from ..models.spoiled import SpoiledGradientEcho
+        from .fitting.plan import Plan
+        from .fitting.voxels import checked_b1
+
+        if series.component != "magnitude":
+            raise UsageError(
+                f"T1 by variable flip angles is fitted to magnitude images, this series is {series.component}."
+            )
+        tr, tr_words = self._pulse_spacing(series)
+        if self.b1 is None:
+            remark(
+                "no B1 map is given, so the nominal flip angles are believed; where B1 is off by 10 %, T1 is off by "
+                "about 20 %. Measure one and ",
+                Give("b1"),
+                ".",
+            )
+            b1, b1_words = (
+                np.float32(1.0),
+                "nominal flip angles: no B1 map; an error of B1 makes about twice the error of T1",
+            )
+        else:
+            b1 = checked_b1(self.b1, fitted, "T1")
+            b1_words = "B1 from a map" if np.ndim(self.b1) else f"B1 = {np.asarray(self.b1):g} everywhere"
+        return Plan(
+            model=SpoiledGradientEcho(series.values, tr),
+            equation="S(a) = M0 sin(B1 a) (1 - E1) / (1 - cos(B1 a) E1), E1 = exp(-TR/T1)",
+            maps={"T1map": "t1", "M0map": "m0"},
+            estimated=("T1", "M0"),
+            known={"b1": b1},
+            facts={
+                "EstimatedParameters": ["T1", "M0"],
+                "RepetitionTime": float(f"{np.float32(tr):.6g}"),
+                "Assumptions": [
+                    b1_words,
+                    f"TR {1e3 * tr:g} ms ({tr_words})",
+                    "ideal spoiling",
+                    "M0 carries the T2* decay of the echo time",
+                ],
+            },
         )
-    if given is None:
-        warnings.warn(f"{why}; where it is not perfect, T1 comes out too short.", InputWarning, stacklevel=4)
-    return known, why
+
+    def _pulse_spacing(self, series: "ImageSeries") -> tuple[float, str]:
+        """From pulse to pulse [s], and where it comes from."""
+        if self.tr is not None:
+            _check_given_tr(self.tr, 0.0)
+            if self.tr > LONGEST_GRADIENT_ECHO_TR:
+                raise _too_long(self.tr, " for spoiled gradient echoes")
+            return self.tr, "given"
+        stated = _stated(series, "RepetitionTimeExcitation", "RepetitionTime")
+        if stated is None:
+            raise MetadataError(
+                "the images state no single RepetitionTime (0018,0080), without which flip angles tell nothing of T1; ",
+                Give("tr"),
+                ".",
+            )
+        if stated > LONGEST_GRADIENT_ECHO_TR:
+            raise MetadataError(
+                f"RepetitionTime is {stated:g} s, too long for spoiled gradient echoes (from milliseconds in a field "
+                "of seconds, or of a whole volume); ",
+                Give("tr", "that from pulse to pulse"),
+                ".",
+            )
+        return stated, "of the images"
 
 
-def _by_flip_angles(
-    series: ImageSeries,
-    tr: float | None,
-    b1: ArrayLike | None,
-    mask: np.ndarray | str | None,
-    noise: Noise | None,
-    progress: Callable[[int], None] | None,
-) -> Maps:
-    check_magnitude("T1 by variable flip angles", series)
-    fitted = voxels_to_fit("T1 by variable flip angles", series, FLIP_ANGLE, mask)
-    model, assumed = spoiled_gradient_echoes(series, tr)
-    if b1 is None:
-        warnings.warn(
-            "no B1 map is given, so the nominal flip angles are believed; where B1 is off by 10 %, T1 is off by about "
-            "20 %. Measure one and give it with --b1 (b1=).",
-            InputWarning,
-            stacklevel=3,
-        )
-        why = "nominal flip angles: no B1 map; an error of B1 makes about twice the error of T1"
-    else:
-        why = "B1 from a map" if np.ndim(b1) else f"B1 = {np.asarray(b1):g} everywhere"
-    warn_if_exactly_determined(series, ("T1", "M0"), noise)
-    known = {"b1": np.float32(1.0) if b1 is None else checked_b1(b1, fitted, "T1")}
-    equation = "S(a) = M0 sin(B1 a) (1 - E1) / (1 - cos(B1 a) E1), E1 = exp(-TR/T1)"
-    facts = {
-        "EstimatedParameters": ["T1", "M0"],
-        "RepetitionTime": float(f"{float(model.tr):.6g}"),
-        "Assumptions": [why, *assumed],
-    }
-    return _fitted(series, model, known, noise, fitted, progress, equation, facts)
+def _is_signed(series: "ImageSeries") -> tuple[bool, str]:
+    import numpy as np
+
+    from ..io.storage.memory import middle_slab
+
+    if series.component == "real":
+        return True, "real images: signed signal"
+    first = series.data[..., 0]
+    if np.mean(first < 0) > NEGATIVE_SHARE:  # spares most a sorted copy of all images
+        some = middle_slab(series.data)
+        size = np.nanpercentile(np.abs(some), 98) if np.any(np.isfinite(some)) else 0.0
+        if np.mean(first < -0.1 * size) > NEGATIVE_SHARE:
+            return True, "signed signal, as many values are negative"
+    return False, "magnitude images: polarity restored in each voxel"
 
 
-def _fitted(
-    series: ImageSeries,
-    model: SignalModel,
-    known: Mapping[str, ArrayLike],
-    noise: Noise | None,
-    fitted: np.ndarray,
-    progress: Callable[[int], None] | None,
-    equation: str,
-    facts: Mapping[str, Any],
-    beside: Mapping[str, str] | None = None,
-) -> Maps:
-    """The maps; `beside` T1 and M0 also those of other parameters, by name."""
-    solver = LevenbergMarquardt()
+def _stated(series: "ImageSeries", *keys: str) -> float | None:
+    """The first of these that the images state as a positive number."""
+    values = [series.acquisition.get(key) for key in keys]
+    return next((float(v) for v in values if isinstance(v, int | float) and 0 < v < float("inf")), None)
 
-    def estimate(slab: Slab) -> Values:
-        of_slab = {name: slab.of(np.asarray(value)) for name, value in known.items()}
-        result = fit(model, slab.signal, known=of_slab, solver=solver, noise=slab.noise(noise), progress=progress)
-        values = values_of(result, model, slab.signal, time="T1", field="t1", amplitude="M0map")
-        return values | {name: getattr(result.params, parameter) for name, parameter in (beside or {}).items()}
 
-    metadata = how(model, equation, type(solver).__name__, settings(solver), noise) | dict(facts)
-    return maps_by_slabs(series, fitted, estimate, metadata)
+def _check_given_tr(tr: float, above: float, what: str = "") -> None:
+    if not tr > above:
+        got = f"the repetition time must be above {what}{above:g} s, got {tr:g} s; "
+        raise UsageError(got, Give("tr", "the right one"), ".")
+    if LONGEST_TR < tr < float("inf"):
+        raise _too_long(tr)
+
+
+def _too_long(tr: float, what_for: str = "") -> UsageError:
+    return UsageError(f"the repetition time of {tr:g} s is too long{what_for}; ", Give("tr", "the right one"), ".")
+
+
+t1_map = map_function(T1)

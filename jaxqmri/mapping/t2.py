@@ -1,29 +1,26 @@
 """T2, and B1 where it is not given, of multi-echo spin echoes."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Float
-
-from ..dictionary.dictionary import grid, make_dictionary, match
-from ..errors import CorruptInputError, MetadataError, UsageError
-from ..estimation.fit import fit
-from ..estimation.noise import Gaussian, Noise
-from ..estimation.solvers.levenberg_marquardt import LevenbergMarquardt
-from ..io.maps import Maps
-from ..io.series import ImageSeries
-from ..models.decay import MonoExponential
-from ..models.fse import FSE
-from ..models.tissue import Tissue
+from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
-from .metadata import how, settings
-from .protocols import repetition, spin_echo_train, warn_if_gradient_echo
-from .slabs import Slab, Values, maps_by_slabs
-from .voxels import check_magnitude, checked_b1, number_or_voxels, values_of, voxels_to_fit, warn_if_exactly_determined
+from .job import Job, Rows, map_function
+from .settings import setting, values_of
+from .t2star import stated_echo
 
-T2_METHODS = ("lm", "dictionary", "mono")
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Array, ArrayLike, Float
+
+    from ..io.series import ImageSeries
+    from ..models.base import SignalModel
+    from ..models.fse import FSE
+    from ..models.tissue import Tissue
+    from .fitting.estimate import Estimate
+    from .fitting.plan import Plan
+
 DEFAULT_T1 = 1.0  # s; between muscle and grey matter at 1.5 and 3 T
 T1_RANGE = (0.01, 20.0)  # s
 
@@ -35,110 +32,267 @@ B1_STEP = 0.01  # voxels whose given B1 is the same when rounded to this are mat
 GROUP = 2048  # voxels; groups are padded to a multiple of it, so that one program serves them all
 
 
-def t2_map(
-    series: ImageSeries,
-    *,
-    method: str = "lm",
-    b1: ArrayLike | None = None,
-    t1: ArrayLike | None = None,
-    flip_angle: float | None = None,
-    mask: np.ndarray | str | None = None,
-    noise: Noise | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Maps:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class T2(Job):
     """T2, M0 and, where it is not given, B1 of a multi-echo spin-echo series.
 
-    One train hardly depends on T1, so T1 is taken as known. Full recovery between trains is assumed: where TR is short,
-    M0 carries the saturation.
-
-    Args:
-        series: magnitude images of evenly spaced echoes of one train; the first ones may be missing.
-        method: "lm", extended phase graphs of the whole train with its stimulated echoes (`FSE`), by exact least
-            squares or the most likely answer under `noise`; "dictionary", the same least squares started from the most
-            similar of 8192 trains (of 256 where B1 is given); or "mono", S(TE) = M0 exp(-TE / T2) by exact least
-            squares, for comparison: stimulated echoes, which come with every refocusing that is not perfect, make its
-            T2 too long.
-        b1: true / nominal flip angle, a number or a map (x, y, z); voxels where it is not within 0.1 ... 2 are not
-            fitted. None: it is estimated in each voxel.
-        t1: T1, a number or a map (x, y, z) [s]; None: 1 s.
-        flip_angle: nominal refocusing angle [rad]; None: the FlipAngle of the images if it is above 90 degrees, else
-            180 degrees, since many scanners state the angle of the excitation there.
-        mask: (x, y, z) bool, True where to fit; "auto" leaves out air (`auto_mask`); None: every voxel.
-        noise: what is known of the noise; None: its level is taken from the residuals.
-        progress: called with the number of voxels done after each batch.
+    The series holds evenly spaced echoes of one train; the first ones may be missing. One train hardly depends on T1,
+    so T1 is taken as known. Full recovery between trains is assumed: where TR is short, M0 carries the saturation.
 
     Returns:
         Maps of the shape (x, y, z), NaN where there is no answer: `T2map` and `T2map_stderr` [s], `R2map` = 1 / T2
         [1/s], `M0map` [a.u.], `TB1map` where B1 was estimated, `residual`, the relative error sum|q - x| / sum|x|, and
-        `status`, `Status` codes. How they were made, and what was assumed, is in their `metadata`.
+        `status`, `Status` codes. How they were made, and what was assumed, is in their `metadata`, what was mended or
+        assumed also in their `remarks`.
 
     Raises:
         MetadataError: the echoes are not those of one train; a B1 or T1 map in another unit.
-        UsageError: B1, T1 or a flip angle for a method that knows none, or one that cannot be; no echo times vary.
-        CorruptInputError: fewer echoes than parameters.
-        ValueError: unknown method, a map of another shape, images that are not magnitudes.
+        UsageError: unknown method; B1, T1 or a flip angle for a method that knows none, or one that cannot be; no echo
+            times vary; a map of another shape, images that are not magnitudes.
+        CorruptInputError: fewer echoes than parameters; an empty mask.
     """
-    if method not in T2_METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(T2_METHODS)}.")
-    if method == "mono" and any(value is not None for value in (b1, t1, flip_angle)):
-        raise UsageError("the mono-exponential model knows neither B1 nor T1 nor flip angles; leave them out.")
-    if method == "dictionary" and not (noise is None or isinstance(noise, Gaussian)):
-        raise UsageError(f"a dictionary knows no {type(noise).__name__} noise; use method lm.")
-    check_magnitude("T2", series)
-    fitted = voxels_to_fit("T2", series, ECHO_TIME, mask)
-    warn_if_gradient_echo(series)
-    assumed = [f"full recovery between repetitions{repetition(series)}: M0 carries the saturation"]
-    if method == "mono":
-        warn_if_exactly_determined(series, ("T2", "M0"), noise)
-        model, solver = MonoExponential(series.te), LevenbergMarquardt()
 
-        def decays(slab: Slab) -> Values:
-            result = fit(model, slab.signal, solver=solver, noise=slab.noise(noise), progress=progress)
-            return values_of(result, model, slab.signal, time="T2", field="t2", amplitude="M0map")
+    name = "t2"
+    label = "T2"
+    main_map = "T2map"
+    summary = "T2 maps from multi-echo spin echoes"
+    suffixes: ClassVar = {"MESE": {}}
 
-        metadata = how(model, "S(TE) = M0 exp(-TE / T2)", type(solver).__name__, settings(solver), noise)
-        metadata["Assumptions"] = ["perfect refocusing: no stimulated echoes", *assumed]
-        return maps_by_slabs(series, fitted, decays, metadata)
+    te: Sequence[float] | None = values_of(ECHO_TIME)
+    method: str = setting(
+        "lm",
+        choices={
+            "lm": "extended phase graphs of the echo train, T2 and B1, by exact least squares or maximum likelihood",
+            "dictionary": "the same, started from the most similar of 8192 trains (of 256 where B1 is given)",
+            "mono": "mono-exponential decay, for comparison; stimulated echoes make its T2 too long",
+        },
+        always_stated=True,
+    )
+    b1: Any = setting(
+        None, "true / nominal flip angle, within 0.1 ... 2", otherwise="estimated in each voxel", is_map=True
+    )
+    t1: "ArrayLike | None" = setting(
+        None,
+        "T1 of all tissue, which hardly matters",
+        otherwise=f"{DEFAULT_T1:g} s",
+        in_python=f"T1, a number or a map (x, y, z) [s]. None: {DEFAULT_T1:g} s.",
+    )
+    flip_angle: float | None = setting(
+        None,
+        "nominal refocusing angle",
+        otherwise="FlipAngle of the images if it is above 90 degrees, else 180 degrees, since many scanners state the "
+        "angle of the excitation there",
+    )
 
-    parameters = ["T2", "M0", *(["B1"] if b1 is None else [])]
-    _check_number_of_echoes(series, parameters)
-    warn_if_exactly_determined(series, parameters, noise)
-    model, why = spin_echo_train(series, flip_angle)
-    t1 = _checked_t1(DEFAULT_T1 if t1 is None else t1, fitted)
-    b1 = None if b1 is None else checked_b1(b1, fitted, "T2")
-    equation = "S(n) = M0 EPG_n(T2, T1, B1 x flip angles)"
-    solver = LevenbergMarquardt()
-    t1_of_trains = float(np.median(t1[t1 > 0]))
-    algorithm, size = type(solver).__name__, {}
-    if method == "dictionary":
-        algorithm = f"dictionary match, then {algorithm}"
-        size = {"atoms_T2": N_T2, "atoms_B1": N_B1 if b1 is None else 1}
-    metadata = how(model, equation, algorithm, size | settings(solver), noise)
-    t1_words = f"T1 = {t1:g} s everywhere" if t1.ndim == 0 else "T1 from a map"
-    metadata["EstimatedParameters"] = parameters
-    metadata["EchoSpacing"] = float(f"{model.echo_spacing:.6g}")  # s
-    metadata["RefocusingFlipAngle"] = float(f"{np.rad2deg(model.flip_angles[0]):.6g}")  # degrees, as BIDS has FlipAngle
-    metadata["Assumptions"] = [why, f"{t1_words}: one echo train hardly depends on it", *assumed]
-    if b1 is None:
-        metadata["Assumptions"].append(
-            "B1 not above that of perfect refocusing, from which on it acts as its mirror image (only M0 would change)"
+    def __post_init__(self):
+        super().__post_init__()
+        given = [name for name in ("b1", "t1", "flip_angle") if getattr(self, name) is not None]
+        if self.method == "mono" and given:
+            what = Setting("method"), " mono knows no B1, T1 or refocusing angle; "
+            raise UsageError(*what, LeaveOut("b1"), ", ", Setting("t1"), ", ", Setting("flip_angle"), ".")
+        if self.method == "dictionary" and self.is_rician:
+            raise UsageError(Setting("method"), " dictionary knows no Rician noise; ", Choose("method", "lm"), ".")
+
+    @property
+    def is_compared(self) -> bool:
+        return self.method != "mono"
+
+    def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
+        _remark_if_gradient_echo(series)
+        tr = series.acquisition.get("RepetitionTime")
+        repetitions = f" (TR {tr:g} s)" if isinstance(tr, int | float) else ""
+        recovery = f"full recovery between repetitions{repetitions}: M0 carries the saturation"
+        return self._decay(series, recovery) if self.method == "mono" else self._train(series, fitted, recovery)
+
+    def dense(self, series: "ImageSeries", model: "SignalModel") -> "tuple[np.ndarray, SignalModel]":
+        """All echoes of the train, recorded or not."""
+        import numpy as np
+
+        from ..models.fse import FSE
+
+        if not isinstance(model, FSE):
+            return super().dense(series, model)
+        whole = FSE(model.flip_angles, model.echo_spacing, magnitude=True)
+        return np.asarray(whole.echo_times), whole
+
+    # --- mono-exponential ---
+
+    def _decay(self, series: "ImageSeries", recovery: str) -> "Plan":
+        from ..models.decay import MonoExponential
+        from .fitting.plan import Plan
+
+        return Plan(
+            model=MonoExponential(series.te),
+            equation="S(TE) = M0 exp(-TE / T2)",
+            maps={"T2map": "t2", "M0map": "s0"},
+            estimated=("T2", "M0"),
+            facts={"Assumptions": ["perfect refocusing: no stimulated echoes", recovery]},
         )
 
-    def trains(slab: Slab) -> Values:
-        known = {"t1": slab.of(t1)} | ({} if b1 is None else {"b1": slab.of(b1)})
-        init = most_similar_train(model, slab.signal, t1_of_trains, known.get("b1")) if method == "dictionary" else None
-        result = fit(
-            model, slab.signal, known=known, init=init, solver=solver, noise=slab.noise(noise), progress=progress
-        )
-        values = values_of(result, model, slab.signal, time="T2", field="t2", amplitude="M0map")
-        return values | ({"TB1map": result.params.b1} if b1 is None else {})
+    # --- extended phase graphs of the train ---
 
-    return maps_by_slabs(series, fitted, trains, metadata)
+    def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
+        import numpy as np
+
+        from .fitting.plan import Plan
+        from .fitting.voxels import checked_b1
+
+        estimated = ["T2", "M0", *(["B1"] if self.b1 is None else [])]
+        _check_number_of_echoes(series, estimated)
+        model, train_words = spin_echo_train(series, self.flip_angle)
+        t1 = _checked_t1(DEFAULT_T1 if self.t1 is None else self.t1, fitted)
+        known: dict[str, Any] = {"t1": t1}
+        assumed = [
+            train_words,
+            f"{f'T1 = {t1:g} s everywhere' if t1.ndim == 0 else 'T1 from a map'}: one echo train hardly depends on it",
+            recovery,
+        ]
+        if self.b1 is None:
+            assumed.append(
+                "B1 not above that of perfect refocusing, from which on it acts as its mirror image (only M0 would "
+                "change)"
+            )
+        else:
+            known["b1"] = checked_b1(self.b1, fitted, "T2")
+        return Plan(
+            model=model,
+            equation="S(n) = M0 EPG_n(T2, T1, B1 x flip angles)",
+            maps={"T2map": "t2", "M0map": "m0", "TB1map": "b1"},
+            estimated=estimated,
+            known=known,
+            facts={
+                "EstimatedParameters": estimated,
+                "EchoSpacing": float(f"{model.echo_spacing:.6g}"),  # s
+                "RefocusingFlipAngle": float(
+                    f"{np.rad2deg(model.flip_angles[0]):.6g}"
+                ),  # degrees, as FlipAngle of BIDS
+                "Assumptions": assumed,
+            },
+            **self._search(model, t1[fitted] if t1.ndim else t1),
+        )
+
+    def _search(self, model: "FSE", t1: "np.ndarray") -> dict[str, Any]:
+        """Where the method starts; T1 of the voxels."""
+        import numpy as np
+
+        if self.method != "dictionary":
+            return {}
+        t1_of_trains = float(np.median(t1[t1 > 0]))
+        return {
+            "algorithm": "dictionary match, then LevenbergMarquardt",
+            "algorithm_settings": {"atoms_T2": N_T2, "atoms_B1": N_B1 if self.b1 is None else 1},
+            "start": lambda signal, known: most_similar_train(model, signal, t1_of_trains, known.get("b1")),
+        }
+
+    # --- held against the mono-exponential model ---
+
+    def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
+        """Extended phase graphs against the mono-exponential model, in the voxels where both have an answer.
+
+        Returns:
+            A row per model: number of voxels, median and quartiles of T2 [s], median relative error. For the train also
+            the median ratio of its rms misfit to that of the mono-exponential, what this ratio would be if all misfit
+            were noise (the train may have a parameter more), and the share of the voxels that it fits better. No rows
+            where there is no such voxel.
+        """
+        import jax.numpy as jnp
+        import numpy as np
+
+        from ..estimation.fit import fit
+        from ..io.storage.memory import slabs
+        from ..models.decay import MonoExponential
+        from ..quantities import Status
+        from .fitting.estimate import misfit
+
+        ok, decay = estimate.maps["status"] == Status.OK, MonoExponential(series.te)
+
+        def compared(slices: slice) -> "list[np.ndarray]":
+            """T2, relative error and rms misfit of the train, then those of the decay, where both have an answer."""
+            where = ok[:, :, slices]
+            signal = jnp.asarray(series.data[:, :, slices][where])
+            other = fit(decay, signal)
+            both = np.asarray(other.status) == Status.OK
+            x, y, z = np.nonzero(where)
+            tissue = estimate.params_of((x, y, z + slices.start))
+            by_train, by_decay = misfit(estimate.model, tissue, signal), misfit(decay, other.params, signal)
+            return [np.asarray(value)[both] for value in (tissue.t2, *by_train, other.params.t2, *by_decay)]
+
+        parts = [compared(slices) for slices in slabs(series.data) if ok[:, :, slices].any()]
+        if not any(part[0].size for part in parts):
+            return []
+        t2, error, rms, decay_t2, decay_error, decay_rms = map(np.concatenate, zip(*parts, strict=True))
+        n, n_parameters = len(series.te), 3 if self.b1 is None else 2
+        return [
+            {
+                "model": "EPG + B1" if self.b1 is None else "EPG, B1 given",
+                **_numbers(t2, error),
+                "rms_misfit_to_mono": float(np.median(rms / np.maximum(decay_rms, 1e-30))),
+                "by_noise_alone": float(np.sqrt(max(n - n_parameters, 0) / max(n - 2, 1))),
+                "share_better": float(np.mean(rms < decay_rms)),
+            },
+            {"model": "mono-exponential", **_numbers(decay_t2, decay_error)},
+        ]
+
+
+def _numbers(t2: "np.ndarray", relative_error: "np.ndarray") -> dict[str, float]:
+    import numpy as np
+
+    lower, median, upper = np.percentile(t2, [25, 50, 75]).tolist()
+    return {
+        "voxels": t2.size,
+        "median_T2_s": median,
+        "quartile_1_T2_s": lower,
+        "quartile_3_T2_s": upper,
+        "relative_error": float(np.median(relative_error)),
+    }
+
+
+def spin_echo_train(series: "ImageSeries", flip_angle: float | None) -> "tuple[FSE, str]":
+    """The train that made the images, and in words where its refocusing angle comes from.
+
+    Args:
+        series: images of a multi-echo spin echo.
+        flip_angle: nominal refocusing angle [rad], or None, see `T2`.
+
+    Raises:
+        MetadataError: the echoes are not those of one train.
+        UsageError: `flip_angle` cannot be meant.
+    """
+    import numpy as np
+
+    from ..io.series import echo_train
+    from ..models.fse import FSE
+
+    train = echo_train(series.te, series.description or "the series")
+    angle, source = _refocusing_angle(series, flip_angle)
+    n = train.echoes[-1] + 1
+    echoes = None if len(train.echoes) == n else train.echoes
+    why = f"refocusing by {np.rad2deg(angle):.4g} degrees ({source})"
+    if echoes is not None:
+        why += f", {n - len(echoes)} of {n} echoes not recorded"
+    return FSE(np.full(n, angle), train.spacing, echoes=echoes, magnitude=True), why
+
+
+def _refocusing_angle(series: "ImageSeries", flip_angle: float | None) -> tuple[float, str]:
+    import numpy as np
+
+    if flip_angle is not None:
+        if not 0 < flip_angle < np.pi * (1 + 1e-6):
+            raise UsageError(
+                f"the refocusing angle must be above 0 and at most pi, 180 degrees, got {flip_angle:g} radians "
+                f"({np.rad2deg(flip_angle):.4g} degrees); above 180 degrees an angle refocuses as 360 degrees less it."
+            )
+        return min(float(flip_angle), np.pi), "given"
+    stated = series.acquisition.get("FlipAngle")
+    if isinstance(stated, int | float) and 90 < stated <= 180:
+        return float(np.deg2rad(stated)), "FlipAngle of the images"
+    seen = f"the images state {stated:g}, that of the excitation" if isinstance(stated, int | float) else "none stated"
+    return np.pi, f"assumed; {seen}"
 
 
 def most_similar_train(
-    model: FSE, signal: Float[Array, "voxel n"], t1: float, b1: Float[ArrayLike, " voxel"] | None = None
-) -> Tissue:
+    model: "FSE", signal: "Float[Array, 'voxel n']", t1: float, b1: "Float[ArrayLike, ' voxel'] | None" = None
+) -> "Tissue":
     """The tissue, (voxel,), whose simulated train is most similar to the signal; 1 throughout where there is no signal.
 
     T2 runs in equal ratios from a quarter of the first echo time to 20 times the last, B1 in equal steps to where
@@ -150,6 +304,13 @@ def most_similar_train(
         t1: of all trains [s].
         b1: true / nominal flip angle, if it is given.
     """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from ..dictionary.dictionary import grid, make_dictionary, match
+    from ..models.tissue import Tissue
+
     te = np.asarray(model.echo_times, np.float64)
     t2 = np.geomspace(te[0] / 4, 20 * te[-1], N_T2)
     if b1 is None:
@@ -171,24 +332,43 @@ def most_similar_train(
     return jax.tree.map(lambda leaf: jnp.nan_to_num(leaf, nan=1.0), found)
 
 
-def _check_number_of_echoes(series: ImageSeries, parameters: list[str]) -> None:
+def _remark_if_gradient_echo(series: "ImageSeries") -> None:
+    from ..io.series import EARLIEST_SPIN_ECHO
+
+    stated = stated_echo(series)
+    early = not stated and series.te[0] < EARLIEST_SPIN_ECHO
+    if stated == "GR" or early:
+        sign = f"the first echo comes at {1e3 * series.te[0]:g} ms" if early else "ScanningSequence is GR"
+        remark(f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; ", MapWith("t2star"), ".")
+
+
+def _check_number_of_echoes(series: "ImageSeries", parameters: Sequence[str]) -> None:
     n = len(series.te)
     if n < len(parameters):
-        enough = "give a B1 map with --b1, or use --method mono" if n > 1 else "give images of more echoes"
-        raise CorruptInputError(
+        too_few = (
             f"{n} echo{'es' if n > 1 else ''} cannot determine {len(parameters)} parameters ({', '.join(parameters)}); "
-            f"{enough}."
         )
+        if n > 1:
+            raise CorruptInputError(too_few, Give("b1", "a B1 map"), ", or ", Choose("method", "mono"), ".")
+        raise CorruptInputError(too_few, "give images of more echoes.")
 
 
-def _checked_t1(t1: ArrayLike, fitted: np.ndarray) -> np.ndarray:
-    """A number, or (voxel,)."""
-    t1 = number_or_voxels("t1", t1, fitted)
-    positive = t1[t1 > 0]
+def _checked_t1(t1: "ArrayLike", fitted: "np.ndarray") -> "np.ndarray":
+    """A number, or (x, y, z)."""
+    import numpy as np
+
+    from .fitting.voxels import number_or_map
+
+    t1 = number_or_map("t1", t1, fitted.shape)
+    values = t1[fitted] if t1.ndim else t1
+    positive = values[values > 0]
     if not positive.size or not T1_RANGE[0] <= np.median(positive) <= T1_RANGE[1]:
         found = f"the median {np.median(positive):g} s" if positive.size else "no value above 0"
         wrong = MetadataError if t1.ndim else UsageError
         raise wrong(
-            f"T1 has {found}, outside {T1_RANGE[0]:g} ... {T1_RANGE[1]:g} s; give seconds (--t1-ms: milliseconds)."
+            f"T1 has {found}, outside {T1_RANGE[0]:g} ... {T1_RANGE[1]:g} s; ", Give("t1", "the right one"), "."
         )
     return t1
+
+
+t2_map = map_function(T2)

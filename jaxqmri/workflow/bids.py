@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
 from ..io.storage.result_folder import RECORD
 from ..io.storage.staging import staging_folder
+from ..mapping.job import Job
 from ..quantities import Status
 from .bids_settings import DEFAULTS, Settings, for_a_dataset
 from .provenance import recorded_warnings
-from .run import Job, JobResult, fill_folder
+from .run import JobResult, fill_folder
 
 Row = dict[str, Any]
 
@@ -237,8 +238,8 @@ def _make(task: _Task, started: float) -> Row:
         job = task.job(b1_map)
         sources = task.sources(job)
         made = fill_folder(
-            staged, job, task.series.images,
-            mask=task.mask, report=task.report, quiet=task.quiet, command=task.command(), remarks=remarks,
+            staged, replace(job, mask=task.mask), task.series.images,
+            report=task.report, quiet=task.quiet, command=task.command(), remarks=remarks,
         )  # fmt: skip
         record = json.loads((staged / RECORD).read_bytes())
         outputs = place_results(staged, task.out, task.series.name, task.siblings, sources)

@@ -1,14 +1,15 @@
 """What the series of a BIDS dataset are fitted with: the choices of `jaxqmri bids`, as jobs, words and remedies."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..io.negative import Negative
-from .jobs import LEVEL_FROM_RESIDUALS, NoiseChoice, t1_job, t2_job, t2star_job
-from .run import Job
+from ..mapping import all_jobs
+from ..mapping.job import Job
+from ..mapping.settings import settings_of
 
 # Remedies that only the commands for one series take -> what can be done in a dataset.
 _REMEDIES = (
@@ -33,7 +34,7 @@ class Settings:
         t2_method: of MESE, see `t2_job`.
         t2_b1: where B1 of MESE comes from: "estimate", from the echoes, or "fmap", the `TB1map` of the session. That of
             VFA always comes from there.
-        noise: what the noise of all images is taken to be.
+        noise, sigma: what the noise of all images is taken to be.
         negative: what becomes of negative magnitudes, "keep" or "abs", see `Job`.
 
     Raises:
@@ -43,17 +44,19 @@ class Settings:
     t2star_method: str = "lm"
     t2_method: str = "lm"
     t2_b1: str = "estimate"
-    noise: NoiseChoice = LEVEL_FROM_RESIDUALS
+    noise: str = "gaussian"
+    sigma: float | None = None
     negative: Negative = "keep"
 
     def __post_init__(self):
+        Job(noise=self.noise, sigma=self.sigma)
         if self.t2_b1 == "fmap" and self.t2_method == "mono":
             raise UsageError("--t2-method mono knows no B1; leave out --t2-b1 fmap, or use --t2-method lm.")
         for option, method, known in (
             ("--t2star-method", self.t2star_method, ("lm",)),
             ("--t2-method", self.t2_method, ("lm", "mono")),
         ):
-            if self.noise.kind == "rician" and method not in known:
+            if self.noise == "rician" and method not in known:
                 raise UsageError(f"{option} {method} knows no Rician noise; use {option} lm, or leave out --noise.")
 
     def uses_b1_map(self, suffix: str) -> bool:
@@ -67,18 +70,15 @@ class Settings:
             suffix: "MEGRE", "MESE", "IRT1" or "VFA".
             b1: their B1 map, where `uses_b1_map`.
         """
-        if suffix == "MEGRE":
-            job = t2star_job(self.t2star_method, noise=self.noise)
-        elif suffix == "MESE":
-            job = t2_job(self.t2_method, b1=b1, noise=self.noise)
-        else:
-            job = t1_job("ir" if suffix == "IRT1" else "vfa", b1=b1, noise=self.noise)
-        return replace(job, negative=self.negative)
+        (job,) = [job for job in all_jobs() if suffix in job.suffixes]
+        own = {"method": self.t2star_method} if suffix == "MEGRE" else {"method": self.t2_method}
+        own = {**own, **job.suffixes[suffix], **({} if b1 is None else {"b1": b1})}
+        return job(**own, noise=self.noise, sigma=self.sigma, negative=self.negative)
 
     def arguments(self, suffix: str) -> dict[str, Any]:
         """What the record of such images says of these choices; of B1 it tells whether there was a map."""
-        job = self.job(suffix, None)
-        return {key: value for key, value in job.arguments.items() if key != "b1"} | {"negative": job.negative}
+        arguments = self.job(suffix, None).arguments()
+        return {key: value for key, value in arguments.items() if key not in ("b1", "mask")}
 
     def options(self, suffix: str) -> list[str]:
         """The words on the command line that matter to images of this suffix; defaults are left out."""
@@ -88,7 +88,8 @@ class Settings:
             for name in own
             if (value := getattr(self, name)) != getattr(DEFAULTS, name)
         ]
-        return chosen + self.noise.options + ([] if self.negative == "keep" else [f"--negative {self.negative}"])
+        common = [row.words(getattr(self, row.name)) for row in settings_of(Job) if hasattr(self, row.name)]
+        return [*chosen, *filter(None, common)]
 
 
 DEFAULTS = Settings()

@@ -10,9 +10,9 @@ from ..errors import OutputError
 from ..io.dicom.write import write_dicom
 from ..io.maps import Maps
 from ..io.storage.result_folder import recorded_files, result_folder
+from ..mapping.t2star import T2star
 from ..phantoms import REGIONS, Phantom, gradient_echo_images, head_slice
 from ..quantities import Status
-from .jobs import t2star_job
 from .run import JobResult, fill_folder, in_words
 
 ECHO_TIMES = np.linspace(2e-3, 40e-3, 11)  # s
@@ -55,9 +55,8 @@ def run_demo(
         seconds["simulating"] = time.perf_counter() - start
         result = fill_folder(
             folder,
-            t2star_job(),
+            T2star(mask="auto"),
             [folder / IMAGES],
-            mask="auto",
             report=report,
             quiet=quiet,
             timings=seconds,

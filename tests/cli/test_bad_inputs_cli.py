@@ -19,7 +19,8 @@ from nifti_files import save as save_nifti
 from small_scans import dicom_folder, nifti_folder
 from spin_echoes import nifti_folder as spin_echo_folder
 
-from jaxqmri.mapping import t1, t2, t2star
+from jaxqmri.dictionary import dictionary
+from jaxqmri.mapping.fitting import estimate
 from jaxqmri.workflow import run as job
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -30,9 +31,8 @@ def nothing_is_computed(monkeypatch):
     def computed(*_args, **_kwargs):
         raise AssertionError("bad input must be found before anything is computed")
 
-    for module in (t1, t2, t2star):
-        monkeypatch.setattr(module, "fit", computed)
-    monkeypatch.setattr(t2, "match", computed)
+    monkeypatch.setattr(estimate, "fit", computed)
+    monkeypatch.setattr(dictionary, "match", computed)
 
 
 def refused(capsys, tmp_path, code, words, *argv, command="t2star"):
@@ -184,8 +184,8 @@ def test_b1_maps_that_do_not_fit(tmp_path, capsys, spin_echoes, make, code, word
         (("--te-ms", "15,25,35,45,55,65,75,85"), 5, "not a multi-echo spin echo.*--method mono"),
         (("--refocusing-deg", "0"), 2, "above 0 and at most pi, 180 degrees"),
         (("--refocusing-deg", "190"), 2, r"\(190 degrees\)"),
-        (("--t1-ms", "-5"), 2, "--t1-ms must be above 0"),
-        (("--t1-ms", "1"), 2, "T1 has the median 0.001 s.*--t1-ms: milliseconds"),
+        (("--t1-ms", "-5"), 2, "T1 has no value above 0.*give the right one with --t1-ms"),
+        (("--t1-ms", "1"), 2, "T1 has the median 0.001 s.*give the right one with --t1-ms"),
         (("--mask", "nowhere.nii"), 3, "--mask nowhere.nii: no such file"),
     ],
 )

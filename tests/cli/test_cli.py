@@ -298,7 +298,10 @@ def test_results_inside_the_input_folder_are_not_taken_for_images(tmp_path, caps
         (("t2", "x", "-o", "y", "--method", "epg"), "invalid choice: 'epg'"),
         (("t2", "x", "-o", "y", "--t1-ms", "long"), "--t1-ms: invalid float value: 'long'"),
         (("t2", "x", "-o", "y", "--method", "mono", "--b1", "z"), "--method mono knows no B1"),
-        (("t2", "x", "-o", "y", "--method", "mono", "--refocusing-deg", "150"), "leave out --b1"),
+        (
+            ("t2", "x", "-o", "y", "--method", "mono", "--refocusing-deg", "150"),
+            "leave out --b1, --t1-ms",
+        ),
         (("t2star", "x", "-o", "-x"), "expected one argument"),
         (("t2star", "x", "-o", "y", "-v", "-q"), "not allowed with"),
         (("t2star", "x", "-o", "y", "--overw"), "unrecognized arguments: --overw"),
@@ -337,12 +340,12 @@ def test_signals_are_handled_as_before_once_the_command_is_done(capsys):
 
 
 def test_a_bug_is_called_a_bug(scan, tmp_path, capsys, monkeypatch):
-    from jaxqmri.workflow import jobs
+    from jaxqmri.mapping.fitting import estimate
 
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr(jobs, "t2star_map", broken)
+    monkeypatch.setattr(estimate, "fit", broken)
     done = run(capsys, "t2star", scan, "-o", tmp_path / "out")
     assert done.code == 1
     assert "unexpected ZeroDivisionError: division by zero. This is a bug" in done.error
@@ -359,12 +362,12 @@ def test_a_bug_is_called_a_bug(scan, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_a_device_that_fails_is_exit_code_9(scan, tmp_path, capsys, monkeypatch, error, words):
-    from jaxqmri.workflow import jobs
+    from jaxqmri.mapping.fitting import estimate
 
     def failing(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(jobs, "t2star_map", failing)
+    monkeypatch.setattr(estimate, "fit", failing)
     done = run(capsys, "t2star", scan, "-o", tmp_path / "out")
     assert done.code == 9
     assert words in done.error

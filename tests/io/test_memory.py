@@ -17,9 +17,11 @@ from jaxqmri.batching.batches import at_most
 from jaxqmri.errors import DeviceError, InputWarning, OutputError
 from jaxqmri.io.maps import Maps
 from jaxqmri.io.storage import memory
-from jaxqmri.mapping import auto_mask
-from jaxqmri.mapping.predictions import compare_with_mono
-from jaxqmri.workflow.jobs import t1_job, t2_job, t2star_job
+from jaxqmri.mapping.fitting.estimate import Estimate
+from jaxqmri.mapping.fitting.voxels import auto_mask
+from jaxqmri.mapping.t1 import T1
+from jaxqmri.mapping.t2 import T2, spin_echo_train
+from jaxqmri.mapping.t2star import T2star
 from jaxqmri.workflow.run import run_job
 
 N_SLICES = 6
@@ -87,7 +89,7 @@ def test_a_mapped_nifti_file_gives_the_same_maps(tmp_path, short_of_memory):
     images = np.abs(stacked(spin_echoes.signal()))
     images[3, 4, 2, 1] = np.nan
     scan = nifti_scan(tmp_path / "scan", images, "EchoTime", TE)
-    check_same_files(*both(t2star_job("lm"), scan, tmp_path, short_of_memory, images.shape))
+    check_same_files(*both(T2star(), scan, tmp_path, short_of_memory, images.shape))
     assert not list(tmp_path.glob(".jaxqmri*"))
 
 
@@ -98,7 +100,7 @@ def test_mapped_dicom_files_give_the_same_maps(tmp_path, short_of_memory):
         for k in range(N_SLICES) for echo, te in enumerate(TE)
     ]  # fmt: skip
     scan = dicom_series.save(tmp_path / "scan", files)
-    whole, slabs = both(t2_job("mono"), scan, tmp_path, short_of_memory, images.shape, mask="auto")
+    whole, slabs = both(T2(method="mono", mask="auto"), scan, tmp_path, short_of_memory, images.shape)
     check_same_files(whole, slabs)
     assert (whole.maps["status"] == jq.Status.MASKED).any()
 
@@ -106,7 +108,7 @@ def test_mapped_dicom_files_give_the_same_maps(tmp_path, short_of_memory):
 def test_a_mapped_inversion_recovery_gives_the_same_t1(tmp_path, short_of_memory):
     images = stacked(np.abs(t1_scans.recovery()))
     scan = nifti_scan(tmp_path / "scan", images, "InversionTime", t1_scans.TI, EchoTime=0.01)
-    check_same_files(*both(t1_job(), scan, tmp_path, short_of_memory, images.shape))
+    check_same_files(*both(T1(), scan, tmp_path, short_of_memory, images.shape))
 
 
 def test_what_is_known_of_the_voxels_goes_with_its_slab(short_of_memory, rng):
@@ -144,9 +146,16 @@ def test_the_comparison_of_models_is_the_same(short_of_memory):
     truth = {"T2map": spin_echoes.T2, "TB1map": spin_echoes.B1, "M0map": np.full((16, 16), spin_echoes.M0)}
     maps = Maps({name: np.broadcast_to(np.tile(values, 2)[..., None], shape) for name, values in truth.items()})
     maps["status"] = np.where(images[..., 0] > 0, jq.Status.OK, jq.Status.NO_SIGNAL)
-    whole = compare_with_mono(jq.ImageSeries.from_arrays(images, te=TE), maps)
+    tissue = jq.Tissue(m0=maps["M0map"], t2=maps["T2map"], b1=maps["TB1map"])
+
+    def compared(images):
+        series = jq.ImageSeries.from_arrays(images, te=TE)
+        model = spin_echo_train(series, None)[0]
+        return T2().compare(series, Estimate(maps, model, tissue, series.te, model))
+
+    whole = compared(images)
     short_of_memory(images.shape)
-    assert compare_with_mono(jq.ImageSeries.from_arrays(mapped(images), te=TE), maps) == whole
+    assert compared(mapped(images)) == whole
     assert whole[0]["voxels"] == 5 * ONE_SLICE
 
 

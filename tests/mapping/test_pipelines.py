@@ -8,7 +8,8 @@ import pytest
 import jaxqmri as jq
 from jaxqmri import phantoms
 from jaxqmri.errors import InputWarning
-from jaxqmri.mapping import auto_mask, t2star
+from jaxqmri.mapping.fitting import estimate
+from jaxqmri.mapping.fitting.voxels import auto_mask
 
 TE = np.linspace(2e-3, 40e-3, 11)
 
@@ -137,7 +138,7 @@ def two_echoes(series, monkeypatch):
         assert all(w.category is InputWarning and w.filename == __file__ for w in caught)
         return [str(w.message) for w in caught]
 
-    monkeypatch.setattr(t2star, "fit", stop)
+    monkeypatch.setattr(estimate, "fit", stop)
     return warnings_of
 
 
@@ -151,7 +152,7 @@ def test_as_many_echoes_as_parameters_are_warned_of(two_echoes):
 def test_what_are_stated_to_be_spin_echoes_is_warned_of(two_echoes):
     (told,) = two_echoes(n=3, ScanningSequence="SE")
     assert "ScanningSequence is SE" in told
-    assert "`jaxqmri t2` maps that" in told
+    assert "`t2_map` maps that" in told
     assert two_echoes(n=3, ScanningSequence="GR") == two_echoes(n=3, ScanningSequence="SE\\GR") == []
 
 

@@ -15,8 +15,8 @@ from command import run
 from scipy import ndimage, optimize
 
 import jaxqmri as jq
-from jaxqmri.mapping import auto_mask
-from jaxqmri.mapping.predictions import compare_with_mono
+from jaxqmri.mapping.fitting.voxels import auto_mask
+from jaxqmri.mapping.t2 import T2
 
 pytestmark = pytest.mark.slow
 
@@ -194,9 +194,11 @@ def test_mono_exponential_t2_of_the_prostate_is_that_of_the_published_fit(shared
 def test_extended_phase_graphs_with_b1_leave_less_of_the_signal_than_one_exponential(scan, largest_ratio, request):
     """Far less than a third parameter would take off noise. Stimulated echoes made the mono-exponential T2 too long."""
     series = request.getfixturevalue(scan)
-    maps = jq.t2_map(series, mask="auto")
+    job = T2(mask="auto")
+    estimate = job.estimate(series)
+    maps = estimate.maps
     assert np.mean(maps["status"][maps["status"] != jq.Status.MASKED] == jq.Status.OK) > 0.95
-    phase_graphs, exponential = compare_with_mono(series, maps)
+    phase_graphs, exponential = job.compare(series, estimate)
     assert phase_graphs["rms_misfit_to_mono"] < largest_ratio < phase_graphs["by_noise_alone"]
     assert phase_graphs["share_better"] > 0.9
     assert phase_graphs["relative_error"] < 0.75 * exponential["relative_error"]

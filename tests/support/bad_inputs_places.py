@@ -26,7 +26,7 @@ from zip_files import patched, with_mode, zip_of
 
 from jaxqmri.io.storage import atomic, memory, zipped
 from jaxqmri.io.storage.result_folder import RECORD, result_folder
-from jaxqmri.mapping import t2star
+from jaxqmri.mapping.fitting import estimate
 
 # archives -------------------------------------------------------------------------------------------------------------
 
@@ -148,13 +148,13 @@ def earlier_is_whole(out: Path) -> None:
 
 def while_fitting(act: Callable[[Path], object]) -> Callable[[pytest.MonkeyPatch, Path], None]:
     def patch(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-        fit = t2star.fit
+        fit = estimate.fit
 
         def acting(*args: Any, **kwargs: Any) -> Any:
             act(out)
             return fit(*args, **kwargs)
 
-        monkeypatch.setattr(t2star, "fit", acting)
+        monkeypatch.setattr(estimate, "fit", acting)
 
     return patch
 

@@ -2,17 +2,16 @@
 
 import json
 import re
-import warnings
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from bids_datasets import SHAPE, add_series, dataset
 from command import run
-from quick_bids import content, make_jobs_quick, rows
+from quick_bids import content, make_jobs_quick, quick_estimate, rows
 
-from jaxqmri.errors import InputWarning
+from jaxqmri.errors import Give, InputWarning, remark
+from jaxqmri.mapping.job import Job
 from jaxqmri.workflow.bids import run_bids
 from jaxqmri.workflow.bids_settings import Settings, for_a_dataset
 
@@ -128,21 +127,16 @@ def test_the_b1_map_of_the_session_is_used_and_named_among_the_sources(tmp_path,
 
 
 def test_the_page_of_a_series_shows_every_warning_in_words_for_a_dataset(tmp_path, quick_jobs, monkeypatch):
-    root, out, job = dataset(tmp_path / "raw"), tmp_path / "out", Settings.job
+    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
     add_series(root, "01", "MESE", part="_part-mag")
 
-    def warns_and_fits_nothing(settings, suffix, b1):
-        made = job(settings, suffix, b1)
+    def remarks_and_fits_nothing(job, series, progress=None):
+        remark("No B1 map. Measure one and ", Give("b1"), ".")
+        found = quick_estimate(job, series)
+        found.maps["status"][:] = 1
+        return found
 
-        def estimate(*arguments):
-            warnings.warn("No B1 map. Measure one and give it with --b1 (b1=).", InputWarning, stacklevel=2)
-            found = made.estimate(*arguments)
-            found.maps["status"][:] = 1
-            return found
-
-        return replace(made, estimate=estimate)
-
-    monkeypatch.setattr(Settings, "job", warns_and_fits_nothing)
+    monkeypatch.setattr(Job, "estimate", remarks_and_fits_nothing)
     with pytest.warns(InputWarning):
         run_bids(root, out, settings=Settings(t2_b1="fmap"))
     page = (out / "sub-01" / "figures" / "sub-01_MESE.html").read_text()

@@ -8,6 +8,7 @@ import signal as signals
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -16,13 +17,16 @@ from dicom_series import save
 from nifti_files import save as save_nifti
 from small_scans import T2STAR, TE_MS, datasets, dicom_folder, nifti_folder, signal
 
-from jaxqmri.errors import CorruptInputError, InputWarning, OutputError, UsageError
-from jaxqmri.io.maps import Maps
+from jaxqmri import Rician
+from jaxqmri.errors import CorruptInputError, InputWarning, OutputError, UsageError, error_in_words
 from jaxqmri.io.series import ImageSeries
+from jaxqmri.mapping.fitting.noise import noise_of
+from jaxqmri.mapping.job import Job
+from jaxqmri.mapping.t2 import T2
+from jaxqmri.mapping.t2star import T2star
 from jaxqmri.workflow import provenance as record
 from jaxqmri.workflow import run as job
 from jaxqmri.workflow.interrupts import stop_on_signals
-from jaxqmri.workflow.jobs import NoiseChoice, t2_job, t2star_job
 from jaxqmri.workflow.run import in_words, run_job
 
 
@@ -36,7 +40,7 @@ def recorded(out):
 
 
 def test_the_record_says_how_the_maps_were_made(scan, tmp_path):
-    result = run_job(t2star_job("loglinear"), [scan], tmp_path / "out", report=False, timings={"starting": 1.5})
+    result = run_job(T2star(method="loglinear"), [scan], tmp_path / "out", report=False, timings={"starting": 1.5})
     found = recorded(tmp_path / "out")
     assert found["command"] == "jaxqmri t2star INPUT -o OUT --method loglinear --mask none --no-report"
     assert found["input"]["n_files"] == 4
@@ -54,7 +58,7 @@ def test_the_share_of_saturated_voxels_is_warned_of(tmp_path):
     images = signal()
     images[:2, :8, 0] = 2.0**16 - 1
     with pytest.warns(InputWarning, match=r"6\.25 % of the voxels \(16 of 256\) hold the largest value .*clipped"):
-        run_job(t2star_job("loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
+        run_job(T2star(method="loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
     assert "16 of 256" in recorded(tmp_path / "out")["warnings"][0]
     assert recorded(tmp_path / "out")["status"] == {"OK": 240, "SATURATED": 16}
     assert np.isfinite(nib.load(tmp_path / "out" / "T2starmap.nii.gz").get_fdata()).all()
@@ -63,13 +67,13 @@ def test_the_share_of_saturated_voxels_is_warned_of(tmp_path):
     affine = nib.load(tmp_path / "out" / "S0map.nii.gz").affine
     mask = save_nifti(tmp_path / "mask.nii.gz", inside, affine=affine)
     with pytest.warns(InputWarning, match=r"25 % of the voxels \(8 of 32\)"):
-        run_job(t2star_job("loglinear"), [tmp_path / "a"], tmp_path / "masked", mask=mask, report=False)
+        run_job(T2star(method="loglinear", mask=mask), [tmp_path / "a"], tmp_path / "masked", report=False)
 
 
 def test_one_voxel_at_the_top_of_the_range_is_no_saturation(tmp_path):
     images = signal()
     images[3, 3, 0] = 2.0**16 - 1
-    run_job(t2star_job("loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
+    run_job(T2star(method="loglinear"), [dicom_folder(tmp_path / "a", images)], tmp_path / "out", report=False)
     assert recorded(tmp_path / "out")["warnings"] == []
     assert recorded(tmp_path / "out")["status"] == {"OK": 256}
 
@@ -79,7 +83,7 @@ def test_the_hash_is_that_of_the_images_and_nothing_else(scan, tmp_path):
     other[3, 3, 0] += 1.0
     inputs = {"a": scan, "b": dicom_folder(tmp_path / "renamed" / "deep"), "c": dicom_folder(tmp_path / "other", other)}
     for name, folder in inputs.items():
-        run_job(t2star_job(), [folder], tmp_path / name, report=False)
+        run_job(T2star(), [folder], tmp_path / name, report=False)
     hashes = {name: recorded(tmp_path / name)["input"]["sha256_of_images_and_echo_times"] for name in inputs}
     assert hashes["a"] == hashes["b"]
     assert hashes["a"] != hashes["c"]
@@ -87,7 +91,7 @@ def test_the_hash_is_that_of_the_images_and_nothing_else(scan, tmp_path):
 
 def test_equal_runs_give_equal_maps_to_the_byte(scan, tmp_path):
     for name in "ab":
-        run_job(t2star_job(), [scan], tmp_path / name, report=False)
+        run_job(T2star(), [scan], tmp_path / name, report=False)
     for path in (tmp_path / "a").glob("*map*"):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -112,7 +116,7 @@ def test_neither_names_nor_paths_of_the_input_get_into_the_results(tmp_path):
     (scan / "SECRET report.dcm").write_text("SECRET")
     save_nifti(tmp_path / "SECRET mask.nii", np.full((16, 16, 1), 2, np.uint8), affine=_affine(scan))
     with pytest.warns(InputWarning, match="passed over"):
-        run_job(t2star_job(), [scan], tmp_path / "out", mask=tmp_path / "SECRET mask.nii")
+        run_job(T2star(mask=tmp_path / "SECRET mask.nii"), [scan], tmp_path / "out")
     assert recorded(tmp_path / "out")["warnings"], "something was passed over"
     for content in all_content(tmp_path / "out"):
         assert b"SECRET" not in content
@@ -137,7 +141,7 @@ def test_only_what_concerns_the_images_is_recorded_of_the_warnings(scan, tmp_pat
     read_images = job.read_images
     monkeypatch.setattr(job, "read_images", noisy)
     with pytest.warns(UserWarning, match="SECRET"), pytest.warns(InputWarning, match="passed over"):
-        result = run_job(t2star_job(), [scan], tmp_path / "out", report=False)
+        result = run_job(T2star(), [scan], tmp_path / "out", report=False)
     assert result.warnings == recorded(tmp_path / "out")["warnings"] == ["2 files passed over"]
 
 
@@ -145,7 +149,7 @@ def test_summary_is_in_si_units_over_voxels_that_have_a_value(tmp_path):
     images = signal()
     images[0] = 0.0
     images[1] = np.nan
-    summary = run_job(t2star_job(), [nifti_folder(tmp_path / "scan", images)], tmp_path / "out", report=False).summary()
+    summary = run_job(T2star(), [nifti_folder(tmp_path / "scan", images)], tmp_path / "out", report=False).summary()
     assert summary["status"] == {"OK": 224, "NO_SIGNAL": 16, "NOT_FINITE": 16}
     assert summary["n_voxels"] == 256
     low, median, high = np.percentile(T2STAR[2:], [25, 50, 75])
@@ -166,28 +170,23 @@ def test_a_rician_level_is_that_of_the_air_unless_given(rng):
     air[10:30, 10:30, 0] += 1000 * np.exp(-np.array(TE_MS) / 20)
     series = ImageSeries.from_arrays(air, te=np.array(TE_MS) / 1e3)
 
-    def pipeline(_series, noise):
-        return Maps(metadata={"Noise": "in words", "sigma": noise and float(noise.sigma)})
-
-    found = NoiseChoice("rician").maps(series, pipeline).metadata
-    assert found["sigma"] == pytest.approx(sigma, rel=0.03)
-    assert re.fullmatch(r"Rician, sigma 1[12]\.\d+, from 1\d\d\d voxels of air", found["Noise"])
-    assert NoiseChoice("rician", 20.0).maps(series, pipeline).metadata == {
-        "Noise": "Rician, sigma 20, given", "sigma": 20.0,
-    }  # fmt: skip
-    assert NoiseChoice("gaussian", 20.0).maps(series, pipeline).metadata["Noise"] == "Gaussian, sigma 20, given"
-    assert NoiseChoice().maps(series, pipeline).metadata == {"Noise": "in words", "sigma": None}
+    model, words = noise_of(series, "rician", None)
+    assert float(model.sigma) == pytest.approx(sigma, rel=0.03)
+    assert re.fullmatch(r"Rician, sigma 1[12]\.\d+, from 1\d\d\d voxels of air", words)
+    model, words = noise_of(series, "rician", 20.0)
+    assert (type(model), float(model.sigma), words) == (Rician, 20.0, "Rician, sigma 20, given")
+    assert noise_of(series, "gaussian", 20.0)[1] == "Gaussian, sigma 20, given"
+    assert noise_of(series, None, None) == noise_of(series, "gaussian", None) == (None, None)
     without_air = replace(series, data=series.data[12:28, 12:28])
-    with pytest.raises(CorruptInputError, match=r"noise level .*On the command line: --sigma"):
-        NoiseChoice("rician").maps(without_air, pipeline)
+    with pytest.raises(CorruptInputError, match=r"noise level .*Give its level with sigma="):
+        noise_of(without_air, "rician", None)
 
 
-@pytest.mark.parametrize(
-    "job", [lambda noise: t2star_job("adam", noise=noise), lambda noise: t2_job("dictionary", noise=noise)]
-)
+@pytest.mark.parametrize("job", [partial(T2star, method="adam"), partial(T2, method="dictionary")])
 def test_rician_noise_is_refused_where_it_is_not_known(job):
-    with pytest.raises(UsageError, match=r"knows no Rician noise; use --method lm"):
-        job(NoiseChoice("rician"))
+    with pytest.raises(UsageError, match=r"knows no Rician noise; use method='lm'") as refused:
+        job(noise="rician")
+    assert "knows no Rician noise; use --method lm" in error_in_words(refused.value)[1]
 
 
 def test_regions_in_words_have_the_units_people_use():
@@ -199,12 +198,12 @@ def test_a_failed_job_leaves_no_trace(tmp_path):
     (tmp_path / "scan").mkdir()
     save(tmp_path / "scan", datasets()[:1])
     with pytest.raises(CorruptInputError, match="only one echo"):
-        run_job(t2star_job(), [tmp_path / "scan"], tmp_path / "new" / "out")
+        run_job(T2star(), [tmp_path / "scan"], tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_disk_that_is_full_when_the_pictures_are_written_leaves_the_earlier_results(scan, tmp_path, monkeypatch):
-    run_job(t2star_job(), [scan], tmp_path / "out", report=False)
+    run_job(T2star(), [scan], tmp_path / "out", report=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
     def full(files):
@@ -213,7 +212,7 @@ def test_a_disk_that_is_full_when_the_pictures_are_written_leaves_the_earlier_re
 
     monkeypatch.setattr(job, "write_files", full)
     with pytest.raises(OutputError, match=r"out/T2starmap\.png: No space left"):
-        run_job(t2star_job(), [scan], tmp_path / "out", overwrite=True)
+        run_job(T2star(), [scan], tmp_path / "out", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -228,15 +227,17 @@ def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, t
         def __del__(self):  # an exception in a finaliser can only be printed
             signals.raise_signal(signals.SIGTERM)
 
-    job, lost = t2star_job("loglinear"), []
+    job, lost, estimated = T2star(method="loglinear"), [], Job.estimate
 
     def estimate(*arguments):
         Swallowing()
-        return job.estimate(*arguments)
+        return estimated(*arguments)
 
     monkeypatch.setattr(sys, "unraisablehook", lambda ignored: lost.append(ignored.exc_type))
+    monkeypatch.setattr(Job, "estimate", estimate)
     with stop_on_signals(), pytest.raises(KeyboardInterrupt):
-        run_job(replace(job, estimate=estimate), [scan], tmp_path / "out", report=False)
+        run_job(job, [scan], tmp_path / "out", report=False)
+    monkeypatch.setattr(Job, "estimate", estimated)
     assert lost == [KeyboardInterrupt]
     assert not (tmp_path / "out").exists()
     run_job(job, [scan], tmp_path / "out", report=False)  # the next run has not been asked to stop

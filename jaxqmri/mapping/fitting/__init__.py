@@ -1,0 +1,1 @@
+"""From a series to maps: what all jobs share once one is used."""

@@ -1,0 +1,151 @@
+"""The maps of a job: its model is fitted to the series whole, or slab by slab where it is larger than the memory.
+
+What decides for all voxels (the mask, the model, the noise level, what is known) is settled before; so a slab changes
+memory and speed, never the result.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from ...batching.batches import in_batches
+from ...estimation.fit import FitResult, fit
+from ...estimation.noise import Noise
+from ...io.maps import Maps
+from ...io.series import ImageSeries
+from ...io.storage.memory import slabs
+from ...models.base import Params, SignalModel, simulate, sum_of_measurements
+from ...quantities import Status
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job found in a series.
+
+    Attributes:
+        maps: the maps, `status` among them.
+        model: what was fitted.
+        params: the parameters of all voxels, known ones too, numbers or (x, y, z).
+        points: values of what varies that sample it densely [s] or [rad].
+        dense_model: the model at those.
+    """
+
+    maps: Maps
+    model: SignalModel
+    params: Params
+    points: Float[np.ndarray, " point"]
+    dense_model: SignalModel
+
+    def params_of(self, voxels: tuple[np.ndarray, ...]) -> Params:
+        """The parameters of some voxels, numbers or (voxel,).
+
+        Args:
+            voxels: their indices along x, y and z.
+        """
+        leaves = map(np.asarray, self.params)
+        return type(self.params)(*(leaf[voxels] if leaf.ndim else leaf for leaf in leaves))
+
+    def curves(self, voxels: tuple[np.ndarray, ...]) -> Float[np.ndarray, "voxel point"]:
+        """What the fitted model predicts at `points` [a.u.]."""
+        return np.asarray(simulate(self.dense_model, self.params_of(voxels)))
+
+
+@dataclass(frozen=True)
+class _Slab:
+    """Neighbouring slices: which ones, where to fit in them, and the measurements there."""
+
+    slices: slice
+    where: Bool[np.ndarray, "x y z"]
+    signal: Float[Array, "voxel n"]
+
+    def of(self, value: ArrayLike) -> ArrayLike:
+        """A number, or the (voxel,) values of a map of the whole series."""
+        return value[:, :, self.slices][self.where] if np.ndim(value) else value  # pyright: ignore[reportIndexIssue]
+
+    def noise(self, noise: Noise | None) -> Noise | None:
+        """The same noise model with the values of these voxels where it holds maps."""
+        changes = {}
+        for name, of_voxel in (("sigma", 0), ("weights", 1)):
+            value = getattr(noise, name, None)
+            if value is not None and value.ndim > of_voxel:
+                changes[name] = self.of(value)
+        return replace(noise, **changes) if noise is not None and changes else noise
+
+
+def fit_by_slabs(
+    plan: Plan,
+    series: ImageSeries,
+    fitted: Bool[np.ndarray, "x y z"],
+    noise: Noise | None,
+    progress: Callable[[int], None] | None,
+) -> Maps:
+    """(x, y, z) maps of a plan; a voxel that may be clipped keeps what was found, as SATURATED."""
+    maps: dict[str, np.ndarray] = {}
+    for slab in _slabs(series, fitted):
+        known = {name: slab.of(value) for name, value in plan.known.items()}
+        result = fit(
+            plan.model, slab.signal, known=known, init=plan.start(slab.signal, known), solver=plan.solver,
+            noise=slab.noise(noise), batch_size=plan.batch_size, progress=progress,
+        )  # fmt: skip
+        for name, values in _values(plan, slab.signal, result).items():
+            found = np.asarray(values, np.uint8 if name == "status" else None)
+            if name not in maps:
+                outside = Status.MASKED if name == "status" else np.nan
+                maps[name] = np.full(fitted.shape, outside, found.dtype)
+            maps[name][:, :, slab.slices][slab.where] = found
+    clipped = series.clipped
+    if clipped is not None:
+        maps["status"][clipped & (maps["status"] == Status.OK)] = Status.SATURATED
+    return Maps(maps)
+
+
+def _slabs(series: ImageSeries, fitted: Bool[np.ndarray, "x y z"]) -> Iterator[_Slab]:
+    for slices in slabs(series.data):
+        where = fitted[:, :, slices]
+        if where.any():
+            yield _Slab(slices, where, jnp.asarray(series.data[:, :, slices][where], jnp.float32))
+
+
+def _values(plan: Plan, signal: Array, result: FitResult) -> dict[str, ArrayLike]:
+    """(voxel,) values by the names of BIDS: what was estimated, the rate, standard error, misfit, and `status`."""
+    (main, time), (amplitude, size), *others = plan.maps.items()
+    found = np.asarray(getattr(result.params, time))
+    return {
+        main: found,
+        f"R{main[1:]}": 1 / found,
+        amplitude: getattr(result.params, size),
+        f"{main}_stderr": getattr(result.stderr, time),
+        "residual": misfit(plan.model, result.params, signal)[0],
+        **{name: getattr(result.params, field) for name, field in others if field not in plan.known},
+        "status": result.status,  # the last one, in files and in print
+    }
+
+
+def misfit(
+    model: SignalModel, params: Params, signal: Float[Array, "voxel n"]
+) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
+    """How far the measurements x of each voxel are from what the model predicts, q.
+
+    Args:
+        model: the signal model.
+        params: fitted parameters, numbers or (voxel,) maps; where they are NaN so is the result.
+        signal: measurements on the last axis.
+
+    Returns:
+        The relative error sum|q - x| / sum|x|, and the root mean square of q - x [units of the signal].
+    """
+    every = type(params)(*(jnp.broadcast_to(leaf, signal.shape[:1]) for leaf in params))
+    return in_batches(_misfit, (model,), (every, signal), None)
+
+
+@eqx.filter_jit
+def _misfit(model: SignalModel, voxels: tuple[Params, Array]) -> tuple[Array, Array]:
+    params, signal = voxels
+    off, size = jnp.abs(simulate(model, params) - signal).T, jnp.abs(signal).T
+    relative = sum_of_measurements(off) / jnp.maximum(sum_of_measurements(size), jnp.finfo(signal.dtype).tiny)
+    return relative, jnp.sqrt(sum_of_measurements(off**2) / len(off))

@@ -1,0 +1,41 @@
+"""What the noise of a series is taken to be."""
+
+import jax.numpy as jnp
+
+from ...errors import CorruptInputError, Give, UsageError
+from ...estimation.noise import Gaussian, Noise, Rician
+from ...estimation.noise_level import noise_level
+from ...io.series import ImageSeries
+from ...io.storage.memory import middle_slab
+
+
+def noise_of(series: ImageSeries, noise: Noise | str | None, sigma: float | None) -> tuple[Noise | None, str | None]:
+    """A noise model, and in words where its level comes from, or None where the model or the residuals tell.
+
+    Args:
+        series: the images.
+        noise: a model whose maps have the shape of the images, "gaussian", None for the same, or "rician".
+        sigma: standard deviation of the noise in each channel [units of the images]; None: for Gaussian noise from the
+            residuals of each voxel, for Rician noise from the air of the images.
+
+    Raises:
+        CorruptInputError: no air is found from which to tell the level.
+        ValueError: maps of another shape.
+    """
+    if isinstance(noise, Noise):
+        for name, ndim in (("sigma", 3), ("weights", 4)):
+            value, shape = getattr(noise, name), series.data.shape[:3]
+            if value is not None and value.ndim > ndim - 3 and value.shape[:3] != shape:
+                raise UsageError(f"noise.{name} has shape {value.shape}, the images have {shape}.")
+        return noise, None
+    model = Rician if noise == "rician" else Gaussian
+    if sigma is not None:
+        return model(jnp.asarray(sigma)), f"{model.__name__}, sigma {sigma:.6g}, given"
+    if model is Gaussian:
+        return None, None
+    try:
+        level = noise_level(middle_slab(series.data))  # any slab has its air
+    except ValueError as error:
+        raise CorruptInputError(f"{error} ", Give("sigma", "its level"), ".") from error
+    words = f"{model.__name__}, sigma {level.sigma:.6g}, from {level.n_voxels} voxels of air"
+    return model(jnp.asarray(level.sigma)), words

@@ -1,0 +1,246 @@
+"""What every map has in common: a job is a frozen dataclass whose fields are its settings.
+
+Its module states everything about one map: settings, the protocol as the header has it, the signal model, the maps that
+come of it and its words. The Python function, the subcommand, the BIDS app, the record and the words that run it again
+are read from these. Nothing heavy is imported before a job is used, as the command line lists all of them.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import LeaveOut, Setting, UsageError, remarks_kept
+from ..quantities import Axis
+from .settings import SettingRow, setting, settings_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..estimation.noise import Noise
+    from ..io.maps import Maps
+    from ..io.negative import Negative
+    from ..io.series import ImageSeries
+    from ..models.base import SignalModel
+    from .fitting.estimate import Estimate
+    from .fitting.plan import Plan
+
+Progress = Callable[[int], None]  # takes the number of voxels done after each batch
+Rows = Sequence[Mapping[str, object]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One kind of map from one kind of series, with its settings.
+
+    Class variables:
+        name: its subcommand; its function is `<name>_map`.
+        label: what it measures, in print: "T2*".
+        main_map: the map of it.
+        summary: what it does, for the list of commands.
+        components: the kinds of images it can be fitted to.
+        suffixes: the BIDS suffixes of raw images for it, each with the settings that go with it.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    main_map: ClassVar[str]
+    summary: ClassVar[str]
+    components: ClassVar[tuple[str, ...]] = ("magnitude",)
+    suffixes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+
+    noise: "Noise | str | None" = setting(
+        None,
+        choices={
+            "gaussian": "least squares",
+            "rician": "magnitudes drowning in noise, which least squares fits with a bias",
+        },
+        or_object="a noise model",
+        in_python="what is known of the noise, e.g. `Gaussian(sigma)`; None: its level is taken from the residuals; "
+        '"rician": its level is taken from the air around the patient, unless it is given.',
+    )
+    sigma: float | None = setting(
+        None,
+        "standard deviation of the noise, in units of the images",
+        otherwise="from the residuals of each voxel, with rician from the air around the patient",
+    )
+    mask: "np.ndarray | Path | str | None" = setting(
+        None,
+        "where to fit",
+        choices={"none": "every voxel", "auto": "leaves out air"},
+        in_python='(x, y, z) bool, True where to fit; "auto" leaves out air; None: every voxel.',
+        is_map=True,
+        always_stated=True,
+    )
+    component: str | None = None  # which images to read; a setting of jobs that leave a choice
+    negative: "Negative" = setting(
+        "keep",
+        "magnitudes below zero",
+        choices={"keep": "fitted as they are, as the real part of the signal", "abs": "their absolute values"},
+        of_reading=True,
+    )
+    series: Sequence[str] = setting(
+        (),
+        "read only the series of this number or, in DICOM, of a UID that begins so; several where each is one image",
+        is_list=True,
+        of_reading=True,
+    )
+
+    def __post_init__(self):
+        for row in settings_of(type(self)):
+            row.check(getattr(self, row.name))
+        if self.sigma is not None and not 0 < self.sigma < float("inf"):
+            raise UsageError(Setting("sigma"), f" must be above 0 and finite, got {self.sigma:g}.")
+        if self.sigma is not None and not isinstance(self.noise, str | None):
+            raise UsageError("the noise model has its own level; ", LeaveOut("sigma"), ".")
+        given = [row.name for row in settings_of(type(self)) if row.axis and getattr(self, row.name) is not None]
+        if len(given) > 1:
+            raise UsageError(Setting(given[1]), " is not allowed with ", Setting(given[0]), ": only one can vary.")
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What may vary between the images: that of which values are given, else all that the job has a setting for."""
+        axes = {row.axis: getattr(self, row.name) for row in settings_of(type(self)) if row.axis}
+        return tuple(axis for axis, values in axes.items() if values is not None) or tuple(axes)
+
+    @property
+    def given(self) -> Sequence[float] | None:
+        """Values of what varies that replace those in the files [s] or [rad]."""
+        values = [getattr(self, axis.name) for axis in self.axes]
+        return values[0] if len(values) == 1 else None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The maps that are given as files, by setting."""
+        values = {row.name: getattr(self, row.name) for row in settings_of(type(self)) if row.is_map}
+        return {name: value for name, value in values.items() if isinstance(value, Path)}
+
+    @property
+    def is_rician(self) -> bool:
+        """Whether the noise is taken to be another than that of least squares."""
+        return self.noise == "rician" if isinstance(self.noise, str | None) else not self.noise.least_squares
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a simpler model to hold it against."""
+        return False
+
+    # --- what a map has to say: `plan` ---
+
+    def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
+        """The signal model of these images, what is known of their voxels, and in words what is taken for granted.
+
+        Args:
+            series: the images.
+            fitted: (x, y, z) True where to fit.
+        """
+        raise NotImplementedError
+
+    def dense(self, series: "ImageSeries", model: "SignalModel") -> "tuple[np.ndarray, SignalModel]":
+        """The axis sampled densely [s] or [rad], and the same model there; for one whose protocol is the axis alone."""
+        import numpy as np
+
+        points = np.linspace(0, 1.05 * float(series.values.max()), 100)
+        return points, type(model)(points)  # pyright: ignore[reportCallIssue]
+
+    def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
+        """Rows that hold the model against a simpler one, where `is_compared`."""
+        return ()
+
+    # --- what others do with it ---
+
+    def estimate(self, series: "ImageSeries", progress: Progress | None = None) -> "Estimate":
+        """The maps, with the model and the parameters behind them."""
+        import numpy as np
+
+        from .fitting.estimate import Estimate, fit_by_slabs
+        from .fitting.noise import noise_of
+        from .fitting.plan import how
+        from .fitting.voxels import remark_if_exactly_determined
+
+        with remarks_kept() as remarks:
+            self.check_series(series)
+            job = self.settled(series)
+            fitted = np.asarray(job.mask)
+            noise, noise_level = noise_of(series, job.noise, job.sigma)
+            plan = job.plan(series, fitted)
+            remark_if_exactly_determined(series, plan.estimated, noise)
+            maps = fit_by_slabs(plan, series, fitted, noise, progress)
+        maps.metadata, maps.remarks = how(plan, noise, noise_level), tuple(remarks)
+        found = {parameter: maps[name] for name, parameter in plan.maps.items() if name in maps}
+        params = plan.model.parameters(**found, **plan.known)
+        return Estimate(maps, plan.model, params, *job.dense(series, plan.model))
+
+    def check_series(self, series: Any) -> None:
+        """Raises UsageError where this is no `ImageSeries`, or one of other images."""
+        from ..io.formats import check_series
+
+        check_series(series, "series")
+        if series.axis not in self.axes:
+            wanted = " or ".join(axis.terms for axis in self.axes)
+            names = " or ".join(f"axis={axis.name.removesuffix('s')!r}" for axis in self.axes)
+            raise UsageError(
+                f"{self.label} is fitted to images of different {wanted}, in this series the {series.axis.terms} vary; "
+                f"read the images with {names}."
+            )
+        if series.component not in self.components:
+            wanted = " or ".join(self.components)
+            raise UsageError(f"{self.label} is fitted to {wanted} images, this series is {series.component}.")
+
+    def settled(self, series: "ImageSeries") -> "Job":
+        """The same job with its maps read from their files, and its mask as an array."""
+        from .fitting.voxels import read_map, voxels_to_fit
+
+        job = replace(self, **{name: read_map(name, path, series) for name, path in self.files.items()})
+        return replace(job, mask=voxels_to_fit(job.mask, series))
+
+    def arguments(self, axis: Axis | None = None) -> dict[str, Any]:
+        """The settings for a record, in SI units; of what varies the values given for `axis`."""
+        values = [(row, getattr(self, row.name)) for row in settings_of(type(self)) if row.axis in (None, axis)]
+        # A choice among images is recorded where it was made: without it, all fit together.
+        return {row.key: row.recorded(value) for row, value in values if row.axis or not row.of_reading or value}
+
+    def words(self) -> list[str]:
+        """The settings as they are typed, FILE in place of a path; those at their default are left out."""
+        return [words for row in settings_of(type(self)) if (words := row.words(getattr(self, row.name)))]
+
+
+def map_function(job: type[Job]) -> "Callable[..., Maps]":
+    """The function of a job for images that are read already: its settings as keyword arguments."""
+    rows = [row for row in settings_of(job) if not row.of_reading]
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    signature = inspect.Signature(
+        [
+            inspect.Parameter("series", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="ImageSeries"),
+            *(inspect.Parameter(row.name, by_name, default=row.default) for row in rows),
+            inspect.Parameter("progress", by_name, default=None),
+        ],
+        return_annotation="Maps",
+    )
+
+    def function(*arguments: Any, **settings: Any) -> "Maps":
+        try:
+            bound = signature.bind(*arguments, **settings).arguments
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}{signature}: {error}.") from None
+        series, progress = bound.pop("series"), bound.pop("progress", None)
+        return job(**bound).estimate(series, progress).maps
+
+    function.__name__ = function.__qualname__ = f"{job.name}_map"
+    function.__module__ = job.__module__
+    function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    function.__doc__ = _documentation(job, rows)
+    return function
+
+
+def _documentation(job: type[Job], rows: Sequence[SettingRow]) -> str:
+    """The docstring of a job with its settings as arguments."""
+    first, returns, rest = inspect.cleandoc(job.__doc__ or "").partition("Returns:")
+    images = " or ".join(f"different {axis.terms}" for row in settings_of(job) if (axis := row.axis))
+    arguments = [f"series: {' or '.join(job.components)} images of {images}."]
+    arguments += [f"{row.name}: {row.documented()}" for row in rows]
+    arguments += ["progress: called with the number of voxels done after each batch."]
+    wrapped = [fill(text, 116, initial_indent=" " * 4, subsequent_indent=" " * 8) for text in arguments]
+    return "\n".join([f"{first}Args:", *wrapped, "", f"{returns}{rest}"])
