@@ -3,7 +3,7 @@ from .dictionary.dictionary import MatchResult as MatchResult
 from .dictionary.dictionary import grid as grid
 from .dictionary.dictionary import make_dictionary as make_dictionary
 from .dictionary.dictionary import match as match
-from .estimation.fit import FitResult as FitResult
+from .estimation.batch import FitResult as FitResult
 from .estimation.fit import fit as fit
 from .estimation.noise import Gaussian as Gaussian
 from .estimation.noise import Rician as Rician

@@ -307,3 +307,4 @@ class Status(enum.IntEnum):
     UNIDENTIFIABLE = 5, "the measurements do not determine all the parameters"
     MASKED = 6, "outside the mask, not fitted"
     SATURATED = 7, "fitted, but a stored value is at the top of its range: perhaps clipped, left out of all numbers"
+    NEGATIVE_MAGNITUDE = 8, "a measurement is negative, which no magnitude is"

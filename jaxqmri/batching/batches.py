@@ -1,6 +1,5 @@
-"""Many voxels in pieces of few sizes, so that memory stays flat and few programs are compiled."""
+"""Many voxels in batches of few sizes, so that memory stays flat and few programs are compiled."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from .context import in_this_context, on_cpu
+from .processors import n_processors
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
 TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
@@ -57,15 +57,15 @@ def in_batches(
     """Calls `jitted(*common, batch)` on batches of voxels and puts the results together.
 
     Where the memory of the device does not suffice for a batch, this one and those after it are halved, up to five
-    times.
+    times. Within a larger program (`jax.jit`, `jax.vmap`) the batches are a loop of it.
 
     Args:
         jitted: every leaf of its last argument and of its result has the voxels on the first axis. Must take zeros for
             voxels.
         common: its other arguments, the same for all batches.
         voxels: what differs from voxel to voxel.
-        batch_size: voxels at once; None: `usual_size`, or 32768 within a larger program, where each batch is compiled.
-        progress: called with the number of voxels done after each batch.
+        batch_size: voxels at once; None: `usual_size`, or 32768 within a larger program.
+        progress: called with the number of voxels done after each batch; never within a larger program.
         usual_size: voxels at once where nothing is asked for.
 
     Raises:
@@ -76,8 +76,11 @@ def in_batches(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     n_voxels = jax.tree.leaves(voxels)[0].shape[0]
     most = _most_at_once.get() or n_voxels
-    usual_size = DEFAULT_BATCH_SIZE if _is_traced((common, voxels)) else usual_size
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((common, voxels)))
+    usual_size = DEFAULT_BATCH_SIZE if traced else usual_size
     step = max(min(batch_size or usual_size, n_voxels, most), 1)
+    if traced:
+        return _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
     results: list[Result] = []
     begin, n_halvings = 0, 0
     while begin < max(n_voxels, 1):
@@ -95,8 +98,15 @@ def in_batches(
     return results[0] if len(results) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
 
 
-def _is_traced(arguments: PyTree) -> bool:
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+def _in_loop(work: Callable[[Any], Result], voxels: PyTree[Array], n_voxels: int, step: int) -> Result:
+    """All batches as one loop of the program that is being traced, compiled once; few voxels without any padding."""
+    n_batches = max(-(-n_voxels // step), 1)
+    voxels = jax.tree.map(lambda leaf: _padded(leaf, n_batches * step), voxels)
+    if n_batches == 1:
+        return jax.tree.map(lambda leaf: leaf[:n_voxels], work(voxels))
+    batches = jax.tree.map(lambda leaf: leaf.reshape(n_batches, step, *leaf.shape[1:]), voxels)
+    results = jax.lax.map(work, batches)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_voxels], results)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -118,10 +128,7 @@ def _from(
         return result if n_wanted == width else jax.tree.map(lambda leaf: leaf[:n_wanted], result)
 
     starts = range(begin, max(n_voxels, 1), step)
-    if _is_traced((common, voxels)):
-        yield from map(work, starts)
-    else:
-        yield from map(jax.block_until_ready, _side_by_side(work, starts, program=(jitted, common, width)))
+    yield from map(jax.block_until_ready, _side_by_side(work, starts, program=(jitted, common, width)))
 
 
 def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program: PyTree) -> Iterator[Result]:
@@ -151,11 +158,11 @@ def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program:
 
 
 def _n_side_by_side() -> int:
-    return os.cpu_count() or 1 if on_cpu() else 1
+    return n_processors() if on_cpu() else 1
 
 
 def _one_ahead(dispatched: Iterator[Result]) -> Iterator[Result]:
-    """The device has its next batch before anybody waits for the last one."""
+    """The device gets its next batch before the last one is waited for."""
     waiting: deque[Result] = deque()
     for result in dispatched:
         waiting.append(result)

@@ -10,10 +10,10 @@ import jax
 from platformdirs import user_cache_path
 
 MOST_BYTES = 2**28
-"""Kept at most; what has not been used for longest goes first."""
+"""LRU size limit."""
 
 FOLDER, SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
-"""JAX's own variables: whoever sets one of them has decided where and whether to keep anything."""
+"""JAX's own variables; where one of them is set, the environment decides."""
 
 
 def kept_in() -> Path | None:

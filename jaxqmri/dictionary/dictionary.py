@@ -137,6 +137,8 @@ def make_dictionary(
     shape = np.broadcast_shapes(*(np.shape(leaf) for leaf in params))
     if len(shape) > 1 or 0 in shape:
         raise ValueError(f"params have shape {shape}; a dictionary is one list of atoms, ravel them.")
+    if model.amplitude is None:
+        raise ValueError(f"{type(model).__name__} has no amplitude; atoms match signals up to that factor alone.")
     params = params._replace(**{model.amplitude: 1.0})
     dtype = float_dtype(*(jnp.asarray(leaf) for leaf in params))
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, params))):

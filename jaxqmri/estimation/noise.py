@@ -114,9 +114,8 @@ class Rician(Noise):
         return 0.1 * self.sigma
 
     def terms(self, predicted: Float[Array, "n voxel"], signal: Float[Array, "n voxel"]) -> Terms:
-        cost, score, _ = rician.terms(predicted, signal, self.sigma)
         # Where a measurement lies far off, the observed curvature is negative; the expected one never is.
-        return cost, score, rician.information(predicted, self.sigma)
+        return *rician.terms(predicted, signal, self.sigma), rician.information(predicted, self.sigma)
 
     def moments(self, predicted: Float[Array, "n voxel"]) -> tuple[Float[Array, "n voxel"], Any]:
         x = (predicted / self.sigma) ** 2 / 2

@@ -75,6 +75,12 @@ class Problem(eqx.Module):
         return jnp.iscomplexobj(self.signal)
 
     @property
+    def units(self) -> dict[str, Float[Array, " voxel"] | float]:
+        """Of every parameter of the model: what turns its value here into that of the user."""
+        fields = self.model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
+        return {name: self.scale if name in self.model.signal_units else 1.0 for name in fields}
+
+    @property
     def eliminates(self) -> bool:
         """Whether the amplitude is left to linear algebra."""
         return self.model.amplitude in self.free and len(self.free) > 1 and self.noise.least_squares
@@ -172,8 +178,7 @@ class Problem(eqx.Module):
 
     def rescaled(self, factor: Float[Array, " voxel"]) -> "Problem":
         """The same problem in units 1 / factor as large."""
-        amplitude = self.model.amplitude
-        known = {name: v * factor if name == amplitude else v for name, v in self.known.items()}
+        known = {name: v * factor if name in self.model.signal_units else v for name, v in self.known.items()}
         noise = self.noise
         if noise.sigma is not None:
             noise = eqx.tree_at(lambda noise: noise.sigma, noise, noise.sigma * factor)

@@ -76,15 +76,6 @@ def one_minus_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(small, 1 - z * _ratio_over_z(series, h), u * _polynomial(series.complement, u))
 
 
-def ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """I1(z) / I0(z), which rises from 0 to 1.
-
-    Args:
-        z: not negative.
-    """
-    return 1 - one_minus_ratio(z)
-
-
 def ratio_slope(z: Float[Array, "..."]) -> Float[Array, "..."]:
     """d(I1 / I0)/dz = 1 - ratio / z - ratio^2, which falls from 1 / 2 and then like 1 / 2z^2.
 
@@ -110,10 +101,8 @@ def _(primals, tangents):
 
 def terms(
     predicted: Float[Array, "n voxel"], signal: Float[Array, "n voxel"], sigma: Float[ArrayLike, "..."]
-) -> tuple[Float[Array, "n voxel"], Float[Array, "n voxel"], Float[Array, "n voxel"]]:
-    """Misfit of magnitudes, per measurement.
-
-    Without noise beside the signal this is least squares: cost (A - y)^2, score A - y, curvature 1.
+) -> tuple[Float[Array, "n voxel"], Float[Array, "n voxel"]]:
+    """Misfit of magnitudes, per measurement; without noise beside the signal that of least squares, (A - y)^2.
 
     Args:
         predicted: noise-free magnitudes A, not negative [units of the signal].
@@ -122,21 +111,18 @@ def terms(
 
     Returns:
         cost (A - y)^2 - 2 sigma^2 log_i0e(A y / sigma^2), never negative: 2 sigma^2 times the negative logarithm of the
-        likelihood but for a constant; score, half its derivative with respect to A; and curvature, half its second
-        one (the observed information times sigma^2), negative where A lies well below a y far above the noise.
+        likelihood but for a constant; and score, half its derivative with respect to A.
     """
     y = jnp.abs(signal)
     # Where sigma is nothing beside the signal, 0 * infinity would be no number.
     z = jnp.minimum((predicted / sigma) * (y / sigma), _LARGEST)
     difference = predicted - y
     cost = difference**2 - 2 * jnp.square(sigma) * log_i0e(z)
-    score = difference + y * one_minus_ratio(z)
-    curvature = 1 - (y / sigma) * ((y / sigma) * ratio_slope(z))
-    return cost, score, curvature
+    return cost, difference + y * one_minus_ratio(z)
 
 
 def information(predicted: Float[Array, "..."], sigma: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
-    """Expected curvature of `terms`, the Fisher information of a magnitude about A times sigma^2.
+    """Expected slope of the score of `terms`, the Fisher information of a magnitude about A times sigma^2.
 
     From (A / sigma)^2 where there is nothing but noise it rises to 1 - sigma^2 / 2 A^2. The polynomial was fitted to
     numerical integrals and is within 0.2 % of them everywhere.

@@ -143,7 +143,7 @@ class Job:
         import numpy as np
 
         points = np.linspace(0, 1.05 * float(series.values.max()), 100)
-        return points, type(model)(points)  # pyright: ignore[reportCallIssue]
+        return points, type(model)(points)  # pyright: ignore[reportArgumentType]
 
     def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
         """Rows that hold the model against a simpler one, where `is_compared`."""

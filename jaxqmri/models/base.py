@@ -1,12 +1,11 @@
 """The interface every estimator works on: a signal model holds the protocol and is called with the tissue.
 
 A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. Estimators work on whole batches laid out
-(measurement, voxel), voxels contiguous, and call `batched`; a model whose formula broadcasts overrides it.
+(measurement, voxel), voxels contiguous, and call `batched`.
 """
 
 import abc
 import functools
-import math
 import operator
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -20,6 +19,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ..batching.batches import in_batches
+from ..quantities import QUANTITIES
+from .guess import coarse_search
 
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -29,75 +30,143 @@ Params = Any  # a NamedTuple of the model's parameters; which one is the model's
 class SignalModel(eqx.Module):
     """A pulse sequence with its protocol: tissue parameters in, measurements out.
 
+    A new model has `parameters`, `amplitude`, a range per parameter and the signal of one voxel, and no more:
+
+        class Stretched(NamedTuple):
+            s0: jax.Array
+            t: jax.Array  # s
+            beta: jax.Array
+
+        class StretchedDecay(jq.SignalModel):
+            te: jax.Array  # s
+            parameters, amplitude = Stretched, "s0"
+
+            def limits(self):
+                return Stretched(s0=(0, jnp.inf), t=(1e-3, 1.0), beta=(0.2, 2.0))
+
+            def __call__(self, p):
+                return p.s0 * jnp.exp(-((self.te / p.t) ** p.beta))
+
+    What it says of itself is checked before its first fit, see `check_model`.
+
     Class variables:
         parameters: the NamedTuple of tissue parameters the model takes.
-        amplitude: the field the signal is proportional to (S0, M0).
-        signed: the fields that may be zero or negative; all others are positive.
-        mirrored: the fields with an upper limit beyond which the signal repeats itself: to be there is an answer.
-        accepts_missing: whether `initial_guess` takes NaN for measurements that are left out; if not, the mean of
-            their neighbours stands in for them.
-        sequential: whether each measurement is computed from the one before, as in a train of pulses.
+        amplitude: the parameter that the signal is proportional to (S0, M0). A fit finds it by linear algebra; it is
+            complex if the signal is. None: there is no such parameter.
+        mirrored: parameters with an upper limit beyond which the signal repeats itself: to be there is an answer.
+
+    Speed, never the result:
+        broadcasts: `__call__` is a formula that also takes a protocol in columns and (voxel,) parameters.
+        sequential: each measurement is computed from the one before, as in a train of pulses.
+        accepts_missing: `initial_guess` takes NaN for measurements that are left out; if not, the mean of their
+            neighbours stands in for them.
+        `initial_guess`, `batched_guess`, `batched`, `to_coordinate` and `from_coordinate` may be overridden.
     """
 
     parameters: eqx.AbstractClassVar[type]
-    amplitude: eqx.AbstractClassVar[str]
-    signed: ClassVar[tuple[str, ...]] = ()
+    amplitude: ClassVar[Any] = None  # str or None
     mirrored: ClassVar[tuple[str, ...]] = ()
-    accepts_missing: ClassVar[bool] = False
+    broadcasts: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """The fields the signal does not depend on."""
-        return ()
-
-    @property
-    def assumed(self) -> tuple[str, ...]:
-        """The fields that these measurements do not determine beside the others.
-
-        A fit holds them at the default of `parameters` unless it is told what they are.
-        """
-        return ()
-
-    @property
-    @abc.abstractmethod
-    def n_measurements(self) -> int:
-        """Length of the measurement axis."""
+    accepts_missing: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, params: Params) -> Inexact[Array, " n"]:
         """The measurements of one voxel."""
 
     @abc.abstractmethod
-    def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Float[Array, ""]] = NOTHING) -> Params:
+    def limits(self) -> Params:
+        """Per parameter the (lowest, highest) value this protocol can tell apart from the values beyond it.
+
+        A parameter that may be zero or negative has a negative lowest value. The range of an amplitude is (0, inf).
+        Without an `amplitude`, parameters in units of the signal are those whose highest value is `jnp.inf`, and the
+        signal is proportional to all of them together: (0, inf) for S0, (-inf, inf) for an offset. An estimate within
+        5 % of an end is AT_BOUND, so ranges should be wider than what is expected.
+        """
+
+    @property
+    def magnitude(self) -> bool:
+        """Whether the signal is what a magnitude image shows, never negative."""
+        return False
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Parameters that the signal does not depend on."""
+        return ()
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Parameters that these measurements do not determine beside the others.
+
+        A fit holds them, and those that are ignored, at their default unless it is told what they are.
+        """
+        return ()
+
+    @property
+    def signed(self) -> tuple[str, ...]:
+        """Parameters that may be zero or negative; all others are positive.
+
+        Those whose lowest value is a negative number. Where it is computed from the protocol, which `jax.jit` does not
+        know, the model must name them.
+        """
+        return tuple(name for name, (low, _) in self.limits()._asdict().items() if _is_number(low) and low < 0)
+
+    @property
+    def signal_units(self) -> tuple[str, ...]:
+        """Parameters in units of the signal, which is proportional to all of them together; see `limits`."""
+        if self.amplitude is not None:
+            return (self.amplitude,)
+        return tuple(name for name, (_, high) in self.limits()._asdict().items() if _is_number(high) and high == np.inf)
+
+    @property
+    def n_measurements(self) -> int:
+        """Length of the measurement axis."""
+        protocol = [leaf.dtype for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf)]
+        number = jax.ShapeDtypeStruct((), jnp.finfo(protocol[0]).dtype if protocol else jnp.float32)
+        shape = jax.eval_shape(self, self.parameters(*[number] * len(self.limits()))).shape
+        if len(shape) != 1:
+            raise ValueError(f"{type(self).__name__} returns an array of shape {shape}, wanted one axis: (n,).")
+        return shape[0]
+
+    def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Inexact[Array, ""]] = NOTHING) -> Params:
         """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum.
 
         Args:
             signal: measurements of one voxel.
             known: what is known of its parameters, by field name.
         """
-
-    @abc.abstractmethod
-    def limits(self) -> Params:
-        """Per parameter the (lowest, highest) value this protocol can tell apart from the values beyond it."""
+        return coarse_search(self, signal, known)
 
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """A parameter as the fit moves it, such that equal steps change the signal about equally."""
-        return value if name in self.signed else jnp.log(value)
+        return value / self._unit(name) if name in self.signed else jnp.log(value)
 
     def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
         """Inverse of `to_coordinate`."""
-        return coordinate if name in self.signed else jnp.exp(coordinate)
+        return coordinate * self._unit(name) if name in self.signed else jnp.exp(coordinate)
+
+    def _unit(self, name: str) -> Any:
+        """A tenth of the range: the longest step of a fit. 1 in units of the signal."""
+        low, high = getattr(self.limits(), name)
+        return 1.0 if name in self.signal_units else (high - low) / 10
 
     def batched(self, params: Params) -> Inexact[Array, "n voxel"]:
         """The measurements of many voxels, from (voxel,) leaves; measurements FIRST, so that voxels are contiguous."""
-        return jax.vmap(self, out_axes=-1)(params)
+        if not self.broadcasts:
+            return jax.vmap(self, out_axes=-1)(params)
+        # vmap would put the voxels first and transpose: 3 times slower on a CPU.
+        return jax.tree.map(lambda leaf: leaf[:, None] if leaf.ndim else leaf, self)(params)
 
     def batched_guess(
         self, signal: Inexact[Array, "n voxel"], known: Mapping[str, Inexact[Array, " voxel"]] = NOTHING
     ) -> Params:
         """`initial_guess` of many voxels, measurements first."""
-        return jax.vmap(self.initial_guess, in_axes=-1)(signal, known)
+        return jax.vmap(self.initial_guess, in_axes=-1)(signal, dict(known))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is the same in every protocol, so that a program may depend on it."""
+    return isinstance(value, int | float | np.number)
 
 
 def simulate(model: SignalModel, params: Params, batch_size: int | None = None) -> Inexact[Array, "*voxel n"]:
@@ -107,8 +176,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
         model: the signal model; holds the protocol.
         params: the model's NamedTuple; its leaves (numbers or maps) broadcast against each other to `*voxel`. The
             amplitude may be complex, as the signal is then.
-        batch_size: voxels simulated at once; None: 32768, or all within `jax.jit`. Changes memory and speed, never the
-            result.
+        batch_size: voxels simulated at once; None: 32768. Changes memory and speed, never the result.
 
     Returns:
         Signals with the measurements on the last axis.
@@ -125,17 +193,16 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
     dtype = float_dtype(*(jnp.real(leaf) for leaf in leaves))
     for name, leaf in zip(params._fields, leaves, strict=True):
         if jnp.iscomplexobj(leaf) and name != model.amplitude:
-            raise ValueError(f"{name} is complex; only the amplitude {model.amplitude} may be.")
+            raise ValueError(
+                f"{name} is complex; only an amplitude may be (of {type(model).__name__}: {model.amplitude})."
+            )
     try:
         shape = jnp.broadcast_shapes(*(leaf.shape for leaf in leaves))
     except ValueError as error:
         shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
-    model = with_dtype(model, dtype)
     flat = type(params)(*(jnp.broadcast_to(_in_precision(leaf, dtype), shape).ravel() for leaf in leaves))
-    if batch_size is None and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, flat))):
-        batch_size = max(math.prod(shape), 1)  # within a larger program: one piece of it
-    return in_batches(_simulate, (model,), flat, batch_size).reshape(*shape, model.n_measurements)
+    return in_batches(_simulate, (with_dtype(model, dtype),), flat, batch_size).reshape(*shape, model.n_measurements)
 
 
 def _in_precision(leaf: Array, dtype: Any) -> Array:
@@ -145,6 +212,9 @@ def _in_precision(leaf: Array, dtype: Any) -> Array:
 @eqx.filter_jit
 def _simulate(model: SignalModel, flat: Params) -> Inexact[Array, "voxel n"]:
     return model.batched(flat).T
+
+
+# --- the numbers of a protocol ----------------------------------------------------------------------------------------
 
 
 def float_dtype(*values: ArrayLike) -> Any:
@@ -165,7 +235,7 @@ def optional_float_array(value: ArrayLike | None) -> Float[Array, "..."] | None:
 
 
 def finite_or_none(value: ArrayLike | None) -> Float[Array, "..."] | None:
-    """A time in which everything recovers, None or infinite, is another program and not another number."""
+    """None for a time in which everything recovers, None or infinite: that is another program, not another number."""
     if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
         return None
     return as_float_array(value)
@@ -176,22 +246,49 @@ def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
-def check_seconds(name: str, times: Float[Array, "..."], longest: float = 10.0) -> None:
-    """Refuses times that cannot be seconds.
+def check_times(name: str, times: Float[Array, "..."], *, longest: float | None = None, different: int = 0) -> None:
+    """Refuses times that cannot be seconds, by the range of their quantity.
+
+    Args:
+        name: row of `QUANTITIES`.
+        times: [s]; unknown, and not checked, under a transformation.
+        longest: of them [s]; None: the end of the row's range.
+        different: they must be a list of at least so many different ones.
 
     Raises:
-        ValueError: negative, not finite, or longer than `longest`, as milliseconds would be.
+        ValueError: negative, not finite, longer than `longest` as milliseconds would be, or too few.
     """
+    term = QUANTITIES[name].terms
+    if different and (times.ndim != 1 or times.shape[0] < different):
+        raise ValueError(f"{name} needs at least {different} {term} in one dimension, got shape {times.shape}.")
     if isinstance(times, Tracer):
-        return  # under a transformation the values are not known
+        return
     values = np.asarray(times)
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         raise ValueError(f"{name} must be finite and not negative [s], got {values}.")
-    if np.any(values > longest):
+    if np.any(values > (QUANTITIES[name].high if longest is None else longest)):
         raise ValueError(f"{name} is in seconds, got up to {values.max():g} s; divide milliseconds by 1000.")
+    if len(np.unique(values)) < different:
+        raise ValueError(f"{name} needs at least {different} different {term}, got only {values.flat[0]:g} s.")
 
 
-def sum_of_measurements(terms: Float[Array, "n ..."]) -> Float[Array, "..."]:
+def check_radians(name: str, angles: Float[Array, "..."], largest: float) -> None:
+    """Refuses angles that cannot be radians.
+
+    Raises:
+        ValueError: beyond `largest` [rad], as degrees would be.
+    """
+    if not isinstance(angles, Tracer) and np.any(np.abs(np.asarray(angles)) > np.float32(largest)):
+        raise ValueError(f"{name} are in radians, got up to {np.max(np.abs(angles)):g}; use jnp.deg2rad.")
+
+
+def check_repetition(tr: Float[Array, "..."], duration: Float[Array, "..."], of: str) -> None:
+    """Refuses a repetition time [s] that is not longer than what is repeated."""
+    if not isinstance(tr, Tracer) and not isinstance(duration, Tracer) and np.any(np.asarray(tr) <= duration):
+        raise ValueError(f"tr is {float(jnp.min(tr)):g} s, not longer than {of} of {float(jnp.max(duration)):g} s.")
+
+
+def sum_of_measurements(terms: Inexact[Array, "n ..."]) -> Inexact[Array, "..."]:
     """Sum over the first axis, term by term.
 
     XLA turns some sums of products into matrix products, whose rounding depends on how many voxels there are, and its

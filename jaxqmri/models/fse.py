@@ -31,12 +31,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ..batching.context import on_cpu
 from .angles import sine_cosine
-from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none, optional_float_array
+from .base import (
+    NOTHING,
+    SignalModel,
+    as_float_array,
+    check_radians,
+    check_repetition,
+    check_times,
+    finite_or_none,
+    optional_float_array,
+)
 from .guess import summit
 from .tissue import Tissue
 
@@ -102,7 +110,7 @@ class FSE(SignalModel):
     slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     echoes: tuple[int, ...] | None = eqx.field(default=None, static=True, converter=_indices_or_none)
-    magnitude: bool = eqx.field(default=False, static=True)
+    magnitude: bool = eqx.field(default=False, static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
@@ -124,11 +132,11 @@ class FSE(SignalModel):
             raise ValueError("slice_weights needs a slice_profile of its shape.")
         if self.echoes is not None:
             _check_indices(self.echoes, self.flip_angles.shape[0])
-        _check_radians(self.flip_angles)
-        check_seconds("echo_spacing", self.echo_spacing)
+        check_radians("flip_angles", self.flip_angles, largest=4 * np.pi)
+        check_times("echo_spacing", self.echo_spacing)
         if self.tr is not None:
-            check_seconds("tr", self.tr, longest=100.0)
-            _check_fits(self.tr, self.echo_spacing * self.flip_angles.shape[0])
+            check_times("tr", self.tr)
+            check_repetition(self.tr, self.echo_spacing * self.flip_angles.shape[0], "the train")
 
     @property
     def n_measurements(self) -> int:
@@ -319,16 +327,6 @@ def _transition(pulse: Pulses, f_plus: Orders, f_minus: Orders, w: Orders) -> tu
     return f_plus, f_minus, w
 
 
-def _check_radians(angles: Float[Array, " echo"]) -> None:
-    if not isinstance(angles, Tracer) and np.any(np.abs(np.asarray(angles)) > 4 * np.pi):
-        raise ValueError(f"flip_angles are in radians, got up to {np.max(np.abs(angles)):g}; use jnp.deg2rad.")
-
-
 def _check_indices(echoes: tuple[int, ...], n_echoes: int) -> None:
     if not echoes or not all(0 <= i < n_echoes for i in echoes):
         raise ValueError(f"echoes counts the echoes of the train from 0, got {echoes} for a train of {n_echoes}.")
-
-
-def _check_fits(tr: Array, train: Array) -> None:
-    if not isinstance(tr, Tracer) and not isinstance(train, Tracer) and np.any(np.asarray(tr) < np.asarray(train)):
-        raise ValueError(f"tr is {float(tr):g} s, shorter than the train of {float(train):g} s.")

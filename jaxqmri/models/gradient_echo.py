@@ -7,12 +7,10 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Inexact
 
 from .angles import sine_cosine
-from .base import NOTHING, SignalModel, as_float_array
-from .decay import MonoExponential
+from .base import NOTHING, SignalModel, as_float_array, check_times
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
 from .tissue import Value
 
@@ -52,22 +50,18 @@ class ComplexGradientEcho(SignalModel):
 
     parameters: ClassVar[type] = OffResonantDecay
     amplitude: ClassVar[str] = "m0"
-    signed: ClassVar[tuple[str, ...]] = ("b0",)
+    broadcasts: ClassVar[bool] = True
 
     def __check_init__(self):
-        if not isinstance(self.te, Tracer):
-            MonoExponential(self.te)  # the same echo times are possible
+        check_times("te", self.te, different=2)
 
     @property
-    def n_measurements(self) -> int:
-        return self.te.shape[0]
+    def signed(self) -> tuple[str, ...]:
+        return ("b0",)
 
-    def __call__(self, params: OffResonantDecay) -> Complex[Array, " echo"]:
-        return _signal(self.te, params)
-
-    def batched(self, params: OffResonantDecay) -> Complex[Array, "echo voxel"]:
-        # The formula broadcasts.
-        return _signal(self.te[:, None], params)
+    def __call__(self, params: OffResonantDecay) -> Complex[Array, "echo ..."]:
+        decay = jnp.exp(-self.te / jnp.asarray(params.t2star))
+        return params.m0 * (decay * _turn(self.te * params.b0))
 
     def initial_guess(
         self, signal: Inexact[Array, " echo"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
@@ -215,11 +209,6 @@ _STEPS_PER_TURN = 6  # over the whole train: the peak of b0 is about one turn wi
 _DECAYS = (1.0, 0.3)  # relative to the T2* of the magnitudes
 _MOST_SPACINGS = 200  # in the train
 _TURNS = 3  # between b0 and T2*
-
-
-def _signal(te: Float[Array, "..."], params: OffResonantDecay) -> Complex[Array, "..."]:
-    decay = jnp.exp(-te / jnp.asarray(params.t2star))
-    return params.m0 * (decay * _turn(te * params.b0))
 
 
 def _turn(cycles: Float[Array, "..."]) -> Complex[Array, "..."]:

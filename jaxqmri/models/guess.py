@@ -1,7 +1,7 @@
-"""Where a fit starts: the lowest point of a misfit that depends on one relaxation time.
+"""Where a fit starts: the lowest point of a coarse search, with the amplitude eliminated.
 
-All other parameters are eliminated first, the amplitude by `fitting_amplitude`, so one dimension is left, and there a
-search sees every valley. In the logarithm of a relaxation time no valley of an exponential is narrower than about one.
+`coarse_search` serves any model. `lowest` is for models whose misfit, all other parameters eliminated, depends on one
+relaxation time: in its logarithm no valley of an exponential is narrower than about one, so a search sees every one.
 
 Measurements are a list of numbers here, each of which becomes one contiguous vector of voxels; an array of them under
 `jax.vmap` would have the voxels first, which is up to ten times slower on a CPU.
@@ -9,18 +9,20 @@ Measurements are a list of numbers here, each of which becomes one contiguous ve
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Inexact, Int
+from numpy.typing import NDArray
 
 Measurements = Sequence[Any]  # real or complex numbers of one voxel
 
 _COARSE_STEPS = 32  # a factor of 1.5 from one to the next on usual protocols
 _HALVINGS = 8  # of that step: to 0.2 % of the relaxation time
+_POINTS_ON_LINE, _POINTS = 64, 512  # of a coarse search in one dimension, in several
 
 
 def total(terms: Iterable[Any]) -> Any:
@@ -108,3 +110,86 @@ def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tup
     schedule = (coarse, jnp.asarray(distances, low.dtype), last_of_level)
     (_, best, least), _ = jax.lax.scan(look, start, schedule)
     return jnp.exp(best), least
+
+
+def lattice(n_dimensions: int, n_points: int) -> NDArray[np.float64]:
+    """(point, dimension) points that fill the unit cube evenly, the same ones every time: Roberts' R sequence.
+
+    Multiples of the powers of 1/g modulo 1, where g^(d+1) = g + 1 generalises the golden ratio.
+    """
+    g = 2.0
+    for _ in range(64):
+        g = (1 + g) ** (1 / (n_dimensions + 1))
+    steps = g ** -np.arange(1.0, n_dimensions + 1)
+    return (0.5 + np.arange(n_points)[:, None] * steps) % 1
+
+
+def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, Array]) -> Any:
+    """The best of some hundred points within the model's ranges, evenly spread in its coordinates.
+
+    Parameters in units of the signal are eliminated at each point by linear least squares, which is exact where the
+    signal is a sum of terms proportional to one of them each.
+
+    Args:
+        model: a `SignalModel`.
+        signal: of one voxel.
+        known: parameters that are not searched, by name.
+    """
+    limits = model.limits()
+    linear = tuple(name for name in model.signal_units if name not in known)
+    searched = tuple(name for name in limits._fields if name not in (*known, *linear))
+    is_complex, dtype = jnp.iscomplexobj(signal), signal.real.dtype
+    ends = {n: [model.to_coordinate(n, jnp.asarray(end, dtype)) for end in getattr(limits, n)] for n in searched}
+
+    def look(best: tuple[Array, tuple[Array, ...]], place: Array) -> tuple[tuple[Array, tuple[Array, ...]], None]:
+        at = {n: model.from_coordinate(n, a + (b - a) * p) for (n, (a, b)), p in zip(ends.items(), place, strict=True)}
+
+        def predict(*amplitudes: Array) -> Inexact[Array, " n"]:
+            predicted = model(model.parameters(**known, **at, **dict(zip(linear, amplitudes, strict=True))))
+            return jnp.abs(predicted) if jnp.iscomplexobj(predicted) and not is_complex else predicted
+
+        ones = (jnp.ones((), dtype),) * len(linear)
+        bare, slope = jax.linearize(predict, *ones)
+        columns = [slope(*unit) for unit in jnp.eye(len(linear), dtype=dtype)]
+        rest = signal - (bare - sum(columns))  # of what is not proportional to them
+        if is_complex and model.amplitude is None:  # real amplitudes
+            columns, rest = [jnp.append(c.real, c.imag) for c in columns], jnp.append(rest.real, rest.imag)
+        columns, rest = [list(column) for column in columns], list(rest)
+        amplitudes = linear_least_squares(columns, rest)
+        amplitudes = [
+            a if jnp.iscomplexobj(a) or name in model.signed else jnp.maximum(a, 0)
+            for name, a in zip(linear, amplitudes, strict=True)
+        ]
+        fitted = [total(a * f for a, f in zip(amplitudes, fs, strict=True)) for fs in zip(*columns, strict=True)]
+        misfit = squares([r - f for r, f in zip(rest, fitted, strict=True)] if linear else rest)
+        new = (misfit, (*amplitudes, *at.values()))
+        return jax.tree.map(lambda new, old: jnp.where(misfit < best[0], new, old), new, best), None
+
+    n_points = {0: 1, 1: _POINTS_ON_LINE}.get(len(searched), _POINTS)
+    of_amplitude = signal.dtype if model.amplitude is not None else dtype
+    none = (*(jnp.zeros((), of_amplitude) for _ in linear), *(jnp.zeros((), dtype) for _ in searched))
+    start = (jnp.asarray(jnp.inf, dtype), none)
+    (_, found), _ = jax.lax.scan(look, start, jnp.asarray(lattice(len(searched), n_points), dtype))
+    return model.parameters(**dict(zip((*linear, *searched), found, strict=True)), **known)
+
+
+def linear_least_squares(columns: Sequence[Measurements], signal: Measurements) -> list[Any]:
+    """The amplitudes of some columns whose sum comes nearest to the signal, by Gram and Schmidt's orthogonalisation."""
+    orthogonal: list[Measurements] = []
+    shares: list[list[Any]] = []  # of the orthogonal columns before it in a column
+    for column in columns:
+        shares.append([_share(direction, column) for direction in orthogonal])
+        for share, direction in zip(shares[-1], orthogonal, strict=True):
+            column = [c - share * d for c, d in zip(column, direction, strict=True)]
+        orthogonal.append(column)
+    amplitudes = [_share(direction, signal) for direction in orthogonal]
+    for k in reversed(range(len(columns))):
+        for i in range(k):
+            amplitudes[i] = amplitudes[i] - shares[k][i] * amplitudes[k]
+    return amplitudes
+
+
+def _share(direction: Measurements, values: Measurements) -> Any:
+    energy = squares(direction)
+    common = total(jnp.conj(d) * v for d, v in zip(direction, values, strict=True))
+    return common / jnp.maximum(energy, jnp.finfo(energy.dtype).tiny)

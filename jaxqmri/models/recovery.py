@@ -6,11 +6,9 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, Int
 
-from .base import NOTHING, SignalModel, as_float_array, check_seconds, finite_or_none
+from .base import NOTHING, SignalModel, as_float_array, check_repetition, check_times, finite_or_none
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
 from .tissue import Value
 
@@ -51,35 +49,27 @@ class InversionRecovery(SignalModel):
 
     ti: Float[Array, " inversion"] = eqx.field(converter=as_float_array)
     tr: Float[Array, ""] | None = eqx.field(default=jnp.inf, converter=finite_or_none)
-    magnitude: bool = eqx.field(default=False, static=True)
+    magnitude: bool = eqx.field(default=False, static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     parameters: ClassVar[type] = Recovery
     amplitude: ClassVar[str] = "m0"
-    signed: ClassVar[tuple[str, ...]] = ("efficiency",)
+    broadcasts: ClassVar[bool] = True
     accepts_missing: ClassVar[bool] = True  # next to the null, nothing can stand in for a measurement
 
     def __check_init__(self):
-        if self.ti.ndim != 1 or self.ti.shape[0] < 2:
-            raise ValueError(f"ti needs at least 2 inversion times in one dimension, got shape {self.ti.shape}.")
-        check_seconds("ti", self.ti, longest=30.0)
-        if not isinstance(self.ti, Tracer) and np.ptp(np.asarray(self.ti)) == 0:
-            raise ValueError(f"ti needs at least 2 different inversion times, got only {float(self.ti[0]):g} s.")
+        check_times("ti", self.ti, different=2)
         if self.tr is not None:
             if self.tr.ndim != 0:
                 raise ValueError(f"tr is one number [s], got shape {self.tr.shape}.")
-            check_seconds("tr", self.tr, longest=100.0)
-            _check_within(self.ti, self.tr)
+            check_times("tr", self.tr)
+            check_repetition(self.tr, jnp.max(self.ti), "the longest ti")
 
-    @property
-    def n_measurements(self) -> int:
-        return self.ti.shape[0]
-
-    def __call__(self, params: Recovery) -> Inexact[Array, " inversion"]:
-        return self._signal(self.ti, params)
-
-    def batched(self, params: Recovery) -> Inexact[Array, "inversion voxel"]:
-        # The formula broadcasts.
-        return self._signal(self.ti[:, None], params)
+    def __call__(self, params: Recovery) -> Inexact[Array, "inversion ..."]:
+        rate = 1 / jnp.asarray(params.t1)
+        # The same formula in what has recovered, 1 - exp(): exact to rounding however slow the recovery is.
+        recovered, efficiency = -jnp.expm1(-self.ti * rate), params.efficiency
+        shape = (1 + efficiency) * recovered - efficiency * self._full(rate)
+        return params.m0 * (jnp.abs(shape) if self.magnitude else shape)
 
     def initial_guess(
         self, signal: Inexact[Array, " inversion"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
@@ -103,12 +93,11 @@ class InversionRecovery(SignalModel):
         t1 = visible_times(self.ti)
         return Recovery(m0=(0.0, jnp.inf), t1=t1, efficiency=_EFFICIENCIES)  # pyright: ignore[reportArgumentType]
 
-    def _signal(self, ti: Float[Array, "..."], params: Recovery) -> Inexact[Array, "..."]:
-        rate = 1 / jnp.asarray(params.t1)
-        # The same formula in what has recovered, 1 - exp(): exact to rounding however slow the recovery is.
-        recovered, efficiency = -jnp.expm1(-ti * rate), params.efficiency
-        shape = (1 + efficiency) * recovered - efficiency * self._full(rate)
-        return params.m0 * (jnp.abs(shape) if self.magnitude else shape)
+    def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
+        return value if name == "efficiency" else jnp.log(value)
+
+    def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
+        return coordinate if name == "efficiency" else jnp.exp(coordinate)
 
     def _full(self, rate: Float[Array, "..."]) -> Float[Array, "..."] | float:
         """What recovers within TR."""
@@ -213,13 +202,3 @@ def _linear_fit(
 # Below -0.95 the pulse does next to nothing and T1 cannot be seen; above 10 less than a tenth of the whole change is
 # above 0, and M0 cannot be seen.
 _EFFICIENCIES = (-0.95, 10.0)
-
-
-def _check_within(ti: Array, tr: Array) -> None:
-    if isinstance(ti, Tracer) or isinstance(tr, Tracer):
-        return
-    longest = float(np.max(np.asarray(ti)))
-    if longest >= float(tr):
-        raise ValueError(
-            f"tr is {float(tr):g} s, not longer than the longest ti of {longest:g} s; both are in seconds."
-        )

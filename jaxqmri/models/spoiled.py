@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from .angles import sine_cosine
-from .base import NOTHING, SignalModel, as_float_array, check_seconds
+from .base import NOTHING, SignalModel, as_float_array, check_radians, check_repetition, check_times
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, total, visible_times
 from .tissue import Tissue
 
@@ -57,6 +57,7 @@ class SpoiledGradientEcho(SignalModel):
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
+    broadcasts: ClassVar[bool] = True
 
     def __check_init__(self):
         shape = self.flip_angles.shape
@@ -65,12 +66,13 @@ class SpoiledGradientEcho(SignalModel):
         for name, times in (("tr", self.tr), ("te", self.te)):
             if times is not None and times.shape not in ((), shape):
                 raise ValueError(f"{name} has shape {times.shape}, wanted one number or {shape} as flip_angles.")
-        _check_angles(self.flip_angles)
+        check_radians("flip_angles", self.flip_angles, largest=np.pi)
         # No gradient echo is repeated that slowly; 5.4 ms must not pass for seconds.
-        check_seconds("tr", self.tr, longest=2.0)
+        check_times("tr", self.tr, longest=2.0)
         if self.te is not None:
-            check_seconds("te", self.te, longest=0.5)
-        _check_protocol(self.flip_angles, self.tr, self.te)
+            check_times("te", self.te)
+            check_repetition(self.tr, self.te, "the te")
+        _check_pairs(self.flip_angles, self.tr)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -80,18 +82,9 @@ class SpoiledGradientEcho(SignalModel):
     def assumed(self) -> tuple[str, ...]:
         return ("b1", "t2star") if self.te is not None and self.te.ndim == 0 else ("b1",)
 
-    @property
-    def n_measurements(self) -> int:
-        return self.flip_angles.shape[0]
-
-    def __call__(self, params: Tissue) -> Inexact[Array, " measurement"]:
+    def __call__(self, params: Tissue) -> Inexact[Array, "measurement ..."]:
         signal = params.m0 * _steady_state(self.flip_angles, self.tr, params)
         return signal if self.te is None else signal * jnp.exp(-self.te / params.t2star)
-
-    def batched(self, params: Tissue) -> Inexact[Array, "measurement voxel"]:
-        # The formula broadcasts.
-        signal = params.m0 * _steady_state(self.flip_angles[:, None], _column(self.tr), params)
-        return signal if self.te is None else signal * jnp.exp(-_column(self.te) / params.t2star)
 
     def initial_guess(
         self, signal: Inexact[Array, " measurement"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
@@ -170,30 +163,12 @@ def _saturation(tr: Float[Array, "..."], t1: ArrayLike) -> Float[Array, "..."]:
     return jnp.exp(exponent) / -jnp.expm1(exponent)
 
 
-def _column(times: Float[Array, "..."]) -> Float[Array, "..."]:
-    return times[:, None] if times.ndim else times
-
-
-def _check_angles(angles: Float[Array, " measurement"]) -> None:
-    if isinstance(angles, Tracer):
-        return
-    values = np.asarray(angles)
-    if not np.all(np.isfinite(values)) or np.any(values <= 0):
-        raise ValueError(f"flip_angles must be finite and positive [rad], got {values}.")
-    if np.any(values > np.float32(np.pi)):
-        raise ValueError(f"flip_angles are in radians, got up to {values.max():g}; use jnp.deg2rad.")
-
-
-def _check_protocol(angles: Array, tr: Array, te: Array | None) -> None:
-    if isinstance(tr, Tracer):
-        return
-    if np.any(np.asarray(tr) == 0):
-        raise ValueError(f"tr must be positive [s], got {np.asarray(tr)}.")
-    if te is not None and not isinstance(te, Tracer) and np.any(np.asarray(te) >= np.asarray(tr)):
-        raise ValueError(f"te of up to {float(te.max()):g} s is not below tr of {float(tr.min()):g} s.")
-    if isinstance(angles, Tracer):
+def _check_pairs(angles: Array, tr: Array) -> None:
+    if isinstance(tr, Tracer) or isinstance(angles, Tracer):
         return
     pairs = np.stack(np.broadcast_arrays(np.asarray(angles), np.asarray(tr)), axis=1)
+    if not np.all(np.isfinite(pairs)) or np.any(pairs <= 0):
+        raise ValueError(f"flip_angles [rad] and tr must be positive [s] and finite, got {pairs.T}.")
     if len(np.unique(pairs, axis=0)) < 2:
         raise ValueError(
             f"every measurement has flip angle {pairs[0, 0]:g} rad and TR {pairs[0, 1]:g} s, which cannot tell T1 from "

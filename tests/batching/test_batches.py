@@ -58,3 +58,18 @@ def test_nothing_larger_than_allowed_within_a_block():
     assert len(device.widths) == 1
     with pytest.raises(ValueError, match="at least 1 voxel"), at_most(0):
         pass
+
+
+def test_batches_of_a_larger_program_are_one_loop_compiled_once():
+    device = Device(10_000)
+    squares = jax.jit(lambda voxels: in_batches(device, (), voxels, 64))(VOXELS)
+    np.testing.assert_array_equal(squares, VOXELS**2)
+    assert set(device.widths) == {64}
+    assert len(device.widths) < 5, "traced, whatever the number of batches"
+
+
+def test_single_voxels_of_a_larger_program_are_not_padded():
+    device = Device(10_000)
+    squares = jax.vmap(lambda voxel: in_batches(device, (), voxel[None], None)[0])(VOXELS)
+    np.testing.assert_array_equal(squares, VOXELS**2)
+    assert device.widths == [1]

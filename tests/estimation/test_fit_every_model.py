@@ -59,7 +59,7 @@ def noise(family: Family, rng: np.random.Generator, signal: np.ndarray, snr: Any
 
 def noisy(family: Family, rng: np.random.Generator, signal: np.ndarray, snr: Any) -> np.ndarray:
     measured = signal + noise(family, rng, signal, snr)
-    return np.abs(measured) if getattr(family.model, "magnitude", False) else measured
+    return np.abs(measured) if family.model.magnitude else measured
 
 
 def only(names: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -273,10 +273,12 @@ def test_hostile_voxels_are_nan_with_a_reason_or_right(name, rng):
         np.testing.assert_array_equal(np.isfinite(leaf), ok)
         assert np.all(np.isnan(leaf[~ok]))
     unusable = ~np.all(np.isfinite(signal), axis=-1)
-    if getattr(family.model, "magnitude", False):
+    not_magnitudes = np.zeros_like(unusable)
+    if family.model.magnitude:
         normal = np.where(np.abs(signal) < np.finfo(np.float32).tiny, 0, signal)  # denormal numbers count as zero
-        unusable |= np.min(normal, axis=-1) < -0.1 * np.max(np.abs(normal), axis=-1)  # no magnitudes
+        not_magnitudes = np.min(normal, axis=-1) < -0.1 * np.max(np.abs(normal), axis=-1)
     np.testing.assert_array_equal(result.status == jq.Status.NOT_FINITE, unusable)
+    np.testing.assert_array_equal(result.status == jq.Status.NEGATIVE_MAGNITUDE, not_magnitudes & ~unusable)
     assert np.all(result.status[np.all(signal == 0, axis=-1)] == jq.Status.NO_SIGNAL)
     # In units of the largest measurement, so that squares neither overflow nor vanish.
     signal = signal[ok].astype(complex if family.complex else float)

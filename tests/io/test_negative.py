@@ -51,7 +51,7 @@ def test_as_they_are_they_have_no_answer_as_the_warning_says(tmp_path, capsys, c
     assert re.search(r"have no answer\. Use (--negative abs|negative='abs') to fit absolute values", done.err)
     found = load(tmp_path / "out", SCANS[command][2])
     levels = json.loads((tmp_path / "out" / "status.json").read_text())["Levels"]
-    assert {levels[str(int(code))] for code in load(tmp_path / "out", "status")[0].ravel()} == {"NOT_FINITE"}
+    assert {levels[str(int(code))] for code in load(tmp_path / "out", "status")[0].ravel()} == {"NEGATIVE_MAGNITUDE"}
     assert np.isnan(found[0]).all()
     assert np.isfinite(found[1:]).all()
 

@@ -205,7 +205,7 @@ def test_guess_is_near_the_reference_of_real_voxels(shared_data):
         (([0.1, 0.1], TR), "at least 2 different pairs"),
         (([0.1, 0.2], [TR] * 3), "tr has shape"),
         (([0.1, 0.2], TR, 2.3), "divide milliseconds by 1000"),
-        (([0.1, 0.2], TR, 6e-3), "not below tr"),
+        (([0.1, 0.2], TR, 6e-3), "not longer than the te of 0.006 s"),
     ],
 )
 def test_impossible_protocols_are_refused(arguments, message):

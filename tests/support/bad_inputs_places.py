@@ -181,7 +181,7 @@ def out_of_memory(n_times: int, most: int = 256) -> Callable[[pytest.MonkeyPatch
     def patch(monkeypatch: pytest.MonkeyPatch, _out: Path) -> None:
         from jaxqmri.estimation import fit as module
 
-        compiled, calls = module._fit_batch, []
+        compiled, calls = module.fit_batch, []
 
         def refusing(*args: Any) -> Any:
             calls.append(1)
@@ -193,7 +193,7 @@ def out_of_memory(n_times: int, most: int = 256) -> Callable[[pytest.MonkeyPatch
             whole = jax.tree.map(lambda leaf: np.concatenate([leaf] * (256 // n)), batch)
             return jax.tree.map(lambda leaf: leaf[:n], compiled(*common, whole))
 
-        monkeypatch.setattr(module, "_fit_batch", refusing)
+        monkeypatch.setattr(module, "fit_batch", refusing)
 
     return patch
 

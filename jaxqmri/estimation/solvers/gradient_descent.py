@@ -75,8 +75,8 @@ def _descend(optimizer: "optax.GradientTransformation", steps: int, scale: Any, 
     n = problem.signal.shape[0]
 
     def rescaled(parts: Values, factor) -> Values:
-        amplitude = problem.model.amplitude
-        return tuple(v * factor if name == amplitude else v for name, v in zip(problem.unknowns, parts, strict=True))
+        units = problem.model.signal_units
+        return tuple(v * factor if name in units else v for name, v in zip(problem.unknowns, parts, strict=True))
 
     def loss(parts: Values) -> Float[Array, ""]:
         cost, _, _ = scaled.noise.terms(scaled.predict(scaled.join(parts)), scaled.signal)

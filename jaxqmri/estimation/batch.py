@@ -1,0 +1,237 @@
+"""One batch of voxels from its measurements to its maps: invalid voxels, first guess, solver, error bars, status."""
+
+import dataclasses
+import functools
+import operator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact, Int
+
+from ..models.base import Params, SignalModel
+from ..quantities import Status
+from . import implicit
+from .error_bars import ErrorBars, error_bars
+from .noise import Noise
+from .problem import Problem
+from .solvers.base import Solution, Solver
+
+
+class FitResult(NamedTuple):
+    """Maps of a fit, each with the leading shape of the signal.
+
+    Attributes:
+        params: the model's NamedTuple; NaN where `status` is not OK.
+        stderr: standard errors in the units of the parameters, 0 for known ones; NaN where there are as many
+            measurements as parameters and no `sigma` was given. That of a complex amplitude is complex: the errors of
+            its real and its imaginary part.
+        residual: root mean square of the misfit [units of the signal].
+        status: `Status` codes.
+        reduced_chi2: sum(w r^2) / (sigma^2 (n - p)), near 1 where the model describes the signal; None without sigma.
+        covariance: (*voxel, p, p) of the free parameters in the order of the model's fields (a complex amplitude is two
+            of them, its real and its imaginary part); None unless asked for.
+    """
+
+    params: Params
+    stderr: Params
+    residual: Float[Array, "*voxel"]
+    status: Int[Array, "*voxel"]
+    reduced_chi2: Float[Array, "*voxel"] | None = None
+    covariance: Float[Array, "*voxel p p"] | None = None
+
+
+class Voxels(eqx.Module):
+    """Everything that differs from voxel to voxel, voxels first."""
+
+    signal: Inexact[Array, "voxel n"]
+    known: dict[str, Inexact[Array, " voxel"]]
+    init: tuple[Inexact[Array, " voxel"], ...] | None
+    sigma: Float[Array, " voxel"] | None
+    weights: Float[Array, "voxel n"] | None
+
+
+@eqx.filter_jit
+def fit_batch(
+    model: SignalModel,
+    solver: Solver,
+    kind_of_noise: type[Noise],
+    free: tuple[str, ...],
+    covariance: bool,
+    voxels: Voxels,
+) -> FitResult:
+    voxels, invalid = _mask_invalid_voxels(model, voxels)
+    problem = _problem(model, kind_of_noise, free, voxels)
+    solution = implicit.solve(solver, problem)
+    at_bound = _at_bound(problem, solution)
+    # In scanner units an amplitude may overflow.
+    in_units = [v * problem.units[name] for name, v in zip(free, solution.values, strict=True)]
+    found = functools.reduce(operator.and_, map(jnp.isfinite, in_units))
+    sound = (invalid == Status.OK) & ~at_bound & solution.converged & found
+    bars = error_bars(problem, _finite_placeholders(problem, solution, sound))
+    status = jnp.select(
+        [invalid != Status.OK, at_bound, ~(solution.converged & found), ~bars.identified],
+        [invalid, int(Status.AT_BOUND), int(Status.NOT_CONVERGED), int(Status.UNIDENTIFIABLE)],
+        int(Status.OK),
+    )
+    return _maps(problem, solution, bars, status, covariance)
+
+
+def _finite_placeholders(problem: Problem, solution: Solution, sound: Array) -> Solution:
+    """The solution with finite placeholders where it is none: NaN times a derivative of zero would be NaN."""
+    values = tuple(jnp.where(sound, v, s) for v, s in zip(solution.values, problem.start, strict=True))
+    curvature = tuple(
+        tuple(jnp.where(sound, e, float(i == j)) for j, e in enumerate(row)) for i, row in enumerate(solution.curvature)
+    )
+    return Solution(values, solution.converged, jnp.where(sound, solution.cost, 1.0), curvature)
+
+
+def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, Int[Array, " voxel"]]:
+    """The voxels with finite placeholders where they cannot be fitted, and the status of these; OK elsewhere."""
+    signal, weights = voxels.signal, voxels.weights
+    finite = jnp.ones(signal.shape[0], bool)
+    if weights is not None:
+        finite &= jnp.all(jnp.isfinite(weights) & (weights >= 0), axis=-1)
+        weights = jnp.where(finite[:, None], weights, 1.0)
+        signal = jnp.where(weights > 0, signal, 0.0)
+    finite &= jnp.all(jnp.isfinite(signal), axis=-1)
+    for name, value in voxels.known.items():
+        any_sign = name in model.signed or jnp.iscomplexobj(value)
+        finite &= jnp.isfinite(value) & (True if any_sign else value > 0)
+    if voxels.sigma is not None:
+        finite &= jnp.isfinite(voxels.sigma) & (voxels.sigma > 0)
+    negative = jnp.zeros_like(finite)
+    if model.magnitude:
+        negative = jnp.min(signal, axis=-1) < -_LEAST_MAGNITUDE * jnp.max(jnp.abs(signal), axis=-1)
+    invalid = jnp.select(
+        [~finite, negative, jnp.all(signal == 0, axis=-1)],
+        [int(Status.NOT_FINITE), int(Status.NEGATIVE_MAGNITUDE), int(Status.NO_SIGNAL)],
+        int(Status.OK),
+    )
+    usable = invalid == Status.OK
+    # No NaN reaches the solver: a falling line stands in for voxels that cannot be fitted.
+    placeholder = jnp.linspace(1.0, 0.5, signal.shape[-1], dtype=signal.real.dtype)
+    cleaned = Voxels(
+        signal=jnp.where(usable[:, None], signal, placeholder),
+        known={name: jnp.where(usable, value, 1.0) for name, value in voxels.known.items()},
+        init=voxels.init,
+        sigma=None if voxels.sigma is None else jnp.where(usable, voxels.sigma, 1.0),
+        weights=None if weights is None else jnp.where(usable[:, None], weights, 1.0),
+    )
+    return cleaned, invalid
+
+
+# Of parameters in units of the signal, relative to the largest measurement. The lower end of positive ones is reached
+# by signals that are negative throughout; the upper one would need a decay by exp(-14) before the first echo.
+_LEAST_AMPLITUDE, _MOST_AMPLITUDE = 1e-6, 1e6
+_LEAST_MAGNITUDE = 0.1  # interpolation makes magnitudes so much negative, relative to the largest measurement
+
+
+def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ...], voxels: Voxels) -> Problem:
+    """The batch in units of its largest measurement, measurements first, with its start and its bounds."""
+    # Nothing depends on the unit, so no derivative flows through it.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(voxels.signal), axis=-1))
+    scale = scale if model.signal_units else jnp.ones_like(scale)  # no parameter would make up for it
+    given: dict[str, Any] = {} if voxels.sigma is None else {"sigma": voxels.sigma / scale}
+    given |= {} if voxels.weights is None else {"weights": voxels.weights.T}
+    noise = kind_of_noise(**given)
+    problem = Problem(model, noise, (voxels.signal / scale[:, None]).T, scale, {}, (), (), (), free)
+    known = {name: v / problem.units[name] for name, v in voxels.known.items()}
+    lower, upper = zip(*(_range(problem, name) for name in free), strict=True)
+    problem = dataclasses.replace(problem, known=known, lower=lower, upper=upper)
+    return dataclasses.replace(problem, start=_start(problem, voxels.init))
+
+
+def _range(problem: Problem, name: str) -> tuple[Array, Array]:
+    """Lowest and highest value of a free parameter in the units of the problem."""
+    model = problem.model
+    low, high = (jnp.full_like(problem.scale, end) / problem.units[name] for end in getattr(model.limits(), name))
+    if name in model.signal_units and not (problem.is_complex and name == model.amplitude):
+        least = -_MOST_AMPLITUDE if name in model.signed else _LEAST_AMPLITUDE
+        low, high = jnp.clip(low, least, _MOST_AMPLITUDE), jnp.clip(high, least, _MOST_AMPLITUDE)
+    if name == model.amplitude and problem.noise.least_amplitude is not None:
+        low = jnp.maximum(low, problem.noise.least_amplitude)
+    return low, high
+
+
+def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...]:
+    """Where the search begins, within the limits."""
+    model = problem.model
+    if init is None:
+        guess = model.batched_guess(_without_gaps(problem), problem.known)
+        start = {name: getattr(guess, name) for name in problem.free}
+    else:
+        start = {name: value / problem.units[name] for name, value in zip(problem.free, init, strict=True)}
+    for name, low, high in zip(problem.free, problem.lower, problem.upper, strict=True):
+        s = start[name]
+        if not jnp.iscomplexobj(s):
+            start[name] = jnp.where(jnp.isfinite(s), jnp.clip(s, low, high), low)
+    if init is None and model.amplitude in start and not problem.eliminates:
+        start[model.amplitude] = problem.best_amplitude(start)
+    return tuple(start.values())
+
+
+def _without_gaps(problem: Problem) -> Array:
+    """The signal as the first guess takes it where weights of zero leave measurements out."""
+    signal, weights = problem.signal, problem.noise.weights
+    if weights is None:
+        return signal
+    if problem.model.accepts_missing:
+        return jnp.where(weights > 0, signal, jnp.nan)
+
+    def last_kept(carry: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept = jnp.where(at[1] > 0, at[0], carry)
+        return kept, kept
+
+    nothing = jnp.full_like(signal[0], jnp.nan)
+    before = jax.lax.scan(last_kept, nothing, (signal, weights))[1]
+    after = jax.lax.scan(last_kept, nothing, (signal, weights), reverse=True)[1]
+    before, after = jnp.where(jnp.isnan(before), after, before), jnp.where(jnp.isnan(after), before, after)
+    return jnp.where(weights > 0, signal, (before + after) / 2)
+
+
+def _at_bound(problem: Problem, solution: Solution) -> Array:
+    """Within 5 % of a limit, or beyond it."""
+    at_bound = jnp.zeros(problem.scale.shape, bool)
+    slack = 0.05  # the limits are orders of magnitude, and near them a search may end in the flat
+    for name, v, low, high in zip(problem.free, solution.values, problem.lower, problem.upper, strict=True):
+        if jnp.iscomplexobj(v):
+            continue
+        width = slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)
+        at_bound |= v <= low + width
+        if name not in problem.model.mirrored:
+            at_bound |= v >= high - width
+    return at_bound
+
+
+def _maps(problem: Problem, solution: Solution, bars: ErrorBars, status: Array, covariance: bool) -> FitResult:
+    """Back to scanner units, with NaN wherever there is no answer."""
+    model, ok, units = problem.model, status == Status.OK, problem.units
+    variances = [row[i] for i, row in enumerate(bars.covariance)]
+    # sqrt has no derivative at 0: where there is no answer it must not be asked for one.
+    errors = problem.join(tuple(jnp.sqrt(jnp.where(ok, v, 1.0)) for v in variances))
+    values = problem.known | dict(zip(problem.free, solution.values, strict=True))
+    of_free = dict(zip(problem.free, errors, strict=True))
+
+    def only_answers(value: Array) -> Array:
+        return jnp.where(ok.reshape(-1, *[1] * (value.ndim - 1)), value, jnp.nan)
+
+    matrix = None
+    if covariance:
+        factors = [units[name] for name in problem.unknowns]
+        rows = [
+            [c * f * g for c, g in zip(row, factors, strict=True)]
+            for row, f in zip(bars.covariance, factors, strict=True)
+        ]
+        matrix = only_answers(jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2))
+    return FitResult(
+        params=model.parameters(**{name: only_answers(values[name] * unit) for name, unit in units.items()}),
+        stderr=model.parameters(
+            **{n: only_answers(of_free.get(n, jnp.zeros_like(problem.scale)) * unit) for n, unit in units.items()}
+        ),
+        residual=only_answers(bars.residual * problem.scale),
+        status=status.astype(jnp.int32),
+        reduced_chi2=None if problem.noise.sigma is None else only_answers(bars.reduced_chi2),
+        covariance=matrix,
+    )
