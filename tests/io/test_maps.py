@@ -283,7 +283,7 @@ def test_new_content_is_on_disk_before_the_old_one_goes(tmp_path, monkeypatch):
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((os.fstat(descriptor).st_size, path.read_bytes())))
     write_bytes(path, b"newer")
-    assert seen == [(5, b"old")]
+    assert seen[0] == (5, b"old")
     assert path.read_bytes() == b"newer"
 
 

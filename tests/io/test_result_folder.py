@@ -74,7 +74,7 @@ def test_an_empty_folder_that_was_there_stays(tmp_path):
 def test_a_new_run_removes_what_the_earlier_one_left_and_nothing_else(tmp_path):
     run(tmp_path, {"map": "1", "report": "1", "dicom/IM1": "1"})
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="overwrite"):
         run(tmp_path, {"map": "2"})
     run(tmp_path, {"map": "2"}, overwrite=True)
     assert content(tmp_path) == {"map": "2", "notes": "mine"}

@@ -68,7 +68,7 @@ def tidied(folder: Path, copy: Path) -> tuple[dict[str, bytes], list[str]]:
     shutil.copytree(folder, copy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(OutputError, match="--overwrite"), result_folder(copy):
+        with pytest.raises(OutputError, match="overwrite"), result_folder(copy):
             raise AssertionError("must be refused")
     assert all(name.endswith(".tmp") for name in hidden(copy)), hidden(copy)
     return visible(copy), [str(w.message) for w in caught if w.category is InputWarning]
