@@ -3,14 +3,13 @@
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import DeviceError, UsageError
+from ..errors import DeviceError, UsageError, remarks_collected
 from ..mapping import all_jobs
 from ..mapping.job import Job
 from ..mapping.settings import SettingRow, settings_of
@@ -138,10 +137,8 @@ def _dicom_out(arguments: argparse.Namespace) -> "DicomOut":
 def _name_files_passed_over(arguments: argparse.Namespace) -> None:
     from ..io.images import scan_images
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come again when the images are read
-        with scan_images(arguments.inputs) as scan:
-            skipped = scan.skipped
+    with remarks_collected(), scan_images(arguments.inputs) as scan:  # remarks come again when the images are read
+        skipped = scan.skipped
     for reason, names in skipped.items():
         print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ..errors import error_in_words
+from ..errors import Remark, error_in_words, on_the_command_line, remarks_collected
 from ..workflow.interrupts import stop_on_signals
 from .commands import parser
 
@@ -68,9 +68,19 @@ def _warnings_in_one_line(arguments: argparse.Namespace) -> Iterator[None]:
     def show(message, category, *_args, **_kwargs):
         ours = category.__name__ == "InputWarning"
         if arguments.debug or arguments.verbose or (ours and not arguments.quiet):
-            print(f"jaxqmri: warning: {' '.join(str(message).split())}", file=sys.stderr)
+            say(str(message))
 
-    with warnings.catch_warnings():
+    def say(text: str) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
+            print(f"jaxqmri: warning: {' '.join(text.split())}", file=sys.stderr)
+
+    def tell(new: Remark) -> None:
+        if arguments.debug or not arguments.quiet:
+            say(new.told(on_the_command_line))
+
+    with warnings.catch_warnings(), remarks_collected(tell):
         warnings.simplefilter("default")
         warnings.showwarning = show
         yield

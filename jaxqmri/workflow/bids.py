@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputWarning, PartialFailureError, error_in_words
+from ..errors import InputWarning, PartialFailureError, Remark, error_in_words, remark, remarks_collected
 from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
 from ..io.bids.derivative import (
     SUMMARY,
@@ -36,8 +36,7 @@ from ..io.storage.result_folder import RECORD
 from ..io.storage.staging import staging_folder
 from ..mapping.job import Job
 from ..quantities import Status
-from .bids_settings import DEFAULTS, Settings, for_a_dataset
-from .provenance import recorded_warnings
+from .bids_settings import DEFAULTS, Settings, for_a_dataset, in_a_dataset
 from .run import JobResult, fill_folder
 
 Row = dict[str, Any]
@@ -227,19 +226,19 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
 
 def _make(task: _Task, started: float) -> Row:
     """Fits a series and puts its results into their places, the record last."""
-    with recorded_warnings(for_a_dataset) as remarks, staging_folder(task.out) as staged:
+    with remarks_collected(_as_warning) as said, staging_folder(task.out) as staged:
         if task.series.remark:
-            warnings.warn(task.series.remark, InputWarning, stacklevel=2)
+            remark(task.series.remark)
         task.series.check_fetched()
         b1_map = task.b1_map()
         if b1_map is None and task.series.name.suffix == "MESE" and task.settings.t2_b1 == "fmap":
             message = f"{task.series.name}: no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
-            warnings.warn(message, InputWarning, stacklevel=2)
+            remark(message)
         job = task.job(b1_map)
         sources = task.sources(job)
         made = fill_folder(
             staged, replace(job, mask=task.mask), task.series.images,
-            report=task.report, quiet=task.quiet, command=task.command(), remarks=remarks,
+            report=task.report, quiet=task.quiet, command=task.command(), remarks=list(said), wording=in_a_dataset,
         )  # fmt: skip
         record = json.loads((staged / RECORD).read_bytes())
         outputs = place_results(staged, task.out, task.series.name, task.siblings, sources)
@@ -248,6 +247,10 @@ def _make(task: _Task, started: float) -> Row:
     facts["fingerprint"] = _fingerprint(task.series, b1_map)
     write_record(task.out, task.series.name, record | facts)
     return row
+
+
+def _as_warning(new: Remark) -> None:
+    warnings.warn(new.told(in_a_dataset), InputWarning, stacklevel=2)
 
 
 def _what_changed(task: _Task, record: Mapping[str, Any]) -> str:

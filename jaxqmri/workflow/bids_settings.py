@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import Remedy, UsageError, on_the_command_line
 from ..io.negative import Negative
 from ..mapping import all_jobs
 from ..mapping.job import Job
@@ -100,3 +100,8 @@ def for_a_dataset(text: str) -> str:
     for remedy, instead in _REMEDIES:
         text = re.sub(remedy, instead, text)
     return text
+
+
+def in_a_dataset(remedy: Remedy) -> str:
+    """A remedy for those who run `jaxqmri bids`."""
+    return for_a_dataset(on_the_command_line(remedy))

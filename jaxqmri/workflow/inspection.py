@@ -4,7 +4,6 @@ import importlib.util
 import math
 import os
 import platform
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import cache_dir
-from ..errors import InputWarning, error_in_words
+from ..errors import error_in_words, remarks_collected
 from ..io.axis import axis_named
 from ..io.candidates import Candidate, Scan
 from ..io.choose import choose, choose_axis
@@ -144,8 +143,7 @@ def inspect_images(
     """
     name, values = next(iter((given or {}).items()), ("te", None))
     with ExitStack() as files:  # of a zip archive they are there as long as it lasts
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InputWarning)
+        with remarks_collected():
             scan = files.enter_context(scan_images(paths, values, axis_named(name), series))
         return _inspected(scan, name, given=values is not None)
 

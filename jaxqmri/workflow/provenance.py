@@ -2,10 +2,8 @@
 
 import hashlib
 import platform
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -14,10 +12,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from .. import __version__
-from ..errors import InputWarning
 from ..io.series import ImageSeries
 from ..io.storage.memory import in_c_order
 
@@ -97,27 +93,3 @@ def _compilations() -> list[float]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return durations
-
-
-@contextmanager
-def recorded_warnings(reword: Callable[[str], str] = str) -> Iterator[list[str]]:
-    """Collects what was mended or passed over, and lets every warning pass on.
-
-    Warnings of other libraries are not collected: pydicom's name files, and with them people.
-
-    Args:
-        reword: a warning -> the words under which it is collected.
-    """
-    texts: list[str] = []
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def record(message, category, *args, **kwargs):
-            text = reword(str(message))
-            if issubclass(category, InputWarning) and text not in texts:
-                texts.append(text)
-            with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
-                show(message, category, *args, **kwargs)
-
-        warnings.showwarning = record
-        yield texts

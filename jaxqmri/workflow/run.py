@@ -3,9 +3,8 @@
 A job says what is estimated; `run_job` does everything else and is the same for all of them. The jobs are in `mapping`.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,16 +15,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import (
-    InputWarning,
     LeaveOut,
     NoInputError,
     Remark,
     Setting,
     UsageError,
+    Wording,
     on_the_command_line,
     remark,
-    remarks_collected,
-)
+    remarks_kept,
+)  # fmt: skip
 from ..io.images import check_paths, read_images
 from ..io.maps import Maps, write_maps
 from ..io.series import ImageSeries
@@ -35,7 +34,7 @@ from ..mapping.fitting.estimate import Estimate
 from ..mapping.job import Job, Rows
 from ..quantities import AXES, Status, map_kind
 from .interrupts import stop_if_asked
-from .provenance import Clock, input_facts, recorded_warnings, surroundings, versions
+from .provenance import Clock, input_facts, surroundings, versions
 
 DicomOut = Literal["no", "anonymous", "keep"]
 
@@ -145,7 +144,8 @@ def fill_folder(
     timings: Mapping[str, float] | None = None,
     compare: Callable[[Maps], Rows] | None = None,
     command: str | None = None,
-    remarks: list[str] | None = None,
+    remarks: Sequence[Remark] = (),
+    wording: Wording = on_the_command_line,
 ) -> JobResult:
     """The same into a folder of `result_folder`; what is in it already is recorded as part of the results.
 
@@ -154,12 +154,15 @@ def fill_folder(
         job, inputs, report, dicom, quiet, timings: see `run_job`.
         compare: maps -> the rows of `JobResult.regions`.
         command: how to run it again, without the paths; None: by the subcommand of the job.
-        remarks: the list of a `recorded_warnings` around this, whose words then stand in the results; None: its own.
+        remarks: what else is to be remarked and recorded.
+        wording: the words of remedies in the results.
     """
     if report:
         _load_matplotlib_meanwhile()
     clock = Clock(dict(timings or {}))
-    with recorded_warnings() if remarks is None else nullcontext(remarks) as remarks, remarks_collected(_as_warning):
+    with remarks_kept() as made:
+        for before in remarks:
+            remark(*before.parts)
         with _progress("reading", quiet), clock("reading"):
             axes = [name for name, axis in AXES.items() if axis in job.axes]
             series = read_images(inputs, axes, job.given, job.component, job.series, job.negative)
@@ -169,8 +172,9 @@ def fill_folder(
             _check_dicom(dicom, series)
         with _progress("fitting", quiet, int(where.sum())) as advance, clock("fitting", compiling="compiling"):
             estimate = settled.estimate(series, advance)
-        result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds, warnings=remarks)
+        result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds)
         _remark_if_nothing_fitted(result)
+        result.warnings = [new.told(wording) for new in made]
         if compare is not None:
             result.regions = compare(estimate.maps)
         if report and job.is_compared:
@@ -188,10 +192,6 @@ def fill_folder(
         arguments = {**job.arguments(series.axis), "report": report, "dicom": dicom}
         write_bytes(folder / RECORD, strict_json(_provenance(result, command, arguments)).encode())
     return result
-
-
-def _as_warning(new: Remark) -> None:
-    warnings.warn(new.told(on_the_command_line), InputWarning, stacklevel=2)
 
 
 def _check_dicom(dicom: DicomOut, series: ImageSeries) -> None:
