@@ -22,13 +22,8 @@ def axis_named(name: str) -> Axis:
 def requested_axis(axis: str | None, given: Mapping[str, Any]) -> tuple[Axis, Any]:
     """What a caller wants to vary, and the values given for it or None; echo times unless something else is said.
 
-    Args:
-        axis: its name, or None.
-        given: name of the argument -> values or None.
-
-    Raises:
-        TypeError: an argument that is no axis.
-        UsageError: values for two axes, or for another one than `axis`.
+    `axis`: its name or None; `given`: name of the argument -> values or None. Raises TypeError for an argument that is
+    no axis, UsageError for values of two axes or of another one than `axis`.
     """
     names = [row.name for row in AXES.values()]
     unknown = [name for name in given if name not in names]
@@ -45,15 +40,10 @@ def requested_axis(axis: str | None, given: Mapping[str, Any]) -> tuple[Axis, An
 
 
 def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
-    """Refuses values that cannot be in SI units, rather than guessing what was meant.
+    """Refuses (n,) values that cannot be in SI units, [s] or [rad], rather than guessing what was meant.
 
-    Args:
-        axis: what they are.
-        values: (n,) [s] or [rad].
-        where: the file or argument they came from, for the message.
-
-    Raises:
-        MetadataError: not finite, not positive, outside the range in use, or all equal.
+    Raises MetadataError, with the file or argument they came from, `where`: not finite, not positive, outside the range
+    in use, or all equal.
     """
     described, remedy = axis.described(values), (Give(axis.name, "the right ones"), ".")
     may_be_0 = axis.low <= 0
@@ -76,9 +66,7 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
 def given_values(axis: Axis, values: Any) -> np.ndarray | None:
     """Values of the caller in place of those in the files, checked; None where there are none.
 
-    Raises:
-        UsageError: not a list of numbers, or one of them twice.
-        MetadataError: they cannot be in SI units.
+    Raises UsageError where they are no list of numbers or one stands twice, MetadataError as `check_axis_values`.
     """
     if values is None:
         return None

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,14 +89,6 @@ class Image(ABC):
         return words(self.said("ScanningSequence"))
 
 
-class Grid(Protocol):
-    """Where voxels lie."""
-
-    def same_as(self, other: Any) -> bool:
-        """Whether voxels of one index lie in one place."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """Images of one series and component on one grid.
@@ -107,7 +99,7 @@ class Candidate:
         shape: the first two axes of the volume.
         n_slices: the third.
         voxel_size: along x, y, z [mm].
-        grid: where the voxels lie.
+        grid: where the voxels lie; `grid.same_as(other)` says whether others lie there.
         names: what it is counted by: images of DICOM, files of NIfTI.
         is_enhanced: whether the images come from Enhanced MR files.
         axis: what is to vary.
@@ -122,12 +114,12 @@ class Candidate:
     shape: tuple[int, int]
     n_slices: int
     voxel_size: tuple[float, float, float]
-    grid: Grid
+    grid: Any
     names: tuple[str, ...]
     axis: Axis
     is_enhanced: bool = False
     each: tuple[float, ...] = ()
-    value_error: MetadataError | None = None
+    value_error: MetadataError | UsageError | None = None
     is_given: bool = False
     parts: tuple["Candidate", ...] = ()
 
@@ -165,18 +157,6 @@ class Candidate:
         return self.first.derived
 
     @property
-    def description(self) -> str:
-        return self.first.description
-
-    @property
-    def image_type(self) -> tuple[str, ...]:
-        return self.first.image_type
-
-    @property
-    def sequence(self) -> tuple[str, ...]:
-        return self.first.sequence
-
-    @property
     def series_number(self) -> int | str | None:
         return self.first.series_number
 
@@ -193,7 +173,7 @@ class Candidate:
     @property
     def says_its_series(self) -> bool:
         """Whether anything tells what series it is of."""
-        return bool(self.series_uids or self.numbers or self.description or self.first.bids)
+        return bool(self.series_uids or self.numbers or self.first.description or self.first.bids)
 
     @property
     def n_images(self) -> int:
@@ -215,7 +195,15 @@ class Candidate:
     def is_map_at_te_0(self) -> bool:
         """Whether it is a volume without echo time that came with images of other echo times."""
         at_0 = all(number(image.said("EchoTime")) == 0 for image in self.images)
-        return self.derived and at_0 and "DERIVED" not in self.image_type[:1]
+        return self.derived and at_0 and "DERIVED" not in self.first.image_type[:1]
+
+    @property
+    def one_each(self) -> dict[tuple[int, float], Any]:
+        """Slice and value -> the first image of them; others are its copies."""
+        found: dict[tuple[int, float], Any] = {}
+        for place, image in zip(zip(self.slices.tolist(), self.each, strict=True), self.images, strict=True):
+            found.setdefault(place, image)
+        return found
 
     @property
     def repetition_times(self) -> tuple[float, ...]:
@@ -255,7 +243,7 @@ class Candidate:
         elif self.is_constant:
             values = f"{axis.symbol} {axis.described(self.values * self.images_per_slice[1])}"
         number = "without number" if self.series_number is None else self.series_number
-        name = self.first.bids or f"series {number} '{self.description}'"
+        name = self.first.bids or f"series {number} '{self.first.description}'"
         return f"{name} ({self.component}, {values}, {'x'.join(map(str, (*self.shape, self.n_slices)))})"
 
 
@@ -271,11 +259,9 @@ class Reader(NamedTuple):
         check: raises, or remarks, where the images of a candidate do not belong together.
         affine: (4, 4) voxel index -> RAS+ [mm].
         load: of each image its place in (x, y, z, n), its values and whether those are at the top of their range.
-        acquisition: what all images say of the acquisition, under keys and in units of BIDS.
+        physics: key of BIDS -> keyword of the files, and what turns their unit into that of BIDS.
         radians: of each image the angle per loaded value [rad], None where it is not declared; for phase images.
-        n_files: how many files hold the images.
         identity: whose images they are, or None.
-        n_duplicates: how many images are copies of others.
     """
 
     source_format: str
@@ -283,11 +269,9 @@ class Reader(NamedTuple):
     check: Callable[["Scan", Candidate], None]
     affine: Callable[[Candidate], np.ndarray]
     load: Callable[[Candidate], Generator[tuple[Index, np.ndarray, np.ndarray], None, None]]
-    acquisition: Callable[[Candidate], dict[str, Any]]
+    physics: Mapping[str, tuple[str, float]]
     radians: Callable[[Candidate], Sequence[float | None]]
-    n_files: Callable[[Candidate], int]
     identity: Callable[[Candidate], Any]
-    n_duplicates: Callable[[Candidate], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,10 +322,6 @@ class Scan:
         others = sorted(name for c in self.candidates if c not in kept for name in c.names)
         skipped = {**self.skipped, OTHER_SERIES: tuple(others)} if others else self.skipped
         return replace(self, candidates=kept, skipped=skipped)
-
-    def passed_over(self) -> str:
-        """' (passed over: 3 not DICOM, 1 empty file)', or nothing."""
-        return in_brackets(self.skipped)
 
 
 def _is_called(candidate: Candidate, name: str) -> bool:

@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..quantities import ECHO_TIME, INVERSION_TIME, Axis
 from .axis import axis_named, check_axis_values
-from .candidates import Candidate, Scan, at, listed
+from .candidates import Candidate, Scan, at, in_brackets, listed
 from .join import differences, joined, owners_differ
 from .phase import UNDECLARED
 from .series import COMPONENTS
@@ -60,17 +60,14 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
             raise CorruptInputError(there, *_how_to_choose(several), _what_differs(several))
         if several:
             return _checked(scan, several[0], alike, candidates)
-        if scan.given is None:
-            _raise_value_error(scan, alike)
+        _raise_value_error(scan, alike)
     raise _nothing_to_read(scan, wanted, component, candidates)
 
 
 def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -> tuple[Scan, Candidate]:
     """The same along the one of several axes that the images vary, with the scan along it.
 
-    Raises:
-        UsageError: series of both are there.
-        CorruptInputError, MetadataError: there is none; says why for each axis.
+    Raises UsageError where series of both are there; where there is none, says why for each axis.
     """
     found: list[tuple[Scan, Candidate, list[Remark]]] = []
     refused: dict[Axis, ValueError] = {}
@@ -175,8 +172,10 @@ def _raise_value_error(scan: Scan, candidates: Sequence[Candidate]) -> None:
     axis, constant = scan.axis, [c for c in candidates if c.is_constant and not c.value_error]
     constant = [c for c in constant if not any(_is_copy(c, other) for other in constant)]
     for candidate in candidates:
-        if candidate.value_error:
+        if candidate.value_error and candidate.is_given == (scan.given is not None):
             raise candidate.value_error
+    if scan.given is not None:
+        return
     if len(constant) > 1:
         varies = f"the {axis.term} varies in none of {len(constant)} series, {listed(constant)}"
         raise CorruptInputError(
@@ -208,7 +207,9 @@ def _nothing_to_read(
     if refusal is not None:
         return refusal
     if not candidates:
-        return NoInputError(f"{scan.source}: no MR image that could be fitted{scan.passed_over()}; check the folder.")
+        return NoInputError(
+            f"{scan.source}: no MR image that could be fitted{in_brackets(scan.skipped)}; check the folder."
+        )
     kinds = " and ".join(sorted({c.component for c in candidates}))
     found = f"{scan.source}: only {kinds} images, {listed(candidates)}: not {component}, which a fit needs"
     remedy = f"Give the {component} images."

@@ -37,9 +37,7 @@ def read_images(
         paths: one folder or zip archive, or files of one format.
         axes: what varies: "te", "ti" or "flip_angle"; of several, the one that the files vary.
         given: (n,) values of it [s] or [rad] that replace those in the files; `axes` has one entry then.
-        component: "magnitude", "real", ...; None: see `read_dicom`.
-        series: the series to read; empty: those that fit together.
-        negative: what becomes of negative magnitudes, see `settle_negative`.
+        component, series, negative: see `read_dicom`.
 
     Raises:
         NoInputError: a path does not exist or cannot be read.
@@ -89,19 +87,7 @@ def _nifti_below(paths: Sequence[Path]) -> NoInputError | None:
 
 
 def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
-    """Reads a transmit field map measured on a series.
-
-    Args:
-        path: a 3-D NIfTI file on the grid of `series`, true flip angle / nominal flip angle.
-        series: the images it belongs to.
-
-    Returns:
-        (x, y, z) as stored, with NaN where the file has it.
-
-    Raises:
-        NoInputError: no such file.
-        CorruptInputError: unreadable, or on another grid.
-    """
+    """Reads a transmit field map, true / nominal flip angle, (x, y, z) as stored; raises as `read_on_grid`."""
     return read_on_grid(path, "B1 map", series.affine, series.data.shape[:3], "resample it onto")
 
 

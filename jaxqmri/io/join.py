@@ -76,18 +76,20 @@ def _with_given(candidate: Candidate, given: np.ndarray) -> Candidate:
     if None not in positions:
         # A list of files sorted as text (e1, e10, e2) with ascending values would pass for good data.
         if ranks is not None and not np.array_equal(np.argsort(ranks), np.argsort(given)):
-            raise UsageError(
+            error = UsageError(
                 f"the order of the given {candidate.axis.terms} contradicts {candidate.axis.keyword} or the numbers of "
                 "the files; list both in the same order."
             )
+            return replace(candidate, value_error=error, is_given=True)
         ranks = np.argsort(np.argsort(positions))
     if ranks is None:
         tried = [name for name, _ in _orders(candidate)[0]]
-        raise UsageError(
+        error = UsageError(
             f"the given {candidate.axis.terms} cannot be matched to the images of {candidate}: "
             f"{'neither ' if len(tried) > 1 else 'no '}{' nor '.join(tried)} tells the images of a slice apart. Give "
             f"exactly one image per slice and {candidate.axis.one}, or files one by one in the order of the values."
         )
+        return replace(candidate, value_error=error, is_given=True)
     return replace(candidate, each=tuple(given[ranks].tolist()), value_error=None, is_given=True)
 
 

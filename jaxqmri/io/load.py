@@ -1,23 +1,31 @@
 """The images of a candidate as an `ImageSeries`, whatever files they are in."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import NoInputError, remarks_kept
-from .candidates import OTHER_SERIES, Candidate, Scan
-from .choose import choose
+from ..errors import CorruptInputError, NoInputError, remark, remarks_kept
+from ..quantities import ECHO_TIME, Axis
+from .axis import Values
+from .candidates import OTHER_SERIES, Candidate, Scan, number
+from .choose import OWN_FOLDER, choose
 from .formats import files_below, is_there
+from .join import ROUNDING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .series import ImageSeries
 from .storage.memory import new_images
 from .storage.zipped import unpacked
+
+# What the signal depends on beside the axis.
+_CONFOUNDS = (
+    "RepetitionTime", "RepetitionTimeExcitation", "EchoTime", "InversionTime", "FlipAngle", "MagneticFieldStrength"
+)  # fmt: skip
 
 
 class OtherFormat(NamedTuple):
@@ -30,8 +38,10 @@ class OtherFormat(NamedTuple):
 
 def read_files(
     paths: Sequence[Path],
-    scan_files: Callable[[Sequence[Path]], Scan],
+    scan_files: Callable[[Sequence[Path], Values | None, Axis], Scan],
     other: OtherFormat,
+    axis: Axis,
+    given: Values | None,
     *,
     series: int | str | Sequence[int | str],
     component: str | None,
@@ -44,7 +54,7 @@ def read_files(
     """
     with remarks_kept() as remarks, unpacked(paths) as folders:
         try:
-            scan = scan_files(folders)
+            scan = scan_files(folders, given, axis)
         except NoInputError as error:
             if any(map(other.is_one, files_below(list(filter(is_there, folders))))):
                 where = ", ".join(map(str, paths))
@@ -61,9 +71,7 @@ def read_files(
 
 
 def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -> ImageSeries:
-    """The images of a candidate of any component, scaled as the files say.
-
-    What else the scan found is counted as skipped. `negative`: see `settle_negative`.
+    """The images of a candidate of any component, scaled as the files say; others are counted as skipped.
 
     Raises:
         CorruptInputError: images damaged, contradictory, or not a regular volume.
@@ -89,14 +97,44 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
         values=np.array(values, np.float64),
         affine=affine,
         component=chosen.component,
-        description=chosen.description,
+        description=chosen.first.description,
         source_format=reader.source_format,
-        n_files=reader.n_files(chosen),
-        acquisition=reader.acquisition(chosen),
+        n_files=len({id(image.file) for image in chosen.one_each.values()}),
+        acquisition=_acquisition(chosen, reader.physics),
         skipped=_skipped(scan, chosen),
         saturated=saturated if saturated.any() else None,
         identity=reader.identity(chosen),
     )
+
+
+def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
+    """What all images agree on. Timing that differs confounds a decay, which is remarked; T1 it makes meaningless."""
+    axis, images = chosen.axis, chosen.one_each.values()
+    found: dict[str, Any] = {}
+    for key, (keyword, factor) in physics.items():
+        said = [value for image in images if (value := image.said(keyword)) not in (None, "")]
+        numbers = sorted(value for value in map(number, said) if value is not None)
+        if key == axis.keyword or not said:
+            continue
+        if not numbers:
+            texts = {_text(value) for value in said}
+            found |= {key: texts.pop()} if len(texts) == 1 else {}
+        elif numbers[-1] - numbers[0] <= ROUNDING * abs(numbers[0]):
+            found[key] = float(f"{factor * numbers[0]:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
+        elif axis is not ECHO_TIME and key in ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime"):
+            raise CorruptInputError(
+                f"{key} differs between images ({', '.join(f'{v:g}' for v in numbers[:4])}), so that the signal does "
+                f"not depend on the {axis.term} alone; {OWN_FOLDER}"
+            )
+        elif key in _CONFOUNDS:
+            remark(f"{key} differs between images; the signal then does not depend on the {axis.term} alone.")
+    return found
+
+
+def _text(value: Any) -> str:
+    """Several words joined as DICOM has them in one value."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return "\\".join(map(str, value)) if several else str(value).strip()
 
 
 def _skipped(scan: Scan, chosen: Candidate) -> dict[str, int]:
@@ -106,6 +144,6 @@ def _skipped(scan: Scan, chosen: Candidate) -> dict[str, int]:
         if other.first not in chosen.images:
             kind = f"{other.component} images" if other.component != chosen.component else OTHER_SERIES
             counts[kind] += len(other.names)
-    if n := scan.reader.n_duplicates(chosen):
-        counts["duplicate images"] = n
+    if n_duplicates := len(chosen.images) - len(chosen.one_each):
+        counts["duplicate images"] = n_duplicates
     return dict(counts)

@@ -12,11 +12,8 @@ Negative = Literal["keep", "abs"]
 def settle_negative(data: np.ndarray, n_negative: int, component: str, negative: Negative = "keep") -> None:
     """Remarks on negative values among magnitudes and, where asked for, takes their absolute values.
 
-    Args:
-        data: (x, y, z, n) images; changed in place by "abs".
-        n_negative: how many of the values are below zero.
-        component: what the images are; only magnitudes cannot be negative.
-        negative: "keep": they are fitted as they are, as the real part of the signal; "abs": absolute values.
+    `data` (x, y, z, n) is changed in place by "abs"; with "keep" the values are fitted as they are, as the real part of
+    the signal. Components other than magnitude may be negative.
     """
     if n_negative == 0 or component != "magnitude":
         return

@@ -23,15 +23,10 @@ UNDECLARED = (
 
 
 def radians_per_unit(slope: float, intercept: float, unit: str = "") -> float | None:
-    """What a header says about the values of a phase image.
+    """Angle per image value [rad] by the header of a phase image, or None where it does not declare it.
 
-    Args:
-        slope: image value per stored value.
-        intercept: image value where the stored value is 0.
-        unit: of the image values, in the words of the file.
-
-    Returns:
-        Angle per image value [rad], or None where the header does not declare it.
+    `slope` is image value per stored value, `intercept` the image value where the stored value is 0, `unit` that of the
+    image values in the words of the file.
     """
     if unit.strip().lower() in _UNITS:
         return _UNITS[unit.strip().lower()]
@@ -45,14 +40,9 @@ def _about(value: float, wanted: float) -> bool:
 
 
 def common_factor(factors: Iterable[float | None], where: str) -> float:
-    """The one angle per image value [rad] of all images of a series.
+    """The one angle per image value [rad] of all images of a series, `where`.
 
-    Args:
-        factors: what `radians_per_unit` says of each.
-        where: the series, for the message.
-
-    Raises:
-        MetadataError: an image does not declare its range, or they differ.
+    Raises MetadataError where an image does not declare its range, or they differ.
     """
     found = set(factors)
     factor = found.pop()
@@ -66,15 +56,9 @@ def common_factor(factors: Iterable[float | None], where: str) -> float:
 
 
 def to_radians(data: np.ndarray, factor: float, description: str) -> None:
-    """Turns phase images as the file scales them into angles [rad], in place.
+    """Turns (x, y, z, n) phase images as the file scales them into angles [rad], in place.
 
-    Args:
-        data: (x, y, z, n).
-        factor: angle per value [rad].
-        description: of the series, for the message.
-
-    Raises:
-        MetadataError: the values exceed half a turn, so the range cannot be what was declared.
+    Raises MetadataError where values exceed half a turn, so that the range cannot be what was declared.
     """
     for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
         data[..., k] *= np.float32(factor)

@@ -141,9 +141,8 @@ class ImageSeries:
 class EchoTrain(NamedTuple):
     """The timing of a multi-echo spin echo.
 
-    Attributes:
-        spacing: time from echo to echo [s].
-        echoes: which echoes of the train were recorded, counted from 0; scanners may drop the first ones.
+    `spacing`: time from echo to echo [s]; `echoes`: which echoes of the train were recorded, counted from 0, as
+    scanners may drop the first ones.
     """
 
     spacing: float
@@ -151,16 +150,10 @@ class EchoTrain(NamedTuple):
 
 
 def echo_train(te: np.ndarray, where: str) -> EchoTrain:
-    """Finds the train that these echo times come from: whole multiples of one echo spacing.
+    """Finds the train that ascending echo times [s] come from: whole multiples of one echo spacing.
 
-    They may miss the multiples by their rounding, 0.5 % of the spacing or 0.1 ms.
-
-    Args:
-        te: (echo,) ascending [s].
-        where: the file or argument they came from, for the message.
-
-    Raises:
-        MetadataError: they are no multiples of one spacing, so the echoes are not those of one train.
+    They may miss the multiples by their rounding, 0.5 % of the spacing or 0.1 ms. Raises MetadataError, with the file
+    or argument they came from, `where`, if they are no multiples, so that the echoes are not those of one train.
     """
     te = np.asarray(te, dtype=np.float64)
     step = np.diff(te).min()

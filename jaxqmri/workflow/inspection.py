@@ -169,7 +169,7 @@ def _inspected(scan: Scan, name: str, given: bool) -> Inspection:
 
 def _jobs_for_echoes(candidate: Candidate) -> Sequence[str]:
     """By what the files say of the sequence; where that is nothing, both."""
-    spin, gradient = "SE" in candidate.sequence, "GR" in candidate.sequence
+    spin, gradient = "SE" in candidate.first.sequence, "GR" in candidate.first.sequence
     if spin and not gradient:
         return ("t2",)
     tipped_little = any(angle < SPIN_ECHO_FLIP_ANGLE for angle in candidate.stated(FLIP_ANGLE))
@@ -180,7 +180,7 @@ def _facts(candidate: Candidate, axis: str | None = None) -> dict[str, Any]:
     facts = {
         "number": candidate.series_number,
         "uids": list(candidate.series_uids),
-        "description": candidate.description,
+        "description": candidate.first.description,
         "component": candidate.component,
         **{
             found.key: [float(f"{value:.12g}") for value in candidate.stated(found)]
@@ -191,7 +191,7 @@ def _facts(candidate: Candidate, axis: str | None = None) -> dict[str, Any]:
         "n_images": candidate.n_images,
         "voxel_size_mm": [float(f"{edge:.9g}") for edge in candidate.voxel_size],
         "scaling": candidate.scaling,
-        "image_type": list(candidate.image_type),
+        "image_type": list(candidate.first.image_type),
         "enhanced": candidate.is_enhanced,
         "derived": candidate.derived,
         "lacking": candidate.lacking(),

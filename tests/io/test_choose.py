@@ -67,6 +67,15 @@ def test_single_nifti_images_on_different_grids_are_not_joined(tmp_path):
         read_nifti(tmp_path)
 
 
+def test_given_values_need_an_order_of_the_images_that_are_read_only(tmp_path):
+    save_series(tmp_path)
+    for name in "abcd":  # phase without echo times or numbers
+        nifti_files.save(tmp_path / f"{name}_ph.nii", echo_values(0.01), sidecar={"SeriesNumber": 7})
+    np.testing.assert_array_equal(read_nifti(tmp_path, te=TE).data, expected())
+    with pytest.raises(UsageError, match="neither EchoTime nor a number"):
+        read_nifti(tmp_path, te=TE, component="phase")
+
+
 # a quantity of its own ------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +123,15 @@ def test_a_new_row_is_enough_to_read_nifti(tmp_path, spin_lock_time):
 def test_an_argument_that_is_no_quantity_is_refused_like_any_other(tmp_path):
     with pytest.raises(TypeError, match="unknown argument tsl=; what may vary between images: te, ti, flip_angles"):
         read_dicom(tmp_path, tsl=TSL)
+
+
+@pytest.mark.parametrize("key", ["RepetitionTime", "EchoTime"])
+def test_timing_that_differs_within_a_nifti_series_makes_t1_meaningless(tmp_path, key):
+    for k, ti in enumerate((0.1, 0.4, 1.6)):
+        facts = {"InversionTime": ti, "RepetitionTime": 5.0, "EchoTime": 0.003, "SeriesNumber": 3}
+        nifti_files.save(tmp_path / f"{k}.nii", echo_values(ti), sidecar=facts | {key: facts[key] * (1 + k)})
+    with pytest.raises(CorruptInputError, match=f"{key} differs between images.*inversion time alone"):
+        read_nifti(tmp_path, axis="ti")
 
 
 # what is said ---------------------------------------------------------------------------------------------------------

@@ -153,7 +153,8 @@ def test_only_agreed_physics_is_passed_on_and_no_identity(folder):
     edit(folder, "scan_e2", FlipAngle=30, MagneticFieldStrength=3)
     for name in ("scan_e3", "scan_e10"):
         edit(folder, name, FlipAngle=25, MagneticFieldStrength=3)
-    assert read_nifti(folder).acquisition == {"RepetitionTime": 0.1, "MagneticFieldStrength": 3}
+    with pytest.warns(InputWarning, match="FlipAngle differs between images"):
+        assert read_nifti(folder).acquisition == {"RepetitionTime": 0.1, "MagneticFieldStrength": 3}
 
 
 @pytest.mark.parametrize("head", [b"\xef\xbb\xbf", b""])

@@ -18,10 +18,8 @@ UNEVEN = 0.001  # of the slice distance: worth a warning
 class Slices:
     """Parallel slices.
 
-    Attributes:
-        positions: (slice, 3) Image Position (Patient), ascending along the normal, LPS+ [mm].
-        orientation: (6,) Image Orientation (Patient), unit vectors.
-        pixel_spacing: distance between rows, between columns [mm].
+    `positions` (slice, 3): Image Position (Patient), ascending along the normal, LPS+ [mm]; `orientation` (6,): Image
+    Orientation (Patient), unit vectors; `pixel_spacing`: distance between rows, between columns [mm].
     """
 
     positions: np.ndarray
@@ -39,15 +37,7 @@ class Slices:
 
 
 def slice_index(positions: np.ndarray, orientation: np.ndarray) -> np.ndarray:
-    """Number of the slice each image belongs to, counted along the slice normal.
-
-    Args:
-        positions: (image, 3) Image Position (Patient), LPS+ [mm].
-        orientation: (6,) Image Orientation (Patient), unit vectors.
-
-    Returns:
-        (image,) int, from 0.
-    """
+    """(image,) number of the slice each position (image, 3) belongs to, counted along the slice normal from 0."""
     along = positions @ _normal(orientation)
     order = np.argsort(along)
     index = np.empty(len(along), int)
@@ -63,15 +53,10 @@ def slice_distance(positions: np.ndarray, orientation: np.ndarray, single: float
 
 
 def slices_affine(slices: Slices, thickness: float, n_rows: int) -> np.ndarray:
-    """Voxel index (x, y, z) -> RAS+ [mm] of regular slices, (4, 4) float64.
+    """Voxel index (x, y, z) -> RAS+ [mm] of regular slices of `n_rows` rows, (4, 4) float64.
 
-    Args:
-        slices: where they lie.
-        thickness: extent along z of a single slice [mm].
-        n_rows: number of rows of an image.
-
-    Raises:
-        CorruptInputError: gaps between slices differ by more than 1 %, or slices are shifted sideways.
+    `thickness` [mm] is the extent of a single slice. Raises CorruptInputError where gaps between slices differ by more
+    than 1 %, or slices are shifted sideways.
     """
     positions, orientation = slices.positions, slices.orientation
     # Here and below, as loading it takes a while and NIfTI files do not need it.

@@ -132,17 +132,10 @@ def reason_to_skip(dataset: Dataset) -> str | None:
 
 
 def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | None:
-    """The header facts of one MR image; None if it does not say where it lies.
+    """The header facts of one MR image, under the keywords of classic files; None if it does not say where it lies.
 
-    Args:
-        dataset: its header, under the keywords of classic files.
-        name: for messages.
-        file: the file that holds its pixels, where that is not `dataset`.
-        index: which frame of that file it is, from 0.
-
-    Raises:
-        CorruptInputError: the file ends before its pixels.
-        Exception: whatever pydicom makes of a value that its type does not allow.
+    `file` holds its pixels where that is not `dataset`, as frame `index`. Raises CorruptInputError where the file ends
+    before its pixels, and whatever pydicom makes of a value that its type does not allow.
     """
     for keyword in _USED_LATER:
         dataset.get(keyword)

@@ -33,11 +33,7 @@ class DicomIdentity:
 
 
 def dicom_identity(files: Iterable[Dataset]) -> DicomIdentity:
-    """The identity in the parsed files of one series, as the first of them has it.
-
-    Args:
-        files: at least one; a file may be there several times.
-    """
+    """The identity in the parsed files of one series, of which some may be there twice, as the first of them has it."""
     files = list({id(file): file for file in files}.values())
     found = {keyword: _value(files[0], keyword) for keyword in _KEPT}
     attributes = {keyword: value for keyword, value in found.items() if value is not None}

@@ -40,11 +40,7 @@ _CALCULATION = Code("113066", "DCM", "Calculation from multiple images")
 
 
 def check_dicom_place(series: ImageSeries) -> None:
-    """Makes sure, before anything is computed, that the series lies where DICOM can say so.
-
-    Raises:
-        CorruptInputError: its axes are not at right angles.
-    """
+    """Raises CorruptInputError where the axes of a series are not at right angles, which DICOM cannot say."""
     axes = series.affine[:3, :3] / np.linalg.norm(series.affine[:3, :3], axis=0)
     cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if not cosine < _RIGHT_ANGLE:
@@ -59,24 +55,17 @@ def check_dicom_place(series: ImageSeries) -> None:
 def write_dicom_maps(
     folder: str | Path, maps: Mapping[str, np.ndarray], series: ImageSeries, *, identity: DicomIdentity | None = None
 ) -> list[Path]:
-    """Writes each map of a quantity as `<name>.dcm`, a Parametric Map object.
+    """Writes each map of a quantity as `<name>.dcm`, a Parametric Map object, into an existing folder.
 
     Without an identity the patient is anonymous and every UID is new. With one, patient, study and frame of reference
     are those of the images, which are referenced.
 
     Args:
-        folder: an existing folder.
         maps: (x, y, z) arrays by name, in the units of `MAP_KINDS`; a `Maps` says how they were estimated.
         series: the images they were made of.
         identity: whose maps they are, or None.
 
-    Returns:
-        The files, in the order of `maps`.
-
-    Raises:
-        CorruptInputError: see `check_dicom_place`.
-        ValueError: an unknown name or a shape that is not the series'.
-        OutputError: a file cannot be written.
+    Raises ValueError for an unknown name or a shape that is not the series', OutputError, and as `check_dicom_place`.
     """
     check_dicom_place(series)
     source = _source()

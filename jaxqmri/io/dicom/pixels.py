@@ -17,8 +17,7 @@ from .header import Frame, as_int
 def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
     """(row, column) values as stored; other frames of the same file are left alone.
 
-    Raises:
-        CorruptInputError: pixels missing, cut short, of another size than the header says, or without a decoder.
+    Raises CorruptInputError: pixels missing, cut short, of another size than the header says, or without a decoder.
     """
     try:
         syntax = frame.file.file_meta.TransferSyntaxUID
@@ -66,11 +65,8 @@ def pixels_let_go(file: Dataset) -> Iterator[None]:
 def rescaled(frame: Frame, stored: np.ndarray, *, floating_point: bool) -> np.ndarray:
     """(row, column) float64 image values: displayed values, or Philips' floating-point values.
 
-    DV = SV * RS + RI; FP = DV / (RS * SS). float64 keeps any integer exact until the one rounding to float32.
-    Source: Chenevert et al., Transl Oncol 7:65 (2014).
-
-    Raises:
-        CorruptInputError: the rescale slope is 0.
+    DV = SV * RS + RI; FP = DV / (RS * SS). float64 keeps any integer exact until the one rounding to float32. Source:
+    Chenevert et al., Transl Oncol 7:65 (2014). Raises CorruptInputError where the rescale slope is 0.
     """
     slope, intercept, scale_slope = frame.scaling
     if slope == 0:

@@ -8,17 +8,15 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import CorruptInputError, MetadataError, remark
 from ...quantities import ECHO_TIME, Axis
 from ..axis import Values, requested_axis
-from ..candidates import Candidate, Index, Reader, Scan, at, number
+from ..candidates import Candidate, Index, Reader, Scan, at, in_brackets
 from ..choose import OWN_FOLDER
 from ..formats import as_paths, is_nifti
-from ..join import ROUNDING
 from ..load import OtherFormat, read_files
 from ..negative import Negative
 from ..series import ImageSeries
@@ -36,19 +34,12 @@ _REPEATS = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "EchoTime", "FlipAngle", "InversionTime", "RepetitionTime",
     "TriggerTime",
 )  # fmt: skip
-_NUMBERS = {  # BIDS key -> what turns DICOM's unit into that of BIDS
-    "RepetitionTime": 1e-3,
-    "EchoTime": 1e-3,
-    "InversionTime": 1e-3,
-    "FlipAngle": 1.0,
-    "MagneticFieldStrength": 1.0,
-    "SliceThickness": 1.0,
-}
-_WORDS = {
-    "Manufacturer": "Manufacturer",
-    "ManufacturersModelName": "ManufacturerModelName",
-    "MRAcquisitionType": "MRAcquisitionType",
-    "ScanningSequence": "ScanningSequence",
+_MS = 1e-3
+_PHYSICS = {
+    **{key: (key, _MS) for key in ("RepetitionTime", "EchoTime", "InversionTime")},
+    **{key: (key, 1.0) for key in ("FlipAngle", "MagneticFieldStrength", "SliceThickness", "Manufacturer")},
+    "ManufacturersModelName": ("ManufacturerModelName", 1.0),
+    **{key: (key, 1.0) for key in ("MRAcquisitionType", "ScanningSequence")},
 }
 _DCM2NIIX = "convert with dcm2niix and give its NIfTI files."
 _NOT_READ = {
@@ -109,13 +100,11 @@ def read_dicom(
         DICOM PS3.3 C.7.6.2 (geometry) and C.11.1 (rescale).
     """
     wanted, given = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
-    paths_given = as_paths(path, "path")
-
-    def scan(folders: Sequence[Path]) -> Scan:
-        return scan_files(folders, READER, given, wanted)
-
     other = OtherFormat("NIfTI", is_nifti, "read_nifti")
-    return read_files(paths_given, scan, other, series=series, component=component, negative=negative)
+    paths_given = as_paths(path, "path")
+    return read_files(
+        paths_given, scan_dicom, other, wanted, given, series=series, component=component, negative=negative
+    )
 
 
 def scan_dicom(path: str | Path | Iterable[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
@@ -138,22 +127,16 @@ def _refusal(scan: Scan) -> Exception | None:
 def _check_complete(scan: Scan, candidate: Candidate) -> None:
     """Refuses a candidate in which a slice lacks an image, cell by cell."""
     n_missing, n_cells = len(candidate.missing), candidate.n_slices * len(candidate.values)
+    passed_over = in_brackets(scan.skipped)
     if n_missing:
         raise CorruptInputError(
-            f"{candidate}: {n_missing} of {n_cells} images missing: {candidate.lacking()}{scan.passed_over()}. Every "
+            f"{candidate}: {n_missing} of {n_cells} images missing: {candidate.lacking()}{passed_over}. Every "
             f"slice needs every {candidate.axis.one}; copy the series again."
         )
 
 
 def _places(candidate: Candidate) -> Iterator[tuple[Place, Frame]]:
     return zip(zip(candidate.slices.tolist(), candidate.each, strict=True), candidate.images, strict=True)
-
-
-def _one_image_each(candidate: Candidate) -> dict[Place, Frame]:
-    images: dict[Place, Frame] = {}
-    for place, frame in _places(candidate):
-        images.setdefault(place, frame)
-    return images
 
 
 def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
@@ -164,7 +147,7 @@ def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray
     Raises:
         CorruptInputError: pixels damaged, or different images of one slice and value.
     """
-    images, values = _one_image_each(candidate), candidate.values
+    images, values = candidate.one_each, candidate.values
     n_copies = Counter(place for place, _ in _places(candidate))
     copies: dict[Place, tuple[Frame, np.ndarray]] = {}
     floating_point = use_floating_point(list(images.values()))
@@ -182,7 +165,7 @@ def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray
                         index = (slice(None), slice(None), place[0], values.index(place[1]))
                         image = rescaled(frame, stored, floating_point=floating_point)
                         yield index, upright(image), upright(at_top(frame, stored))
-    if n := _n_duplicates(candidate):
+    if n := len(candidate.images) - len(images):
         remark(f"{n} duplicate images (identical pixels) were dropped.")
 
 
@@ -198,13 +181,9 @@ def _check_copy(axis: Axis, place: Place, first: Frame, known: np.ndarray, frame
     )
 
 
-def _n_duplicates(candidate: Candidate) -> int:
-    return len(candidate.images) - len(set(zip(candidate.slices.tolist(), candidate.each, strict=True)))
-
-
 def _affine(candidate: Candidate) -> np.ndarray:
     """Voxel index -> RAS+ [mm], once all images of a slice are known to lie in one place."""
-    axis, first, images = candidate.axis, candidate.images[0], _one_image_each(candidate)
+    axis, first, images = candidate.axis, candidate.images[0], candidate.one_each
     positions = np.array([images[k, candidate.values[0]].position for k in range(candidate.n_slices)])
     for (k, value), frame in images.items():
         shift = float(np.linalg.norm(frame.position - positions[k]))  # mm
@@ -216,36 +195,6 @@ def _affine(candidate: Candidate) -> np.ndarray:
             )
     slices = Slices(positions, first.orientation, first.pixel_spacing)
     return slices_affine(slices, thickness(first), candidate.shape[1])
-
-
-def _acquisition(candidate: Candidate) -> dict[str, Any]:
-    """What all images agree on. Timing that differs confounds a decay, which is remarked; T1 it makes meaningless."""
-    axis, frames = candidate.axis, list(_one_image_each(candidate).values())
-    found: dict[str, Any] = {}
-    for key, factor in _NUMBERS.items():
-        if key == axis.keyword:
-            continue
-        values = sorted({value for frame in frames if (value := number(frame.said(key))) is not None})
-        if values and values[-1] - values[0] <= ROUNDING * abs(values[0]):
-            found[key] = float(f"{factor * values[0]:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
-        elif values and axis is not ECHO_TIME and key in ("RepetitionTime", "EchoTime"):
-            raise CorruptInputError(
-                f"{key} differs between images ({', '.join(f'{v:g}' for v in values[:4])}), so that the signal does "
-                f"not depend on the {axis.term} alone; {OWN_FOLDER}"
-            )
-        elif values and key != "SliceThickness":
-            remark(f"{key} differs between images; the signal then does not depend on the {axis.term} alone.")
-    for key, keyword in _WORDS.items():
-        texts = {_text(frame.said(keyword)) for frame in frames} - {""}
-        if len(texts) == 1:
-            found[key] = texts.pop()
-    return found
-
-
-def _text(value: Any) -> str:
-    """Several words joined as DICOM has them in one value."""
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    return "\\".join(map(str, value)) if several else str(value or "").strip()
 
 
 def _radians(candidate: Candidate) -> list[float | None]:
@@ -263,9 +212,7 @@ READER = Reader(
     check=_check_complete,
     affine=_affine,
     load=_load,
-    acquisition=_acquisition,
+    physics=_PHYSICS,
     radians=_radians,
-    n_files=lambda candidate: len({id(frame.file) for frame in _one_image_each(candidate).values()}),
-    identity=lambda candidate: dicom_identity(frame.file for frame in _one_image_each(candidate).values()),
-    n_duplicates=_n_duplicates,
+    identity=lambda candidate: dicom_identity(frame.file for frame in candidate.one_each.values()),
 )

@@ -46,8 +46,7 @@ def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = Non
     Raises:
         NoInputError: a path does not exist, or no DICOM file is there.
         CorruptInputError: a file announces itself as DICOM and cannot be parsed, or ends before its pixels.
-        MetadataError: `given` cannot be such values.
-        UsageError: `given` names a value twice.
+        UsageError, MetadataError: `given` is not to be used, see `given_values`.
     """
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
     values = given_values(axis, given)

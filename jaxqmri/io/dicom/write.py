@@ -10,7 +10,7 @@ from ...errors import OutputError
 
 
 def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.ndarray, description: str) -> list[Path]:
-    """Writes magnitude images, one file per slice and echo; the subject is called anonymous.
+    """Writes magnitude images, one file per slice and echo, in the order returned; the subject is called anonymous.
 
     Args:
         folder: an existing folder.
@@ -19,12 +19,7 @@ def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.nda
         affine: (4, 4) voxel index -> RAS+ [mm], with y running up the image as dcm2niix has it.
         description: SeriesDescription.
 
-    Returns:
-        The files, in the order they were written.
-
-    Raises:
-        ValueError: a value does not fit into 16 bit.
-        OutputError: a file cannot be written.
+    Raises ValueError where a value does not fit into 16 bit, OutputError where a file cannot be written.
     """
     if images.min() < 0 or images.max() > np.iinfo(np.uint16).max:
         raise ValueError(f"images span {images.min():g} ... {images.max():g}; 16-bit DICOM holds 0 ... 65535.")

@@ -61,6 +61,10 @@ class NiftiFile:
     def n_volumes(self) -> int:
         return self.shape[3] if len(self.shape) == 4 else 1
 
+    def same_as(self, other: "NiftiFile") -> bool:
+        """Whether the voxels lie in one place."""
+        return same_grid(self.affine, other.affine)
+
     @property
     def is_scaled(self) -> bool:
         return (self.slope, self.intercept) != (1.0, 0.0)
@@ -72,10 +76,7 @@ class NiftiFile:
 
 
 def read_image(path: Path) -> NiftiFile:
-    """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not.
-
-    Args:
-        path: the file; gzip is recognised by content, not by name.
+    """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not by content, not by name.
 
     Raises:
         NoInputError: the file only stands for content that was not fetched.
@@ -117,16 +118,8 @@ def read_image(path: Path) -> NiftiFile:
 def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[int, ...], mend: str) -> np.ndarray:
     """Reads a 3-D file that lies on the grid of the images, (x, y, z) as stored.
 
-    Args:
-        path: the file.
-        what: what it is, for the message.
-        affine: (4, 4) that of the images [mm].
-        shape: (x, y, z) of the images.
-        mend: what to do where the shapes differ.
-
-    Raises:
-        NoInputError: no such file.
-        CorruptInputError: unreadable, another shape, or another place.
+    `what` it is and what to do where the shapes differ, `mend`, are for messages. Raises NoInputError where there is no
+    such file, CorruptInputError where it is unreadable, of another shape or in another place.
     """
     path = Path(path)
     if not path.is_file():
@@ -153,15 +146,9 @@ def read_voxels(image: NiftiFile) -> np.ndarray:
 def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Reads the voxels of a file, one volume at a time.
 
-    Args:
-        image: its header, by `read_image`.
-
-    Yields:
-        (x, y, z) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value is at
-        the top of its range.
-
-    Raises:
-        CorruptInputError: truncated, or its checksum is wrong, which is known only behind the last volume.
+    Yields (x, y, z) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value is at
+    the top of its range. Raises CorruptInputError: truncated, or its checksum is wrong, known only behind the last
+    volume.
     """
     try:
         dtype, offset = _layout(image)
@@ -184,11 +171,7 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
 
 
 def check_length(image: NiftiFile) -> None:
-    """Refuses a file that cannot hold what its header promises, before room is made for that.
-
-    Raises:
-        CorruptInputError: truncated.
-    """
+    """Raises CorruptInputError where a file cannot hold what its header promises, before room is made for that."""
     try:
         wanted, on_disk = _n_bytes(image), image.path.stat().st_size
         with _opened(image.path) as file:

@@ -17,7 +17,7 @@ from ..negative import Negative
 from ..series import ImageSeries
 from .file import NiftiFile, check_length, read_on_grid, read_volumes, same_grid
 from .scan import scan_files
-from .sidecar import physics, stem
+from .sidecar import PHYSICS, stem
 
 
 def read_nifti(
@@ -66,13 +66,11 @@ def read_nifti(
         series = read_nifti(["e1.nii.gz", "e2.nii.gz"], te=[0.005, 0.010])
     """
     wanted, given = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
-    paths_given = as_paths(paths, "paths")
-
-    def scan(folders: Sequence[Path]) -> Scan:
-        return scan_files(folders, READER, given, wanted)
-
     other = OtherFormat("DICOM", is_dicom, "read_dicom")
-    return read_files(paths_given, scan, other, series=series, component=component, negative=negative)
+    paths_given = as_paths(paths, "paths")
+    return read_files(
+        paths_given, scan_nifti, other, wanted, given, series=series, component=component, negative=negative
+    )
 
 
 def scan_nifti(paths: str | Path | Sequence[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
@@ -155,7 +153,11 @@ def _check_bids_series(candidate: Candidate, given: bool) -> None:
             f"{series}: {lacks} of {entity}-1 to {entity}-{max(there)} missing, and a fit without it may go wrong "
             "unseen; copy or fetch it, or ", Give(axis.name, f"the {axis.terms} that are there"), ".",
         )  # fmt: skip
-    if candidate.component == "magnitude" and not candidate.image_type and not any("part" in n.entities for n in names):
+    if (
+        candidate.component == "magnitude"
+        and not candidate.first.image_type
+        and not any("part" in n.entities for n in names)
+    ):
         remark(f"{series}: neither part- in the names nor ImageType tells; taken for magnitude images.")
 
 
@@ -179,9 +181,7 @@ READER = Reader(
     check=_check,
     affine=lambda candidate: candidate.images[0].file.affine,
     load=_load,
-    acquisition=lambda candidate: physics((file.sidecar for file in _files(candidate)), candidate.axis),
+    physics={key: (key, 1.0) for key in PHYSICS},
     radians=lambda candidate: [volume.file.radians_per_value for volume in candidate.images],
-    n_files=lambda candidate: len(_files(candidate)),
     identity=lambda candidate: None,
-    n_duplicates=lambda candidate: 0,
 )

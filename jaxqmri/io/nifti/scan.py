@@ -19,24 +19,22 @@ from ..bids.names import parse_name
 from ..candidates import Candidate, Image, Reader, Scan, number, words
 from ..formats import check_paths, input_errors, is_nifti
 from ..storage.archive import is_zip
-from .file import NiftiFile, read_image, same_grid
+from .file import NiftiFile, read_image
 from .sidecar import component, image_number, sidecar_values, stem
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Volume(Image):
-    """One volume of a file.
-
-    Attributes:
-        file: its header and sidecar.
-        index: which one it is, from 0.
-    """
+    """One volume of a file: the file's header and sidecar, and which volume it is, from 0."""
 
     file: NiftiFile
     index: int
 
     def said(self, keyword: str) -> Any:
-        return self.file.sidecar.get(keyword)
+        value = self.file.sidecar.get(keyword)
+        if isinstance(value, list) and len(value) == self.file.n_volumes and None not in map(number, value):
+            return value[self.index]
+        return value
 
     def where(self, axis: Axis) -> str:
         return axis.keyword
@@ -87,18 +85,8 @@ class Volume(Image):
         return words(re.split(r"[\\_ ]+", str(self.said("ScanningSequence") or "")))
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A grid of voxels by its affine [mm]."""
-
-    affine: np.ndarray
-
-    def same_as(self, other: "Place") -> bool:
-        return same_grid(self.affine, other.affine)
-
-
 def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """Lists NIfTI images by series and component, without reading voxels.
+    """Lists NIfTI images by series and component, without reading voxels, whether or not they can be fitted.
 
     Args:
         paths: folders (subfolders are not searched) and files.
@@ -107,14 +95,10 @@ def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = Non
             files of a folder in order of what their sidecars or names say, to several files in the order of the list.
         axis: what is to vary.
 
-    Returns:
-        What was found, whether or not it can be fitted.
-
     Raises:
         NoInputError: no NIfTI image there.
-        UsageError: `given` is not a list of numbers, or names one twice.
-        CorruptInputError: a file cannot be read.
-        MetadataError: a sidecar cannot be read, or `given` cannot be such values.
+        CorruptInputError, MetadataError: a file or a sidecar cannot be read.
+        UsageError, MetadataError: `given` is not to be used, see `given_values`.
     """
     values = given_values(axis, given)
     files, skipped = _find_files(paths)
@@ -198,7 +182,7 @@ def _candidate(volumes: list[Volume], axis: Axis) -> Candidate:
         shape=(file.shape[0], file.shape[1]),
         n_slices=file.shape[2],
         voxel_size=(float(x), float(y), float(z)),
-        grid=Place(file.affine),
+        grid=file,
         names=tuple(volume.name for volume in volumes if volume.index == 0),
         axis=axis,
     ).along(axis)

@@ -6,7 +6,7 @@ hold names and dates.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,12 @@ from ..axis import check_axis_values
 from ..bids.names import NUMBERS, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
 
-PHYSICS = (
-    "RepetitionTime",  # s
-    "RepetitionTimeExcitation",  # s
-    "RepetitionTimePreparation",  # s
-    "EchoTime",  # s
-    "InversionTime",  # s
-    "FlipAngle",  # deg
-    "MagneticFieldStrength",  # T
-    "ImagingFrequency",  # MHz
-    "PixelBandwidth",  # Hz
-    "SliceThickness",  # mm
-    "SpacingBetweenSlices",  # mm
-    "EchoTrainLength",
-    "MRAcquisitionType",
-    "ScanningSequence",
-    "SequenceVariant",
-    "Manufacturer",
+PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
+    "RepetitionTime", "RepetitionTimeExcitation", "RepetitionTimePreparation", "EchoTime", "InversionTime", "FlipAngle",
+    "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices",
+    "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
     "ManufacturersModelName",
-)
+)  # fmt: skip
 
 _COMPONENTS = {
     first: component for component in ("magnitude", "phase", "real", "imaginary")
@@ -55,18 +42,9 @@ def stem(image: Path) -> str:
 def read_sidecar(image: Path) -> dict[str, Any]:
     """Reads the JSON file named like an image and, for one of a BIDS dataset, what that inherits from above it.
 
-    Source: the inheritance principle of BIDS 1.11. A file closer to the image, or in the same folder with more entities
-    in its name, replaces keys of the others.
-
-    Args:
-        image: the NIfTI file.
-
-    Returns:
-        Its content, {} where there is none.
-
-    Raises:
-        MetadataError: one is no JSON object, or its content was not fetched. A byte order mark and any line ends are
-            accepted.
+    A file closer to the image, or in the same folder with more entities in its name, replaces keys of the others; none:
+    {}. A byte order mark and any line ends are accepted. Raises MetadataError where one is no JSON object, or not
+    fetched. Source: the inheritance principle of BIDS 1.11.
     """
     content: dict[str, Any] = {}
     for path in sidecars_of(image):
@@ -105,18 +83,9 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple[float, ...]:
-    """Echo times, inversion times or flip angles of an image as its sidecar gives them.
+    """What varies [s] or [rad] as the sidecar of an image gives it: one value, one per volume, or () without the key.
 
-    Args:
-        content: the sidecar.
-        image: its image, for messages.
-        axis: which of them.
-
-    Returns:
-        Values [s] or [rad]: one, several (one per volume) or none where the key is missing.
-
-    Raises:
-        MetadataError: not numbers, or numbers that cannot be what they should.
+    Raises MetadataError where there are no numbers, or numbers that cannot be what they should.
     """
     value = content.get(axis.keyword) if axis.keyword else None
     if value is None:
@@ -164,18 +133,3 @@ def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> tuple[s
     pattern = r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)" if of_echo else rf"(?:^|_){entity}-(\d+)(?=_|$)"
     named = re.findall(pattern, stem(image).lower())
     return where, int(named[-1]) if named else None
-
-
-def physics(contents: Iterable[Mapping[str, Any]], axis: Axis) -> dict[str, Any]:
-    """The acquisition under BIDS keys and units, as far as all sidecars agree on it; no identity, no dates.
-
-    What varies, `axis`, is left out.
-    """
-    first, *others = contents
-    return {
-        key: first[key]
-        for key in PHYSICS
-        if key != axis.keyword
-        and isinstance(first.get(key), int | float | str)
-        and all(other.get(key) == first[key] for other in others)
-    }
