@@ -1,4 +1,4 @@
-"""Unpacks zip archives that nobody vouches for: completely or not at all, and never outside the target folder.
+"""Unpacks untrusted zip archives: completely or not at all, and never outside the target folder.
 
 `zipfile` alone renames `../x` to `x`, lets the later of two equal names win and inflates without a limit. Here such an
 archive is refused as a whole, before or while it is unpacked into a scratch folder beside the target.
@@ -94,7 +94,7 @@ def unpack_zip(
             _check_amount(opened.infolist(), archive.stat().st_size, max_bytes, max_members, max_ratio)
             members = _checked_members(opened.infolist())
             if sum(member.file_size for member, _ in members) > shutil.disk_usage(folder.parent).free:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a full disk harms everybody who uses it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # rather than fill the disk for other programs
             _write_all(opened, members, folder, max_bytes, durable)
     except _Refused as refused:
         raise CorruptInputError(f"{archive.name}: {refused.message}") from refused

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import OutputError
 
-TEMPORARY = re.compile(r"\.jaxqmri-[0-9a-f]{16}\.tmp")  # what a killed run may leave of a single file
+TEMPORARY = re.compile(r"\.jaxqmri-[0-9a-f]{16}\.tmp")  # left by a run that was killed while it wrote a file
 REMEDIES = {
     errno.ENOSPC: "Free some space or choose another folder.",
     errno.EFBIG: "Raise the limit on file sizes (ulimit -f) or choose another folder.",
@@ -75,11 +75,11 @@ def write_files(files: Mapping[Path, bytes]) -> None:
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
-    """Makes the names in these folders survive a power cut, where the system can do that."""
-    if sys.platform == "win32":  # opens no folders
+    """Syncs the entries of folders to disk, so that new names survive a power cut."""
+    if sys.platform == "win32":  # folders cannot be opened there
         return
     for folder in dict.fromkeys(folders):
-        with suppress(OSError):  # some network disks refuse, and the files themselves are safe
+        with suppress(OSError):  # some network disks refuse; the files themselves are synced
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -109,11 +109,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turns what the system says about writing `path` into one line with a remedy.
-
-    Raises:
-        OutputError: for any OSError inside; an `OutputError` passes as it is.
-    """
+    """Turns any OSError within the block into an OutputError about `path`, one line with a remedy."""
     try:
         yield
     except OutputError:
@@ -142,7 +138,7 @@ def _plain(value: Any) -> Any:
 
 
 def _temporary_name(folder: Path) -> Path:
-    # Hidden, and no image suffix: a reader that meets one in the moment it exists passes it over.
+    # Hidden and without the suffix of an image, so that no reader takes it for one.
     return folder / f".jaxqmri-{secrets.token_hex(8)}.tmp"
 
 

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from ...errors import OutputError
 
-MAX_WAIT = 60.0  # s; nobody holds a folder for longer than it takes to move the files of one run
+MAX_WAIT = 60.0  # s; a folder is held while the files of one run are moved, which takes far less
 _NAME = ".jaxqmri.lock"
 
 
@@ -51,6 +51,6 @@ def acquire(path: Path, max_wait: float = 0.0) -> FileLock | None:
 def release(lock: FileLock | None) -> None:
     """Removes the file of a lock and gives the lock back."""
     if lock is not None:
-        with suppress(OSError):  # while it is held, so that nobody else has locked it; Windows does it on release
+        with suppress(OSError):  # while it is locked, so that no other process has locked it; Windows: by release()
             Path(lock.lock_file).unlink()
         lock.release()

@@ -102,7 +102,7 @@ def _values_at_once() -> float:
 def _on_disk(shape: Sequence[int]) -> np.memmap:
     """Raises OSError where the disk does not suffice."""
     n_bytes, folder = 4 * prod(shape), temporary_folder()
-    if shutil.disk_usage(folder).free < n_bytes:  # a full disk harms other programs
+    if shutil.disk_usage(folder).free < n_bytes:  # rather than fill the disk for other programs
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryFile(dir=folder, prefix=".jaxqmri-") as file:
         _reserve(file.fileno(), n_bytes)
@@ -110,7 +110,7 @@ def _on_disk(shape: Sequence[int]) -> np.memmap:
 
 
 def _reserve(file: int, n_bytes: int) -> None:
-    """Allocates the space at once: where a disk fills up under a mapped file, the process is killed without a word."""
+    """Allocates the space at once: a disk that fills up under a mapped file kills the process without a message."""
     if sys.platform == "linux":
         os.posix_fallocate(file, 0, n_bytes)
         return
@@ -135,6 +135,12 @@ def _memory() -> int | None:
         found.append(resource.getrlimit(resource.RLIMIT_DATA)[0])  # -1: no limit
         with suppress(ValueError, OSError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    else:
+        import ctypes
+
+        installed = ctypes.c_ulonglong()  # kB; stays 0 where the system does not know
+        ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(installed))
+        found.append(1024 * installed.value)
     return min((n for n in found if n > 0), default=None)
 
 
@@ -158,7 +164,7 @@ def _cgroup_limits() -> list[int]:
             own, names = paths.get("memory"), ("memory.limit_in_bytes",)
         else:
             continue
-        # A container may see its group as the root of the mount, but be told its path on the host.
+        # In a container the group may be the root of the mount, but its path that on the host.
         below = PurePosixPath(own or "/")
         below = below.relative_to(root) if below.is_relative_to(root) and ".." not in below.parts else PurePosixPath()
         for group in (below, *below.parents):

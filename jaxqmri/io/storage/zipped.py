@@ -31,7 +31,7 @@ def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
         paths: folders and files.
 
     Raises:
-        CorruptInputError: an archive is damaged, encrypted or not to be trusted; see `unpack_zip`.
+        CorruptInputError: an archive is damaged, encrypted or unsafe; see `unpack_zip`.
         OutputError: there is no room for its files; names TMPDIR.
     """
     with ExitStack() as folders:
