@@ -223,13 +223,13 @@ def float_dtype(*values: ArrayLike) -> Any:
         return jnp.promote_types(jnp.result_type(*values), jnp.float32)
 
 
-def as_float_array(value: ArrayLike) -> Float[Array, "..."]:
+def as_float_array(value: ArrayLike) -> Inexact[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
     value = jnp.asarray(value)
     return value.astype(float_dtype(value))
 
 
-def optional_float_array(value: ArrayLike | None) -> Float[Array, "..."] | None:
+def optional_float_array(value: ArrayLike | None) -> Inexact[Array, "..."] | None:
     """The same for what may be left out."""
     return None if value is None else as_float_array(value)
 

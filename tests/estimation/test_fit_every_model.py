@@ -182,7 +182,8 @@ def test_error_bars_are_calibrated_and_estimates_unbiased(name, snr, rng):
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("name", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_double_precision_with_a_known_noise_level(name, rng):
     """Without noise the truth to 1e-7, and with it (estimate - truth) / stderr follows the normal distribution."""
     family, n = FAMILIES[name], 10_000
@@ -339,6 +340,7 @@ def test_none_frees_what_is_assumed(rng):
     np.testing.assert_allclose(freed.params.m0, given.params.m0, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_most_similar_of_a_few_atoms_is_as_good_a_start_as_the_guess(rng):
     family, n = FAMILIES["spoiled gradient echo"], 300
     amplitude, params = random_voxels(family, rng, n)

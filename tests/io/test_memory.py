@@ -105,6 +105,7 @@ def test_mapped_dicom_files_give_the_same_maps(tmp_path, short_of_memory):
     assert (whole.maps["status"] == jq.Status.MASKED).any()
 
 
+@pytest.mark.slow
 def test_a_mapped_inversion_recovery_gives_the_same_t1(tmp_path, short_of_memory):
     images = stacked(np.abs(t1_scans.recovery()))
     scan = nifti_scan(tmp_path / "scan", images, "InversionTime", t1_scans.TI, EchoTime=0.01)

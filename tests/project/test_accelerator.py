@@ -40,6 +40,7 @@ def cases():
         return accelerator.cases(accelerator.SIZES["quick"], jax.devices("cpu")[0])
 
 
+@pytest.mark.slow
 def test_table_has_every_row_and_all_checks_pass(done, cases):
     printed, found = done
     rows = re.findall(r"^\| (.+?) +\|.*\| (\w+) \|$", printed, re.MULTILINE)[1:]
