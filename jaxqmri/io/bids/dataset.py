@@ -127,8 +127,8 @@ def find_series(
     """
     wanted = None if sessions is None else list(dict.fromkeys(label.removeprefix("ses-") for label in sessions))
     if wanted is not None:
-        there = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
-        _check_labels("session_label", wanted, there)
+        present = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
+        _check_labels("session_label", wanted, present)
     found = {name: _series_of(dataset.root / f"sub-{name}", name, wanted) for name in participants}
     if not any(found.values()):
         who = "no participant" if len(found) > 1 else f"sub-{participants[0]}"
@@ -147,7 +147,7 @@ def find_b1_map(series: BidsSeries) -> Path | None:
     if not found:
         return None
     try:
-        problem = f"there are {len(found)} of them" if len(found) > 1 else _why_not_b1(found[0], series)
+        problem = f"there are {len(found)} of them" if len(found) > 1 else _b1_map_problem(found[0], series)
     except (NoInputError, CorruptInputError, MetadataError) as error:
         problem = str(error)
     if not problem:
@@ -156,8 +156,8 @@ def find_b1_map(series: BidsSeries) -> Path | None:
     return None
 
 
-def _why_not_b1(path: Path, series: BidsSeries) -> str:
-    """Why a map is not B1, true / nominal flip angle, on the grid of these images; "" where it is."""
+def _b1_map_problem(path: Path, series: BidsSeries) -> str:
+    """Why a map cannot be the B1 (true / nominal flip angle) of these images; "" where it can."""
     first = read_image(series.images[0])
     values = read_on_grid(path, "B1 map", first.affine, first.shape[:3], "resample it onto")
     usable = values[np.isfinite(values) & (values > 0)]
@@ -166,9 +166,9 @@ def _why_not_b1(path: Path, series: BidsSeries) -> str:
     return ""
 
 
-def _check_labels(setting: str, wanted: Sequence[str], there: Sequence[str]) -> None:
-    if unknown := [label for label in wanted if label not in there]:
-        listed = " ".join(there[:20]) + (f" ... ({len(there)} in all)" if len(there) > 20 else "")
+def _check_labels(setting: str, wanted: Sequence[str], present: Sequence[str]) -> None:
+    if unknown := [label for label in wanted if label not in present]:
+        listed = " ".join(present[:20]) + (f" ... ({len(present)} in all)" if len(present) > 20 else "")
         words = f" {' '.join(unknown)}: not in this dataset, which has {listed or 'none'}."
         raise UsageError(Setting(setting), words)
 

@@ -1,1 +1,1 @@
-"""Files as disks hold them: whole or not at all, archives, locks, images larger than the memory."""
+"""Atomic files, locks between runs, zip archives, and images larger than the memory."""
