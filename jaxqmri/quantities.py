@@ -6,6 +6,7 @@ Numbers are SI units everywhere but on display, in DICOM and on the command line
 
 import enum
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -51,7 +52,7 @@ class Quantity:
     @property
     def key(self) -> str:
         """Its values in SI units as a key of JSON: "echo_times_s"."""
-        return f"{self.terms.replace(' ', '_')}_{self.unit}"
+        return f"{re.sub('[ -]', '_', self.terms)}_{self.unit}"
 
     @property
     def option(self) -> str:
@@ -225,14 +226,14 @@ class MapKind:
 _OWN_CODES = "99JAXQMRI"
 
 
-def _time(symbol: str, term: str, table: str, upper_ms: float, code: str) -> MapKind:
-    concept = (code, "DCM", symbol)
+def _time(symbol: str, term: str, table: str, upper_ms: float, code: str, scheme: str = "DCM") -> MapKind:
+    concept = (code, scheme, symbol)
     return MapKind("s", f"{term} {symbol}", symbol, "time", "ms", 1e3, table, (0.0, upper_ms), concept)
 
 
-def _rate(symbol: str, term: str, table: str, upper: float, code: str) -> MapKind:
+def _rate(symbol: str, term: str, table: str, upper: float, code: str, scheme: str = "DCM") -> MapKind:
     description = f"{term} {symbol} = 1 / T{symbol[1:]}"
-    return MapKind("1/s", description, symbol, "rate", "1/s", 1.0, table, (0.0, upper), (code, "DCM", symbol))
+    return MapKind("1/s", description, symbol, "rate", "1/s", 1.0, table, (0.0, upper), (code, scheme, symbol))
 
 
 # Colours: Fuderer et al., "Color-map recommendation for MR relaxometry maps", Magn Reson Med 2025

@@ -31,6 +31,12 @@ Progress = Callable[[int], None]  # takes the number of voxels done after each b
 Rows = Sequence[Mapping[str, object]]
 
 
+def _noise_type() -> type:
+    from ..estimation.noise import Noise
+
+    return Noise
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """One kind of map from one kind of series, with its settings.
@@ -52,41 +58,32 @@ class Job:
     suffixes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
 
     noise: "Noise | str | None" = setting(
-        None,
+        None, or_object="a noise model", object_type=_noise_type,
         choices={
             "gaussian": "least squares",
             "rician": "magnitudes drowning in noise, which least squares fits with a bias",
         },
-        or_object="a noise model",
         in_python="what is known of the noise, e.g. `Gaussian(sigma)`; None: its level is taken from the residuals; "
         '"rician": its level is taken from the air around the patient, unless it is given.',
-    )
+    )  # fmt: skip
     sigma: float | None = setting(
-        None,
-        "standard deviation of the noise, in units of the images",
+        None, "standard deviation of the noise, in units of the images",
         otherwise="from the residuals of each voxel, with rician from the air around the patient",
-    )
+    )  # fmt: skip
     mask: "np.ndarray | Path | str | None" = setting(
-        None,
-        "where to fit",
+        None, "where to fit", is_map=True, always_stated=True,
         choices={"none": "every voxel", "auto": "leaves out air"},
         in_python='(x, y, z) bool, True where to fit; "auto" leaves out air; None: every voxel.',
-        is_map=True,
-        always_stated=True,
-    )
+    )  # fmt: skip
     component: str | None = None  # which images to read; a setting of jobs that leave a choice
     negative: "Negative" = setting(
-        "keep",
-        "magnitudes below zero",
+        "keep", "magnitudes below zero", of_reading=True,
         choices={"keep": "fitted as they are, as the real part of the signal", "abs": "their absolute values"},
-        of_reading=True,
-    )
+    )  # fmt: skip
     series: Sequence[str] = setting(
-        (),
-        "read only the series of this number or, in DICOM, of a UID that begins so; several where each is one image",
-        is_list=True,
-        of_reading=True,
-    )
+        (), is_list=True, of_reading=True,
+        help="read only the series of this number or, in DICOM, of a UID that begins so; several of one image each",
+    )  # fmt: skip
 
     def __post_init__(self):
         for row in settings_of(type(self)):

@@ -6,7 +6,7 @@ Unit and option come from the row of that name in `jaxqmri.quantities`.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -28,6 +28,7 @@ class SettingRow:
         otherwise: what happens where it is None.
         choices: the words it can be, with their meaning; the default first.
         or_object: what it can be besides its choices, for callers of functions.
+        object_type: loads the type of that.
         in_python: what it is for callers of functions, where that differs.
         is_map: a number or a map on the grid of the images; on the command line a NIfTI file.
         is_list: several words.
@@ -41,6 +42,7 @@ class SettingRow:
     otherwise: str = ""
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     or_object: str = ""
+    object_type: Callable[[], type] | None = None
     in_python: str = ""
     is_map: bool = False
     is_list: bool = False
@@ -101,7 +103,8 @@ class SettingRow:
                 Setting(self.name),
                 f" {value!r} is text, not a map; give an array (x, y, z) or the pathlib.Path of a NIfTI file{words}.",
             )
-        if self.choices and not self.is_map and (isinstance(value, str) or not self.or_object):
+        of_type = self.object_type is not None and not isinstance(value, str) and isinstance(value, self.object_type())
+        if self.choices and not self.is_map and not of_type:
             other = f" or {self.or_object}" if self.or_object else ""
             raise UsageError(Setting(self.name), f" {value!r} is not one of {', '.join(self.choices)}{other}.")
 

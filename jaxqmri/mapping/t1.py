@@ -54,39 +54,31 @@ class T1(Job):
     suffixes: ClassVar = {"IRT1": {"method": "ir"}, "VFA": {"method": "vfa"}}
 
     method: str = setting(
-        "auto",
+        "auto", always_stated=True,
         choices={
             "auto": "what varies between the images",
             "ir": "inversion recovery",
             "vfa": "spoiled gradient echoes of variable flip angles",
         },
-        always_stated=True,
-    )
+    )  # fmt: skip
     tr: float | None = setting(
-        None,
-        "repetition time, inf: full recovery between inversions",
+        None, "repetition time, inf: full recovery between inversions",
         otherwise="that of the images, which recover fully where an inversion recovery does not state it",
-    )
+    )  # fmt: skip
     efficiency: float | None = setting(
-        None,
-        "ir: efficiency of the inversion, 1: perfect, 0: a saturation",
+        None, "ir: efficiency of the inversion, 1: perfect, 0: a saturation",
         otherwise="estimated in each voxel, or 1 of fewer than 3 inversion times (4 of magnitude images)",
-    )
+    )  # fmt: skip
     b1: Any = setting(
-        None,
-        "vfa: true / nominal flip angle, within 0.1 ... 2",
+        None, "vfa: true / nominal flip angle, within 0.1 ... 2", is_map=True,
         otherwise="1 everywhere, which makes T1 wrong by about twice the error of the flip angle",
-        is_map=True,
-    )
+    )  # fmt: skip
     ti: Sequence[float] | None = values_of(INVERSION_TIME)
     flip_angles: Sequence[float] | None = values_of(FLIP_ANGLE)
     component: str | None = setting(
-        None,
-        "which images to fit",
-        choices={"magnitude": "", "real": ""},
+        None, "which images to fit", choices={"magnitude": "", "real": ""}, of_reading=True,
         otherwise="magnitude, or real where there are no others",
-        of_reading=True,
-    )
+    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()
@@ -140,23 +132,14 @@ class T1(Job):
             raise UsageError("Rician noise is that of magnitude images, these are signed; use Gaussian.")
         known, efficiency_words = self._known_efficiency(series, magnitude=not signed)
         model = InversionRecovery(series.values, tr=tr, magnitude=not signed)
-        estimated = ["T1", "M0", *([] if known else ["InversionEfficiency"])]
         return Plan(
             model=model,
             equation="S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)]" + ("" if signed else ", magnitude"),
             maps={"T1map": "t1", "M0map": "m0", "InversionEfficiency": "efficiency"},
-            estimated=estimated,
+            estimated=["T1", "M0", *([] if known else ["InversionEfficiency"])],
             known=known,
-            facts={
-                "EstimatedParameters": estimated,
-                **({} if model.tr is None else {"RepetitionTime": float(f"{float(model.tr):.6g}")}),
-                "Assumptions": [
-                    efficiency_words,
-                    f"TR {tr:g} s ({tr_words})",
-                    signed_words,
-                    "readout by 90 degree pulses",
-                ],
-            },
+            assumed=[efficiency_words, f"TR {tr:g} s ({tr_words})", signed_words, "readout by 90 degree pulses"],
+            facts={} if model.tr is None else {"RepetitionTime": float(f"{float(model.tr):.6g}")},
         )
 
     def _recovery_time(self, series: "ImageSeries") -> tuple[float, str]:
@@ -171,10 +154,9 @@ class T1(Job):
         if stated <= longest:
             raise MetadataError(
                 f"RepetitionTime is {1e3 * stated:g} ms, not longer than the longest inversion time, {1e3 * longest:g} "
-                "ms: that is not the time from inversion to inversion, on which the recovery depends; ",
-                Give("tr"),
+                "ms: that is not the time from inversion to inversion, on which the recovery depends; ", Give("tr"),
                 ", inf if it is long.",
-            )
+            )  # fmt: skip
         return stated, "of the images"
 
     def _known_efficiency(self, series: "ImageSeries", magnitude: bool) -> tuple[dict[str, float], str]:
@@ -207,21 +189,15 @@ class T1(Job):
         from .fitting.voxels import checked_b1
 
         if series.component != "magnitude":
-            raise UsageError(
-                f"T1 by variable flip angles is fitted to magnitude images, this series is {series.component}."
-            )
+            raise UsageError(f"variable flip angles need magnitude images, this series is {series.component}.")
         tr, tr_words = self._pulse_spacing(series)
         if self.b1 is None:
             remark(
                 "no B1 map is given, so the nominal flip angles are believed; where B1 is off by 10 %, T1 is off by "
-                "about 20 %. Measure one and ",
-                Give("b1"),
-                ".",
-            )
-            b1, b1_words = (
-                np.float32(1.0),
-                "nominal flip angles: no B1 map; an error of B1 makes about twice the error of T1",
-            )
+                "about 20 %. Measure one and ", Give("b1"), ".",
+            )  # fmt: skip
+            b1 = np.float32(1.0)
+            b1_words = "nominal flip angles: no B1 map; an error of B1 makes about twice the error of T1"
         else:
             b1 = checked_b1(self.b1, fitted, "T1")
             b1_words = "B1 from a map" if np.ndim(self.b1) else f"B1 = {np.asarray(self.b1):g} everywhere"
@@ -231,17 +207,12 @@ class T1(Job):
             maps={"T1map": "t1", "M0map": "m0"},
             estimated=("T1", "M0"),
             known={"b1": b1},
-            facts={
-                "EstimatedParameters": ["T1", "M0"],
-                "RepetitionTime": float(f"{np.float32(tr):.6g}"),
-                "Assumptions": [
-                    b1_words,
-                    f"TR {1e3 * tr:g} ms ({tr_words})",
-                    "ideal spoiling",
-                    "M0 carries the T2* decay of the echo time",
-                ],
-            },
-        )
+            assumed=[
+                b1_words, f"TR {1e3 * tr:g} ms ({tr_words})", "ideal spoiling",
+                "M0 carries the T2* decay of the echo time",
+            ],
+            facts={"RepetitionTime": float(f"{np.float32(tr):.6g}")},
+        )  # fmt: skip
 
     def _pulse_spacing(self, series: "ImageSeries") -> tuple[float, str]:
         """From pulse to pulse [s], and where it comes from."""
@@ -254,16 +225,13 @@ class T1(Job):
         if stated is None:
             raise MetadataError(
                 "the images state no single RepetitionTime (0018,0080), without which flip angles tell nothing of T1; ",
-                Give("tr"),
-                ".",
-            )
+                Give("tr"), ".",
+            )  # fmt: skip
         if stated > LONGEST_GRADIENT_ECHO_TR:
             raise MetadataError(
                 f"RepetitionTime is {stated:g} s, too long for spoiled gradient echoes (from milliseconds in a field "
-                "of seconds, or of a whole volume); ",
-                Give("tr", "that from pulse to pulse"),
-                ".",
-            )
+                "of seconds, or of a whole volume); ", Give("tr", "that from pulse to pulse"), ".",
+            )  # fmt: skip
         return stated, "of the images"
 
 

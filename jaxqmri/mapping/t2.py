@@ -60,29 +60,25 @@ class T2(Job):
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
     method: str = setting(
-        "lm",
+        "lm", always_stated=True,
         choices={
             "lm": "extended phase graphs of the echo train, T2 and B1, by exact least squares or maximum likelihood",
             "dictionary": "the same, started from the most similar of 8192 trains (of 256 where B1 is given)",
             "mono": "mono-exponential decay, for comparison; stimulated echoes make its T2 too long",
         },
-        always_stated=True,
-    )
+    )  # fmt: skip
     b1: Any = setting(
         None, "true / nominal flip angle, within 0.1 ... 2", otherwise="estimated in each voxel", is_map=True
     )
     t1: "ArrayLike | None" = setting(
-        None,
-        "T1 of all tissue, which hardly matters",
-        otherwise=f"{DEFAULT_T1:g} s",
+        None, "T1 of all tissue, which hardly matters", otherwise=f"{DEFAULT_T1:g} s",
         in_python=f"T1, a number or a map (x, y, z) [s]. None: {DEFAULT_T1:g} s.",
-    )
+    )  # fmt: skip
     flip_angle: float | None = setting(
-        None,
-        "nominal refocusing angle",
+        None, "nominal refocusing angle",
         otherwise="FlipAngle of the images if it is above 90 degrees, else 180 degrees, since many scanners state the "
         "angle of the excitation there",
-    )
+    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()
@@ -126,7 +122,7 @@ class T2(Job):
             equation="S(TE) = M0 exp(-TE / T2)",
             maps={"T2map": "t2", "M0map": "s0"},
             estimated=("T2", "M0"),
-            facts={"Assumptions": ["perfect refocusing: no stimulated echoes", recovery]},
+            assumed=["perfect refocusing: no stimulated echoes", recovery],
         )
 
     # --- extended phase graphs of the train ---
@@ -160,13 +156,12 @@ class T2(Job):
             maps={"T2map": "t2", "M0map": "m0", "TB1map": "b1"},
             estimated=estimated,
             known=known,
+            assumed=assumed,
             facts={
-                "EstimatedParameters": estimated,
                 "EchoSpacing": float(f"{model.echo_spacing:.6g}"),  # s
                 "RefocusingFlipAngle": float(
                     f"{np.rad2deg(model.flip_angles[0]):.6g}"
                 ),  # degrees, as FlipAngle of BIDS
-                "Assumptions": assumed,
             },
             **self._search(model, t1[fitted] if t1.ndim else t1),
         )

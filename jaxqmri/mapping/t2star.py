@@ -22,6 +22,12 @@ EXAMPLE_T2STAR = 0.020  # s
 ADAM_BATCH_SIZE = 4096  # 20 000 steps take seconds: small batches let the progress bar move
 
 
+def _solver_type() -> type:
+    from ..estimation.solvers.base import Solver
+
+    return Solver
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class T2star(Job):
     """T2* and S0 of a multi-echo gradient-echo series, by the model S(TE) = S0 exp(-TE / T2*).
@@ -44,15 +50,13 @@ class T2star(Job):
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
     method: "str | Solver" = setting(
-        "lm",
+        "lm", always_stated=True, or_object="a solver, e.g. `LogLinear(weighted=False)`", object_type=_solver_type,
         choices={
             "lm": "exact least squares",
             "loglinear": "weighted straight line through the logarithm",
             "adam": "20 000 Adam steps, as in the ISMRM 2024 example, about 1000 times slower",
         },
-        or_object="a solver, e.g. `LogLinear(weighted=False)`",
-        always_stated=True,
-    )
+    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()

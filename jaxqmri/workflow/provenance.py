@@ -60,7 +60,7 @@ def input_facts(series: ImageSeries) -> dict[str, Any]:
         "component": series.component,
         "shape": list(series.data.shape),
         axis.key: [float(f"{value:.12g}") for value in series.values],
-        f"sha256_of_images_and_{axis.terms.replace(' ', '_')}": content.hexdigest(),
+        f"sha256_of_images_and_{axis.key.removesuffix(f'_{axis.unit}')}": content.hexdigest(),
     }
 
 

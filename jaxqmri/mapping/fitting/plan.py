@@ -32,7 +32,8 @@ class Plan:
         batch_size: voxels fitted at once; None: as `fit` chooses.
         algorithm: how the search is called in sidecars; "": by the name of the solver.
         algorithm_settings: what sidecars say of it beside the settings of the solver.
-        facts: what else they say, `Assumptions` for one.
+        assumed: what is taken for granted, in words.
+        facts: what else sidecars say.
     """
 
     model: SignalModel
@@ -45,6 +46,7 @@ class Plan:
     batch_size: int | None = None
     algorithm: str = ""
     algorithm_settings: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -73,7 +75,9 @@ def how(plan: Plan, noise: Noise | None, noise_level: str | None) -> dict[str, A
         "Levels": {str(int(s)): s.name for s in Status},
         "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
         "EstimationSoftware": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},
+        "EstimatedParameters": list(plan.estimated),
         **plan.facts,
+        **({"Assumptions": list(plan.assumed)} if plan.assumed else {}),
     }
 
 

@@ -1,0 +1,128 @@
+"""A job is its settings: the function, the command and the words that run it again are read from them."""
+
+import inspect
+import json
+import pickle
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxqmri as jq
+from jaxqmri.cli.commands import parser
+from jaxqmri.cli.options import settings_given
+from jaxqmri.errors import CorruptInputError, InputWarning, UsageError, error_in_words, remarks_collected
+from jaxqmri.mapping import all_jobs
+from jaxqmri.mapping.settings import settings_of
+from jaxqmri.mapping.t1 import T1
+from jaxqmri.mapping.t2 import T2
+from jaxqmri.mapping.t2star import T2star
+
+TE = np.array([0.005, 0.010, 0.020, 0.040])
+SERIES = jq.ImageSeries.from_arrays(1000 * np.exp(-TE / np.full((4, 4, 1, 1), 0.03)), te=TE)
+JOBS = pytest.mark.parametrize("job", all_jobs(), ids=lambda job: job.name)
+
+
+@JOBS
+def test_the_function_of_a_job_takes_its_settings_with_their_defaults(job):
+    function = getattr(jq, f"{job.name}_map")
+    series, *arguments, progress = inspect.signature(function).parameters.values()
+    assert (series.name, progress.name) == ("series", "progress")
+    assert {a.name: a.default for a in arguments} == {r.name: r.default for r in settings_of(job) if not r.of_reading}
+    assert all(f"\n    {argument.name}: " in function.__doc__ for argument in (series, *arguments, progress))
+    assert max(map(len, function.__doc__.splitlines())) <= 120
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
+def typed(job, *words):
+    """The job of a command line."""
+    arguments = parser().parse_args([job.name, "INPUT", "-o", "OUT", *words])
+    return job(**settings_given(arguments, settings_of(job)))
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        *(job() for job in all_jobs()),
+        T2star(method="loglinear", te=[0.001004, 0.008013], negative="abs", series=["3", "4"], mask="auto"),
+        T2star(noise="rician", sigma=12.5, mask=Path("FILE")),
+        T2(b1=Path("FILE"), t1=0.9, flip_angle=np.deg2rad(150.0)),
+        T1(method="ir", tr=np.inf, efficiency=0.95, component="real", ti=[0.05, 0.4, 3.0]),
+        T1(method="vfa", b1=Path("FILE"), flip_angles=np.deg2rad([3.0, 8.0, 17.0])),
+    ],
+    ids=lambda job: job.name,
+)
+def test_the_words_that_run_a_job_again_make_the_same_job(job):
+    again = typed(type(job), *shlex.split(" ".join(job.words())))
+    axis = job.axes[0]
+    record, repeated = job.arguments(axis), again.arguments(axis)
+    assert json.loads(json.dumps(record)) == record, "it can be recorded"
+    assert repeated.keys() == record.keys()
+    for key, value in record.items():
+        of_numbers = isinstance(value, float | list) and key != "series"
+        assert repeated[key] == (pytest.approx(value, rel=1e-6) if of_numbers else value), key
+
+
+def test_a_record_is_in_si_units_and_names_no_file_and_no_patient():
+    job = T2(method="lm", t1=0.9, flip_angle=np.pi, te=TE, mask=Path("/data/Doe^John/mask.nii"), series=["1.2.840.1"])
+    record = job.arguments(SERIES.axis)
+    assert (record["t1_s"], record["flip_angle_rad"], record["te_s"]) == (0.9, np.pi, TE.tolist())
+    assert (record["mask"], record["series"]) == ("FILE", ["UID"])
+    assert "--mask FILE --series UID" in " ".join(job.words())
+
+
+# mistakes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "words"),
+    [
+        ("scan", {}, r"series must be an ImageSeries, as read_dicom and read_nifti give, got .*'scan': read it first"),
+        (SERIES.data, {}, "got a?.*ndarray; of images in memory ImageSeries.from_arrays makes a series"),
+        (None, {}, "series must be an ImageSeries, .* got None"),
+        (SERIES, {"mask": "brain.nii"}, "mask 'brain.nii' is text, not a map; give an array"),
+        (SERIES, {"method": "lme"}, "method 'lme' is not one of lm, loglinear, adam or a solver"),
+        (SERIES, {"method": 3}, "method 3 is not one of lm, loglinear, adam or a solver"),
+        (SERIES, {"noise": 20.0}, "noise 20.0 is not one of gaussian, rician or a noise model"),
+        (SERIES, {"noise": "rice"}, "noise 'rice' is not one of gaussian, rician or a noise model"),
+        (SERIES, {"sigma": -1.0}, "sigma must be above 0 and finite, got -1"),
+        (SERIES, {"noise": jq.Gaussian(2.0), "sigma": 2.0}, "the noise model has its own level; leave out sigma="),
+        (SERIES, {"noise": "rician", "method": "adam"}, "method adam knows no Rician noise; use method='lm'"),
+    ],
+)
+def test_mistakes_are_one_line(given, settings, words):
+    with pytest.raises(UsageError, match=words) as refused:
+        jq.t2star_map(given, **settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_arguments_that_are_swapped_or_unknown_are_told_what_there_is():
+    for arguments, settings in (((SERIES.data[..., 0] > 0, SERIES), {}), ((SERIES,), {"metod": "lm"})):
+        with pytest.raises(TypeError, match=r"t2star_map\(series: 'ImageSeries', \*, method='lm'.*(many|'metod')"):
+            jq.t2star_map(*arguments, **settings)
+
+
+def test_a_remedy_is_told_in_the_words_of_who_reads_it():
+    with pytest.raises(UsageError) as refused:
+        T2(method="mono", t1=0.9)
+    assert "leave out b1=, t1, flip_angle" in str(refused.value)
+    assert "leave out --b1, --t1-ms, --refocusing-deg" in error_in_words(refused.value)[1]
+    with pytest.raises(UsageError, match="flip_angles is not allowed with ti: only one can vary"):
+        T1(ti=[0.1, 0.2], flip_angles=[0.1, 0.2])
+    with pytest.raises(CorruptInputError, match=r"mask is empty.*use mask='none'"):
+        jq.t2star_map(jq.ImageSeries.from_arrays(0 * SERIES.data, te=TE), mask="auto")
+
+
+# remarks --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_remarked_is_on_the_maps_and_goes_on_to_the_caller():
+    two = jq.ImageSeries.from_arrays(SERIES.data[..., :2], te=TE[:2])
+    with pytest.warns(InputWarning, match="2 echoes determine T2. and S0 exactly") as caught:
+        maps = jq.t2star_map(two)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert [str(remark) for remark in maps.remarks] == [str(warning.message) for warning in caught]
+    with remarks_collected() as collected:
+        maps = jq.t2star_map(two)
+    assert list(maps.remarks) == collected
