@@ -10,6 +10,7 @@ from pydicom.uid import generate_uid
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, UsageError
 from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
+from jaxqmri.mapping.t2star import T2star
 from jaxqmri.workflow import run as job
 
 
@@ -65,17 +66,17 @@ def test_given_echo_times_are_for_the_chosen_series_only(tmp_path):
 
 
 def test_the_command_line_reads_the_chosen_series_and_records_no_uid(two_series, tmp_path, capsys, monkeypatch):
-    read = []
+    read, genuine = [], job.read_images
 
-    def stop_after_reading(_, series):
-        read.append(series)
+    def stop_after_reading(*arguments):
+        read.append(genuine(*arguments))
         raise MetadataError("seen enough")
 
-    monkeypatch.setattr(job, "_where_to_fit", stop_after_reading)
+    monkeypatch.setattr(job, "read_images", stop_after_reading)
     for name in ("8", "1.2.40"):
         run(capsys, "t2star", two_series, "-o", tmp_path / "out", "--series", name)
     assert [series.description for series in read] == ["again", "again"]
-    assert [job._series_name(name) for name in ("8", "1.2.40")] == ["8", "UID"]
+    assert T2star(series=["8", "1.2.40"]).arguments()["series"] == ["8", "UID"]
 
 
 # images of several people ---------------------------------------------------------------------------------------------
