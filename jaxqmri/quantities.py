@@ -55,10 +55,6 @@ class Quantity:
         return f"{re.sub('[ -]', '_', self.terms)}_{self.unit}"
 
     @property
-    def option(self) -> str:
-        return f"--{self.flag}"
-
-    @property
     def where(self) -> str:
         """Where a DICOM file has it."""
         return f"{self.keyword} {self.tag}"

@@ -132,7 +132,7 @@ def _numbers_for(axis: Axis) -> Callable[[str], list[float]]:
             return [float(word) for word in text.split(",") if word.strip()]
         except ValueError as error:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number of {axis.shown_unit_words} (folders and files go before {axis.option})"
+                f"{text!r} is not a number of {axis.shown_unit_words} (folders and files go before --{axis.flag})"
             ) from error
 
     return numbers

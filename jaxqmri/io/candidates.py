@@ -46,7 +46,7 @@ class Image(ABC):
     listed: int | None = None
 
     @abstractmethod
-    def said(self, keyword: str) -> Any:
+    def header(self, keyword: str) -> Any:
         """What the header says under a keyword of DICOM, which BIDS shares, in the unit of the format; or None."""
 
     @abstractmethod
@@ -81,12 +81,12 @@ class Image(ABC):
     @property
     def image_type(self) -> tuple[str, ...]:
         """Image Type (0008,0008), upper case."""
-        return words(self.said("ImageType"))
+        return words(self.header("ImageType"))
 
     @property
     def sequence(self) -> tuple[str, ...]:
         """Scanning Sequence (0018,0020): SE, GR, IR, EP."""
-        return words(self.said("ScanningSequence"))
+        return words(self.header("ScanningSequence"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ class Candidate:
         return tuple(sorted({image.series_uid for image in self.images} - {""}))
 
     @property
-    def says_its_series(self) -> bool:
+    def is_identified(self) -> bool:
         """Whether anything tells what series it is of."""
         return bool(self.series_uids or self.numbers or self.first.description or self.first.bids)
 
@@ -194,7 +194,7 @@ class Candidate:
     @property
     def is_map_at_te_0(self) -> bool:
         """Whether it is a volume without echo time that came with images of other echo times."""
-        at_0 = all(number(image.said("EchoTime")) == 0 for image in self.images)
+        at_0 = all(number(image.header("EchoTime")) == 0 for image in self.images)
         return self.derived and at_0 and "DERIVED" not in self.first.image_type[:1]
 
     @property
@@ -314,17 +314,17 @@ class Scan:
         if not wanted:
             return self
         for name in wanted:
-            if not any(_is_called(c, name) for c in self.candidates):
+            if not any(_has_name(c, name) for c in self.candidates):
                 there = "; ".join(f"{c}{''.join(f', UID {uid}' for uid in c.series_uids)}" for c in self.candidates)
                 what = "which is a series number, a BIDS name or how its UID begins"
                 raise UsageError(f"{self.source}: no series {name}, {what}; there are: {there or 'none'}.")
-        kept = tuple(c for c in self.candidates if any(_is_called(c, name) for name in wanted))
+        kept = tuple(c for c in self.candidates if any(_has_name(c, name) for name in wanted))
         others = sorted(name for c in self.candidates if c not in kept for name in c.names)
         skipped = {**self.skipped, OTHER_SERIES: tuple(others)} if others else self.skipped
         return replace(self, candidates=kept, skipped=skipped)
 
 
-def _is_called(candidate: Candidate, name: str) -> bool:
+def _has_name(candidate: Candidate, name: str) -> bool:
     """Whether a series is called so; a number never is the beginning of a UID."""
     if "." in name:
         return any(uid.startswith(name) for uid in candidate.series_uids)

@@ -47,7 +47,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
     component = _wanted_component(scan, component, candidates)
     wanted = [c for c in candidates if c.component == component]
     for c in wanted:  # it could be one of the images of another candidate
-        if scan.given is None and c.value_error and not c.says_its_series:
+        if scan.given is None and c.value_error and not c.is_identified:
             raise c.value_error
     for alike in ([c for c in wanted if not c.derived], [c for c in wanted if c.derived]):
         usable = [c for c in alike if c.value_error is None and c.is_given == (scan.given is not None)]

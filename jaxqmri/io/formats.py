@@ -79,7 +79,7 @@ def is_not_fetched(path: Path) -> bool:
     return False
 
 
-def is_there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether a path leads anywhere; False also for names that no file can have."""
     with suppress(OSError):
         return path.exists()

@@ -24,7 +24,7 @@ def joined(scan: Scan) -> list[Candidate]:
     """The candidates; series of one value each of the same slices, as many scanners make them, as one of them."""
     families: list[list[Candidate]] = []
     for candidate in scan.candidates:
-        family = next((f for f in families if _is_of(f, candidate, scan.axis)), None)
+        family = next((f for f in families if _belongs_to(f, candidate, scan.axis)), None)
         if family is None:
             families.append([candidate])
         else:
@@ -40,7 +40,7 @@ def joined(scan: Scan) -> list[Candidate]:
     return found if scan.given is None else [_with_given(c, scan.given) for c in found]
 
 
-def _is_of(family: Sequence[Candidate], candidate: Candidate, axis: Axis) -> bool:
+def _belongs_to(family: Sequence[Candidate], candidate: Candidate, axis: Axis) -> bool:
     """Whether a candidate has one image of each slice, and is like those of a family but for its value."""
     first = family[0]
     return (
@@ -118,7 +118,7 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
     """
     found = owners_differ(a, b)
     for keyword in _TIMING:
-        first, second = number(a.said(keyword)), number(b.said(keyword))
+        first, second = number(a.header(keyword)), number(b.header(keyword))
         if keyword != axis.keyword and not _alike(first, second):
             found.append(f"{keyword} {_or_none(first)} and {_or_none(second)}")
     if a.sequence != b.sequence:
@@ -136,7 +136,7 @@ def owners_differ(a: Image, b: Image) -> list[str]:
     """In whose images they are two images differ; what either does not say is not held against them."""
     found = []
     for keyword, in_words in _OWNERS.items():
-        first, second = (str(image.said(keyword) or "").strip() for image in (a, b))
+        first, second = (str(image.header(keyword) or "").strip() for image in (a, b))
         if first and second and first != second:
             found.append(in_words)
     return found

@@ -14,7 +14,7 @@ from ..quantities import ECHO_TIME, Axis
 from .axis import Values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
 from .choose import OWN_FOLDER, choose
-from .formats import files_below, is_there
+from .formats import exists, files_below
 from .join import ROUNDING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
@@ -32,7 +32,7 @@ class OtherFormat(NamedTuple):
     """Files that the caller may have meant to read: their name, how to tell them, and what reads them."""
 
     name: str
-    is_one: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
     function: str
 
 
@@ -56,7 +56,7 @@ def read_files(
         try:
             scan = scan_files(folders, given, axis)
         except NoInputError as error:
-            if any(map(other.is_one, files_below(list(filter(is_there, folders))))):
+            if any(map(other.matches, files_below(list(filter(exists, folders))))):
                 where = ", ".join(map(str, paths))
                 raise NoInputError(f"{where}: {other.name} files; read them by {other.function}.") from None
             raise error
@@ -112,7 +112,7 @@ def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) ->
     axis, images = chosen.axis, chosen.one_each.values()
     found: dict[str, Any] = {}
     for key, (keyword, factor) in physics.items():
-        said = [value for image in images if (value := image.said(keyword)) not in (None, "")]
+        said = [value for image in images if (value := image.header(keyword)) not in (None, "")]
         numbers = sorted(value for value in map(number, said) if value is not None)
         if key == axis.keyword or not said:
             continue

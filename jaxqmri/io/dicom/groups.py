@@ -25,13 +25,13 @@ def candidates(frames: Iterable[Frame], axis: Axis = ECHO_TIME) -> tuple[Candida
 
 def tie(frame: Frame) -> tuple:
     """An order that renaming and moving files does not change."""
-    timed = bool(number(frame.said("EchoTime")))
+    timed = bool(number(frame.header("EchoTime")))
     return frame.series_number or 0, frame.instance_number or 0, frame.uid, *frame.position, timed, frame.name
 
 
 def thickness(frame: Frame) -> float:
     """Extent of a lone slice along its normal [mm]; 1 where the file does not say."""
-    extents = (abs(number(frame.said(keyword)) or 0) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
+    extents = (abs(number(frame.header(keyword)) or 0) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
     return next(filter(None, extents), 1.0)
 
 
@@ -55,9 +55,9 @@ def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
 
 def _maps_apart(frames: list[Frame]) -> list[list[Frame]]:
     """Takes a full volume at TE 0 out of a group with other echo times: scanners put field maps there."""
-    at_0 = [frame for frame in frames if number(frame.said("EchoTime")) == 0]
-    images = [frame for frame in frames if number(frame.said("EchoTime")) != 0]
-    if not at_0 or len({number(frame.said("EchoTime")) for frame in images}) < 2:
+    at_0 = [frame for frame in frames if number(frame.header("EchoTime")) == 0]
+    images = [frame for frame in frames if number(frame.header("EchoTime")) != 0]
+    if not at_0 or len({number(frame.header("EchoTime")) for frame in images}) < 2:
         return [frames]
     slices = slice_index(np.array([frame.position for frame in at_0 + images]), frames[0].orientation)
     if sorted(slices[: len(at_0)]) != list(range(max(slices) + 1)):

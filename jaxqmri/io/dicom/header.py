@@ -64,7 +64,7 @@ class Frame(Image):
     instance_number: int | None
     series_number: int | None
 
-    def said(self, keyword: str) -> Any:
+    def header(self, keyword: str) -> Any:
         return self.dataset.get(keyword)
 
     def where(self, axis: Axis) -> str:
@@ -98,18 +98,18 @@ class Frame(Image):
     @property
     def rescale(self) -> tuple[float, float]:
         """Slope and intercept (0028,1053), (0028,1052) from stored to displayed values; 1 and 0 where absent."""
-        slope, intercept = number(self.said("RescaleSlope")), number(self.said("RescaleIntercept"))
+        slope, intercept = number(self.header("RescaleSlope")), number(self.header("RescaleIntercept"))
         return (1.0 if slope is None else slope), (0.0 if intercept is None else intercept)
 
     @property
     def repetition_time(self) -> float | None:
-        tr_ms = number(self.said("RepetitionTime"))
+        tr_ms = number(self.header("RepetitionTime"))
         return tr_ms and tr_ms / 1e3
 
     @property
     def radians_per_displayed(self) -> float | None:
         """Angle per displayed value of a phase image [rad], or None where the header does not declare it."""
-        return radians_per_unit(*self.rescale, str(self.said("RescaleType") or ""))
+        return radians_per_unit(*self.rescale, str(self.header("RescaleType") or ""))
 
 
 def reason_to_skip(dataset: Dataset) -> str | None:

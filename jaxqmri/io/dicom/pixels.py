@@ -52,7 +52,7 @@ def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
 
 
 @contextmanager
-def pixels_let_go(file: Dataset) -> Iterator[None]:
+def pixels_released(file: Dataset) -> Iterator[None]:
     """Afterwards the pixels of a file are on disk again and nowhere else; pydicom would keep what it has once read."""
     on_disk = file.get_item("PixelData", keep_deferred=True)
     try:

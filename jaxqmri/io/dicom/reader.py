@@ -26,7 +26,7 @@ from .geometry import IRREGULAR, Slices, slices_affine
 from .groups import thickness
 from .header import Frame
 from .identity import dicom_identity
-from .pixels import at_top, pixels_let_go, rescaled, stored_values, upright, use_floating_point
+from .pixels import at_top, pixels_released, rescaled, stored_values, upright, use_floating_point
 from .scan import scan_files
 
 # By these a scanner tells repeated images of one slice apart.
@@ -156,7 +156,7 @@ def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray
     with decoder() as decoding:
         for _, of_one_file in groupby(by_file, key=lambda at_place: id(at_place[1].file)):
             members = list(of_one_file)
-            with pixels_let_go(members[0][1].file):
+            with pixels_released(members[0][1].file):
                 for place, frame in members:
                     stored = stored_values(frame, decoding)
                     if n_copies[place] > 1:
@@ -173,7 +173,7 @@ def _check_copy(axis: Axis, place: Place, first: Frame, known: np.ndarray, frame
     if first is frame or (np.array_equal(stored, known) and first.rescale == frame.rescale):
         return
     names = " and ".join(sorted((first.name, frame.name)))
-    tags = [tag for tag in _REPEATS if first.said(tag) != frame.said(tag)]
+    tags = [tag for tag in _REPEATS if first.header(tag) != frame.header(tag)]
     differ = f" (they differ in {', '.join(tags)})" if tags else ""
     raise CorruptInputError(
         f"{names}: different images of slice {place[0] + 1} at {at(axis, place[1])}{differ}; two measurements must "

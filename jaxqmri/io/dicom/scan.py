@@ -23,7 +23,7 @@ NOT_DICOM = "not DICOM"
 FALSE_DICOM = "not DICOM in spite of its name"
 UNREADABLE = "not readable"
 ARCHIVE = "zip archive"
-_WORTH_A_REMARK = (
+_REMARKED = (
     EMPTY, FALSE_DICOM, UNREADABLE, header.MOSAIC, header.MULTIFRAME, header.LOCALIZER, header.DERIVED_MAP,
     header.UNPLACED,
 )  # fmt: skip
@@ -53,7 +53,7 @@ def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = Non
     frames, skipped = _read_frames(_find_files(paths))
     if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE}:
         raise NoInputError(f"no DICOM or NIfTI images found in {source}{_what_else(skipped)}")
-    counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _WORTH_A_REMARK if reason in skipped)
+    counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _REMARKED if reason in skipped)
     if counts:
         remark(f"passed over: {counts}; `jaxqmri inspect -v` names them.")
     return Scan(source, candidates(frames, axis), skipped, axis, values, reader)

@@ -30,7 +30,7 @@ class Volume(Image):
     file: NiftiFile
     index: int
 
-    def said(self, keyword: str) -> Any:
+    def header(self, keyword: str) -> Any:
         value = self.file.sidecar.get(keyword)
         if isinstance(value, list) and len(value) == self.file.n_volumes and None not in map(number, value):
             return value[self.index]
@@ -78,11 +78,11 @@ class Volume(Image):
 
     @property
     def repetition_time(self) -> float | None:
-        return number(self.said("RepetitionTime"))
+        return number(self.header("RepetitionTime"))
 
     @property
     def sequence(self) -> tuple[str, ...]:
-        return words(re.split(r"[\\_ ]+", str(self.said("ScanningSequence") or "")))
+        return words(re.split(r"[\\_ ]+", str(self.header("ScanningSequence") or "")))
 
 
 def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
@@ -170,7 +170,7 @@ def _series_key(volume: Volume) -> tuple[str, ...]:
     """
     if volume.bids is not None:
         return (str(volume.bids),)
-    return tuple(str(volume.said(key) or "") for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
+    return tuple(str(volume.header(key) or "") for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
 
 
 def _candidate(volumes: list[Volume], axis: Axis) -> Candidate:
