@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact, Int
+from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
 from ..batching.batches import for_every_processor, in_batches
 from ..batching.context import computed_at_once, double_precision
 from ..estimation.fit import fit
-from ..models.base import Params, SignalModel, float_dtype, simulate, sum_of_measurements
+from ..models.base import Numbers, Params, SignalModel, float_dtype, simulate, sum_of_measurements
 from ..quantities import Status
 from .layout import Atoms, lay_out
 from .neighbours import neighbours_together
@@ -72,7 +72,7 @@ class MatchResult(NamedTuple):
     status: Int[Array, "*voxel"]
 
 
-def grid(parameters: type, **values: ArrayLike) -> Params:
+def grid(parameters: type, **values: Numbers) -> Params:
     """All combinations of parameter values, for `make_dictionary`; the last one named varies fastest.
 
     Args:
@@ -154,7 +154,7 @@ def make_dictionary(
 
 def match(
     dictionary: Dictionary,
-    signal: Inexact[ArrayLike, "*voxel n"],
+    signal: Num[ArrayLike, "*voxel n"],
     *,
     refine: bool = False,
     batch_size: int | None = None,

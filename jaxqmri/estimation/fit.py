@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
@@ -22,7 +22,7 @@ from .solvers.levenberg_marquardt import LevenbergMarquardt
 
 def fit(
     model: SignalModel,
-    signal: Inexact[ArrayLike, "*voxel n"],
+    signal: Num[ArrayLike, "*voxel n"],
     *,
     known: Mapping[str, ArrayLike | None] | None = None,
     init: Params | None = None,

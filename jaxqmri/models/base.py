@@ -7,7 +7,7 @@ A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. E
 import abc
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from .guess import coarse_search
 
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Numbers = ArrayLike | Sequence[float]  # as callers write them
 Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
 
 
@@ -223,13 +224,13 @@ def float_dtype(*values: ArrayLike) -> Any:
         return jnp.promote_types(jnp.result_type(*values), jnp.float32)
 
 
-def as_float_array(value: ArrayLike) -> Inexact[Array, "..."]:
+def as_float_array(value: Numbers) -> Inexact[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
     value = jnp.asarray(value)
     return value.astype(float_dtype(value))
 
 
-def optional_float_array(value: ArrayLike | None) -> Inexact[Array, "..."] | None:
+def optional_float_array(value: Numbers | None) -> Inexact[Array, "..."] | None:
     """The same for what may be left out."""
     return None if value is None else as_float_array(value)
 

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from .base import NOTHING, SignalModel, as_float_array, check_times, sum_of_measurements
 from .guess import fitting_amplitude, overlap, squares, visible_times
@@ -46,7 +46,7 @@ class MonoExponential(SignalModel):
         return params.s0 * jnp.exp(-self.te * (1 / params.t2))
 
     def initial_guess(
-        self, signal: Float[Array, "echo ..."], known: Mapping[str, Float[Array, "..."]] = NOTHING
+        self, signal: Inexact[Array, "echo ..."], known: Mapping[str, Float[Array, "..."]] = NOTHING
     ) -> Decay:
         # In noise the sum of squares can have two minima, and the straight line may point to the higher one: a coarse
         # search over T2, with S0 eliminated, sees both.
@@ -72,7 +72,7 @@ class MonoExponential(SignalModel):
         return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), echoes), t2)
 
     def batched_guess(
-        self, signal: Float[Array, "echo voxel"], known: Mapping[str, Float[Array, " voxel"]] = NOTHING
+        self, signal: Inexact[Array, "echo voxel"], known: Mapping[str, Float[Array, " voxel"]] = NOTHING
     ) -> Decay:
         return self.initial_guess(signal, known)  # which broadcasts
 
@@ -80,7 +80,7 @@ class MonoExponential(SignalModel):
         return Decay(s0=(0.0, jnp.inf), t2=visible_times(self.te))  # pyright: ignore[reportArgumentType]
 
     def log_linear(
-        self, signal: Float[Array, "echo ..."], weighted: bool = True, weights: Float[Array, "echo ..."] | None = None
+        self, signal: Inexact[Array, "echo ..."], weighted: bool = True, weights: Float[Array, "echo ..."] | None = None
     ) -> Decay:
         """Straight line through ln S(TE) by linear least squares.
 
@@ -116,5 +116,5 @@ class MonoExponential(SignalModel):
 _COARSE_STEPS = 24  # a factor of 1.5 from one to the next on usual trains
 
 
-def _as_column(values: Float[Array, " echo"], signal: Float[Array, "echo ..."]) -> Float[Array, "echo ..."]:
+def _as_column(values: Float[Array, " echo"], signal: Inexact[Array, "echo ..."]) -> Float[Array, "echo ..."]:
     return values.reshape(-1, *(1,) * (signal.ndim - 1))

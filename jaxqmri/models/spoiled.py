@@ -10,12 +10,12 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from .angles import sine_cosine
-from .base import NOTHING, SignalModel, as_float_array, check_radians, check_repetition, check_times
+from .base import NOTHING, Numbers, SignalModel, as_float_array, check_radians, check_repetition, check_times
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, total, visible_times
 from .tissue import Tissue
 
 
-def _single_if_constant(times: ArrayLike | None) -> Float[Array, "..."] | None:
+def _single_if_constant(times: Numbers | None) -> Float[Array, "..."] | None:
     """None for 0, one number for a constant: what they leave to be fitted differs, so they are different programs."""
     if times is None or isinstance(times, Tracer):
         return times
