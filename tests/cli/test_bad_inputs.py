@@ -1,6 +1,6 @@
 """The table of bad inputs, row by row: exit code, one line that says what is wrong, nothing half written.
 
-`pytest tests/test_bad_inputs.py -s` prints it.
+`pytest tests/cli/test_bad_inputs.py -s` prints it.
 """
 
 import json

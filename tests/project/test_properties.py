@@ -1,6 +1,6 @@
 """What must hold whatever the input: laws of reading, writing and fitting, and files damaged at random.
 
-`pytest -m nightly tests/test_properties.py` damages ten times as many files.
+`pytest -m nightly tests/project/test_properties.py` damages ten times as many files.
 """
 
 import json
