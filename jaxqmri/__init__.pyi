@@ -20,6 +20,7 @@ from .io.nifti.reader import read_mask as read_mask
 from .io.nifti.reader import read_nifti as read_nifti
 from .io.series import ImageSeries as ImageSeries
 from .mapping.t1 import t1_map as t1_map
+from .mapping.t1rho import t1rho_map as t1rho_map
 from .mapping.t2 import t2_map as t2_map
 from .mapping.t2star import t2star_map as t2star_map
 from .models.base import SignalModel as SignalModel

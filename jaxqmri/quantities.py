@@ -152,7 +152,17 @@ FLIP_ANGLE = Axis(
     constant="T1 is seen in how the signal changes with it",
     bids_per_si=180 / math.pi,
 )  # fmt: skip
-AXES = {"te": ECHO_TIME, "ti": INVERSION_TIME, "flip_angle": FLIP_ANGLE}  # by what the readers call them
+SPIN_LOCK_TIME = Axis(
+    "tsl", "spin-lock time", "TSL", **_MS,
+    low=0.0,  # without a spin lock
+    high=1.0,  # limited by the heating of tissue; T1rho of fluids stays below 0.5 s
+    top=1e-3,
+    keyword="SpinLockTime", flag="tsl-ms", one="spin-lock time", many="spin-lock times",
+    use="T1rho cannot be told without it",
+    constant="T1rho is seen in how the signal changes with it",
+)  # fmt: skip
+# by what the readers call them
+AXES = {"te": ECHO_TIME, "ti": INVERSION_TIME, "flip_angle": FLIP_ANGLE, "tsl": SPIN_LOCK_TIME}
 
 # --- what is given or estimated ---
 
@@ -242,6 +252,8 @@ MAP_KINDS = {
     "T2starmap": _time("T2*", "effective transverse relaxation time", "navia", 100.0, "113064"),
     "T2map": _time("T2", "transverse relaxation time", "navia", 200.0, "113065"),
     "T1map": _time("T1", "longitudinal relaxation time", "lipari", 3000.0, "113063"),
+    "T1rhomap": _time("T1rho", "relaxation time in the rotating frame", "navia", 150.0, "T1RHO", _OWN_CODES),
+    "R1rhomap": _rate("R1rho", "relaxation rate in the rotating frame", "navia", 50.0, "R1RHO", _OWN_CODES),
     "R2starmap": _rate("R2*", "effective transverse relaxation rate", "navia", 200.0, "126395"),
     "R2map": _rate("R2", "transverse relaxation rate", "navia", 50.0, "126394"),
     "R1map": _rate("R1", "longitudinal relaxation rate", "lipari", 3.0, "126393"),
