@@ -351,7 +351,10 @@ def test_content_that_was_not_fetched_fails_its_series_with_the_remedy(three, tm
         ),
         ("{", "sub-01_echo-2_part-mag_MEGRE.json: not valid JSON .*; convert the images again, or mend it.$"),
         ("{}", ".*; give the echo times in the sidecars, or move the file away"),
-        ('{"EchoTime": "3"}', '.*: EchoTime is "3", not a number of seconds; mend it.$'),
+        (
+            '{"EchoTime": "3"}',
+            '.*: EchoTime is "3", not a number of seconds; mend it or give the right one in the sidecars.$',
+        ),
         ('{"EchoTime": 15}', ".* look like milliseconds.* Give the right ones in the sidecars.$"),
     ],
 )

@@ -75,7 +75,7 @@ def _json_object(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise MetadataError(
             f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
-            "again, or mend the file, or remove it and give the values that it lacks."
+            "again, or mend it."
         ) from error
     if not isinstance(content, dict):
         raise MetadataError(f"{path.name}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
