@@ -24,10 +24,11 @@ from .quantities import QUANTITIES
 
 @dataclass(frozen=True)
 class Give:
-    """State a setting, in place of what the files say or lack; `what` stands for it in the sentence."""
+    """State a setting, in place of what the files say or lack."""
 
     setting: str
-    what: str = ""
+    what: str = ""  # stands for it in the sentence
+    in_files: str = ""  # what to do with the files instead, where nothing can be stated for one series alone
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Setting:
     """No remedy, but the name of a setting within a sentence."""
 
     setting: str
+
+
+class About(str):
+    """No remedy, but the series or file that a sentence is about: remarks on several of them are of one kind."""
 
 
 Remedy = Give | Choose | LeaveOut | MapWith | Setting
@@ -210,9 +215,14 @@ class Remark:
         """In the words of a boundary."""
         return in_words(self.parts, wording)
 
+    @property
+    def kind(self) -> tuple[Part, ...]:
+        """The same of all series and files that it could be about."""
+        return tuple(part for part in self.parts if not isinstance(part, About))
 
-_Tell = Callable[[Remark], None]
-_listener: ContextVar[_Tell | None] = ContextVar("_listener", default=None)
+
+Tell = Callable[[Remark], None]
+_listener: ContextVar[Tell | None] = ContextVar("_listener", default=None)
 _PACKAGE = str(Path(__file__).parent)
 
 
@@ -221,12 +231,16 @@ def remark(*parts: Part) -> None:
 
     It goes to the innermost `remarks_collected`; where there is none, to the Python caller as an `InputWarning`.
     """
-    tell = _listener.get()
-    (tell or _warn)(Remark(parts))
+    listener()(Remark(parts))
+
+
+def listener() -> Tell:
+    """What takes the remarks that are made now."""
+    return _listener.get() or _warn
 
 
 @contextmanager
-def remarks_collected(tell: _Tell | None = None) -> Iterator[list[Remark]]:
+def remarks_collected(tell: Tell | None = None) -> Iterator[list[Remark]]:
     """A list that takes the remarks made within the block by this thread, each once.
 
     Args:
@@ -250,7 +264,7 @@ def remarks_collected(tell: _Tell | None = None) -> Iterator[list[Remark]]:
 @contextmanager
 def remarks_kept() -> Iterator[list[Remark]]:
     """As `remarks_collected`, but the remarks also go where they would without it."""
-    with remarks_collected(_listener.get() or _warn) as found:
+    with remarks_collected(listener()) as found:
         yield found
 
 

@@ -3,17 +3,19 @@
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import DeviceError, UsageError, remarks_collected
+from ..errors import DeviceError, UsageError, on_the_command_line, remarks_collected
 from ..mapping import all_jobs
 from ..mapping.job import Job
 from ..mapping.settings import SettingRow, settings_of
 from ..quantities import AXES
+from ..workflow.bids_jobs import dataset_settings
 from .options import (
     Parser,
     add_input,
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 DEMO_FOLDER = "jaxqmri-demo"
 COMMON_SETTINGS = {row.name: row for row in settings_of(Job)}
-OF_DATASETS = ("noise", "sigma", "negative")  # settings that hold for all series of a dataset
 
 
 def axis_settings() -> list[SettingRow]:
@@ -86,19 +87,8 @@ def _add_bids(commands: Any) -> None:
             f"--{option}-label", f"--{option}_label", metavar="LABEL", nargs="+", action="extend",
             help=f"only these {option}s, with or without {prefix}; default: all",
         )  # fmt: skip
-    bids.add_argument("--mask", choices=("auto", "none"), default="none", help="auto leaves out air; default: none")
-    bids.add_argument(
-        "--t2star-method", choices=("lm", "loglinear"), default="lm", help="of MEGRE, see jaxqmri t2star; default: lm"
-    )
-    bids.add_argument(
-        "--t2-method", choices=("lm", "dictionary", "mono"), default="lm", help="of MESE, see jaxqmri t2; default: lm"
-    )
-    bids.add_argument(
-        "--t2-b1", choices=("estimate", "fmap"), default="estimate",
-        help="B1 of MESE: estimated from the echoes (default), or fmap/*_TB1map of the session, which VFA always uses",
-    )  # fmt: skip
-    for name in OF_DATASETS:
-        add_setting(bids, COMMON_SETTINGS[name])
+    for row in dataset_settings().values():
+        add_setting(bids, row)
     add_job_options(bids)
     add_loudness(bids)
 
@@ -123,6 +113,7 @@ def _map(arguments: argparse.Namespace, started: float) -> None:
             dicom=dicom,
             quiet=arguments.quiet,
             timings={"starting": time.perf_counter() - started},
+            wording=on_the_command_line,
         )
     _print_result(result, arguments)
 
@@ -137,7 +128,7 @@ def _dicom_out(arguments: argparse.Namespace) -> "DicomOut":
 def _name_files_passed_over(arguments: argparse.Namespace) -> None:
     from ..io.images import scan_images
 
-    with remarks_collected(), scan_images(arguments.inputs) as scan:  # remarks come again when the images are read
+    with remarks_collected(), scan_images(arguments.inputs) as scan:  # they come again when the images are read
         skipped = scan.skipped
     for reason, names in skipped.items():
         print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
@@ -145,14 +136,6 @@ def _name_files_passed_over(arguments: argparse.Namespace) -> None:
 
 def _bids(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.bids import run_bids
-    from ..workflow.bids_settings import Settings
-
-    settings = Settings(
-        t2star_method=arguments.t2star_method,
-        t2_method=arguments.t2_method,
-        t2_b1=arguments.t2_b1,
-        **settings_given(arguments, map(COMMON_SETTINGS.__getitem__, OF_DATASETS)),
-    )
 
     def say(line: str) -> None:
         if not arguments.quiet:
@@ -164,12 +147,12 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
             arguments.out,
             participants=arguments.participant_label,
             sessions=arguments.session_label,
-            settings=settings,
-            mask=arguments.mask,
             overwrite=arguments.overwrite,
             report=not arguments.no_report,
             quiet=arguments.quiet,
             say=say,
+            on_error=traceback.print_exception if arguments.debug else lambda _: None,
+            **settings_given(arguments, dataset_settings().values()),
         )
     if arguments.json:
         _print_json(result.facts())

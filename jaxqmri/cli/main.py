@@ -38,7 +38,7 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = None
     try:
         arguments = parser().parse_args(argv)
-        with stop_on_signals(), _warnings_in_one_line(arguments):
+        with stop_on_signals(), _remarks_told(arguments):
             arguments.run(arguments, started)
     except SystemExit as stop:  # argparse has printed --help or --version
         return int(stop.code or 0)
@@ -62,27 +62,18 @@ def _report_error(error: Exception, debug: bool) -> int:
 
 
 @contextmanager
-def _warnings_in_one_line(arguments: argparse.Namespace) -> Iterator[None]:
-    """What was mended in the input is said in one line each; other libraries' warnings only with -v."""
-
-    def show(message, category, *_args, **_kwargs):
-        ours = category.__name__ == "InputWarning"
-        if arguments.debug or arguments.verbose or (ours and not arguments.quiet):
-            say(str(message))
-
-    def say(text: str) -> None:
-        from tqdm import tqdm
-
-        with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
-            print(f"jaxqmri: warning: {' '.join(text.split())}", file=sys.stderr)
+def _remarks_told(arguments: argparse.Namespace) -> Iterator[None]:
+    """Remarks are told as they are made, in one line each; other libraries' warnings only with -v."""
 
     def tell(new: Remark) -> None:
-        if arguments.debug or not arguments.quiet:
-            say(new.told(on_the_command_line))
+        from tqdm import tqdm  # whoever has something to remark has read images, and takes longer than this
 
-    with warnings.catch_warnings(), remarks_collected(tell):
-        warnings.simplefilter("default")
-        warnings.showwarning = show
+        with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
+            print(f"jaxqmri: warning: {new.told(on_the_command_line)}", file=sys.stderr)
+
+    loud = arguments.verbose or arguments.debug
+    with warnings.catch_warnings(), remarks_collected(None if arguments.quiet and not loud else tell):
+        warnings.simplefilter("default" if loud else "ignore")
         yield
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import (
+    About,
     Choose,
     CorruptInputError,
     Give,
@@ -107,7 +108,9 @@ def _without_copies(candidates: Sequence[Candidate]) -> list[Candidate]:
     kept = [c for c in candidates if not any(_is_copy(c, other) for other in candidates)]
     for candidate in candidates:
         if candidate not in kept:
-            remark(f"{candidate} is there twice, as classic files and as Enhanced MR; the classic files are used.")
+            remark(
+                About(candidate), " is there twice, as classic files and as Enhanced MR; the classic files are used."
+            )
     return kept
 
 
@@ -135,16 +138,24 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
                 f"cover the same voxels; {OWN_FOLDER}"
             )
     if others:
-        remark(f"{chosen} is used; passed over: {listed(others)}.")
+        remark(About(chosen), " is used; passed over: ", About(listed(others)), ".")
     if chosen.parts:
         remark(
-            f"{len(chosen.parts)} series of one {axis.one} each, alike but for their {axis.term}, are joined: {chosen}."
+            f"{len(chosen.parts)} series of one {axis.one} each, alike but for their {axis.term}, are joined: ",
+            About(chosen),
+            ".",
         )
     if chosen.derived:
-        remark(f"{chosen} is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan.")
+        remark(
+            About(chosen), " is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan."
+        )
     for other in candidates:
         if other.is_map_at_te_0 and set(chosen.series_uids) & set(other.series_uids):
-            remark(f"{other.n_images} images of {chosen} have TE 0; taken for a map of the scanner, passed over.")
+            remark(
+                f"{other.n_images} images of ",
+                About(chosen),
+                " have TE 0; taken for a map of the scanner, passed over.",
+            )
     scan.reader.check(scan, chosen)
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
         remark(f"the given {axis.terms} do not ascend; they were sorted together with their images.")

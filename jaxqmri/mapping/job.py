@@ -47,7 +47,8 @@ class Job:
         main_map: the map of it.
         summary: what it does, for the list of commands.
         components: the kinds of images it can be fitted to.
-        suffixes: the BIDS suffixes of raw images for it, each with the settings that go with it.
+        suffixes: the BIDS suffixes of raw images for it, each with the settings that go with it; of a map "fmap",
+            that of the session.
     """
 
     name: ClassVar[str]

@@ -51,7 +51,7 @@ class T1(Job):
     main_map = "T1map"
     summary = "T1 maps from inversion recovery or variable flip angles"
     components = ("magnitude", "real")
-    suffixes: ClassVar = {"IRT1": {"method": "ir"}, "VFA": {"method": "vfa"}}
+    suffixes: ClassVar = {"IRT1": {"method": "ir"}, "VFA": {"method": "vfa", "b1": "fmap"}}
 
     method: str = setting(
         "auto", always_stated=True,

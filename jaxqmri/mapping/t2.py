@@ -84,8 +84,9 @@ class T2(Job):
         super().__post_init__()
         given = [name for name in ("b1", "t1", "flip_angle") if getattr(self, name) is not None]
         if self.method == "mono" and given:
+            also = [part for name in given[1:] for part in (", ", Setting(name))]
             what = Setting("method"), " mono knows no B1, T1 or refocusing angle; "
-            raise UsageError(*what, LeaveOut("b1"), ", ", Setting("t1"), ", ", Setting("flip_angle"), ".")
+            raise UsageError(*what, LeaveOut(given[0]), *also, ".")
         if self.method == "dictionary" and self.is_rician:
             raise UsageError(Setting("method"), " dictionary knows no Rician noise; ", Choose("method", "lm"), ".")
 

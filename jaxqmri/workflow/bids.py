@@ -1,21 +1,30 @@
-"""Every series of a BIDS dataset to maps, in a BIDS derivative: who is fitted, what is done already, what failed.
+"""Every series of a BIDS dataset to maps, in a BIDS derivative: those to be done, those done before, those that failed.
 
-How images become maps is in `job` and `jobs`, what can be chosen in `bids_settings`; how files are named is in `io`.
+What each is fitted with is in `bids_jobs`, how it becomes maps in `run`; how files are named is in `io.bids`.
 """
 
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputWarning, PartialFailureError, Remark, error_in_words, remark, remarks_collected
+from ..errors import (
+    About,
+    Part,
+    PartialFailureError,
+    Remark,
+    Tell,
+    Wording,
+    error_in_words,
+    listener,
+    remarks_collected,
+)  # fmt: skip
 from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
 from ..io.bids.derivative import (
     SUMMARY,
@@ -34,9 +43,8 @@ from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
 from ..io.storage.result_folder import RECORD
 from ..io.storage.staging import staging_folder
-from ..mapping.job import Job
 from ..quantities import Status
-from .bids_settings import DEFAULTS, Settings, for_a_dataset, in_a_dataset
+from .bids_jobs import FROM_FMAP, check_settings, chosen_for, in_a_dataset, jobs, make_job, settings_for
 from .run import JobResult, fill_folder
 
 Row = dict[str, Any]
@@ -51,7 +59,7 @@ class BidsResult:
         rows: one per series, or per participant who has none: those of `summary.tsv`.
         n_made: how many series were fitted now.
         n_there: how many were complete before, outdated ones among them.
-        errors: what went wrong, by series.
+        errors: what went wrong, by series; without tracebacks, which would keep the images in memory.
     """
 
     out: Path
@@ -85,8 +93,8 @@ class BidsResult:
         n_all = len(self.errors) + self.n_made + self.n_there
         alike = all(type(error) is type(first) for error in others)
         if n_all == len(self.errors) and alike and hasattr(first, "exit_code"):
-            alone = f"all {n_all} series failed, the first: " if others else ""
-            raise type(first)(f"{alone}{for_a_dataset(str(first))}") from first
+            message = next(row["message"] for row in self.rows if row["status"] == "failed")
+            raise type(first)(f"all {n_all} series failed, the first: {message}" if others else message) from first
         raise PartialFailureError(
             f"{len(self.errors)} of {n_all} series failed ({', '.join(list(self.errors)[:5])}"
             f"{', ...' if len(self.errors) > 5 else ''}); why is in {self.out / SUMMARY}. Mend them and run it again: "
@@ -100,12 +108,12 @@ def run_bids(
     *,
     participants: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
-    settings: Settings = DEFAULTS,
-    mask: str = "none",
     overwrite: bool = False,
     report: bool = True,
     quiet: bool = True,
     say: Callable[[str], None] = lambda _: None,
+    on_error: Callable[[Exception], None] = lambda _: None,
+    **settings: Any,
 ) -> BidsResult:
     """Maps of every MEGRE (T2*), MESE (T2), IRT1 and VFA (T1) series of a raw BIDS dataset, as a derivative of it.
 
@@ -117,42 +125,55 @@ def run_bids(
         out: the derivative; created where there is none.
         participants: labels, with or without `sub-`; None: all.
         sessions: labels, with or without `ses-`; None: all.
-        settings: what the series are fitted with.
-        mask: "none" or "auto".
         overwrite: do again what is complete.
         report: also draw pictures and a page per participant.
         quiet: no progress bars.
         say: called with a line about each series.
+        on_error: called with what went wrong in a series, while its traceback is there.
+        settings: what the series are fitted with, see `dataset_settings`: `t2_method="mono"`, `mask="auto"`, ...
 
     Returns:
         What was done; see `BidsResult.raise_failures`.
 
     Raises:
-        NoInputError, UsageError: no such dataset, participant or session, or nothing in it to be fitted.
+        NoInputError, UsageError: no such dataset, participant, session or setting, or nothing in it to be fitted.
         OutputError: `out` cannot take the results.
     """
+    check_settings(settings)
     dataset = open_dataset(root)
     found = find_series(dataset, wanted_participants(dataset, participants), sessions)
     check_derivative_folder(out, root)
     check_writable(out)
     begin_derivative(out, {int(status): status.name for status in Status})
-    result, seen = BidsResult(out), set()
+    result, told = BidsResult(out), []
     for number, (participant, several) in enumerate(found.items(), start=1):
         before, count = len(result.rows), f"[{number}/{len(found)}] sub-{participant}"
         if not several:
             result.rows.append(_row(participant, None, "nothing to fit"))
             say(f"{count}: nothing to fit")
         for series in several:
-            task = _Task(dataset, series, out, _siblings(series, several), settings, mask, report, quiet)
-            with _each_kind_of_warning_once(str(series.name), seen):
-                outcome = _run_series(task, overwrite, result)
-            say(f"{count} {_short(series)}: {outcome}")
+            siblings = [other.name.suffix for other in several if other.name.entities == series.name.entities]
+            task = _Task(dataset, series, out, siblings, settings, report, quiet)
+            with remarks_collected(_each_kind_once(listener(), told, task.wording)):
+                outcome = _run_series(task, overwrite, result, on_error)
+            say(f"{count} {str(series.name).removeprefix(f'sub-{participant}_')}: {outcome}")
         update_summary(out, result.rows[before:])
         if report and several:
             _write_page(out, participant)
     if result.n_made or result.n_there:
         finish_derivative(out, dataset)
     return result
+
+
+def _each_kind_once(tell: Tell, told: list[tuple[Part, ...]], wording: Wording) -> Tell:
+    """Tells only of remarks that no earlier series had; each record has its own all the same."""
+
+    def tell_once(new: Remark) -> None:
+        if new.kind not in told:
+            told.append(new.kind)
+            tell(Remark((new.told(wording),)))
+
+    return tell_once
 
 
 def _write_page(out: Path, participant: str) -> None:
@@ -170,39 +191,45 @@ class _Task:
     series: BidsSeries
     out: Path
     siblings: Sequence[str]
-    settings: Settings
-    mask: str
+    settings: Mapping[str, Any]
     report: bool
     quiet: bool
 
-    def b1_map(self) -> Path | None:
-        return find_b1_map(self.series) if self.settings.uses_b1_map(self.series.name.suffix) else None
+    @property
+    def suffix(self) -> str:
+        return self.series.name.suffix
 
-    def job(self, b1_map: Path | None) -> Job:
-        return self.settings.job(self.series.name.suffix, b1_map)
+    @property
+    def wording(self) -> Wording:
+        return in_a_dataset(jobs()[self.suffix])
+
+    @property
+    def wants_b1_map(self) -> bool:
+        return chosen_for(self.suffix, self.settings).get("b1") == FROM_FMAP
+
+    def b1_map(self) -> Path | None:
+        return find_b1_map(self.series) if self.wants_b1_map else None
 
     def command(self) -> str:
         """How to run it again, without the paths."""
         words = ["jaxqmri bids BIDS_ROOT OUT participant", f"--participant-label {self.series.participant}"]
         words += [f"--session-label {self.series.session}"] if self.series.session else []
-        words += [*self.settings.options(self.series.name.suffix), f"--mask {self.mask}"]
-        words += [] if self.report else ["--no-report"]
-        return " ".join(words)
+        rows = settings_for(jobs()[self.suffix]).values()
+        words += filter(None, [row.words(self.settings.get(row.name, row.default)) for row in rows])
+        return " ".join([*words, *([] if self.report else ["--no-report"])])
 
-    def sources(self, job: Job) -> list[str]:
-        return [source_uri(image, self.dataset.root) for image in (*self.series.images, *job.files.values())]
-
-
-def _siblings(series: BidsSeries, several: Sequence[BidsSeries]) -> list[str]:
-    return [other.name.suffix for other in several if other.name.entities == series.name.entities]
-
-
-def _short(series: BidsSeries) -> str:
-    """The name without the participant, who is named already."""
-    return str(series.name).removeprefix(f"sub-{series.participant}_")
+    def remarks(self, b1_map: Path | None) -> list[Remark]:
+        """What is to be said of it before its images are read."""
+        name, found = About(self.series.name), []
+        if self.series.left_out:
+            found.append(Remark((name, f": {self.series.left_out}")))
+        if self.wants_b1_map and b1_map is None and self.suffix == "MESE":
+            text = ": no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
+            found.append(Remark((name, text)))
+        return found
 
 
-def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
+def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Callable[[Exception], None]) -> str:
     """Does one series unless it is done; what happened goes into `result` and comes back in words."""
     started = time.perf_counter()
     try:
@@ -215,8 +242,9 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
             return f"outdated: {message}" if changed else "complete, left as it is"
         row = _make(task, started)
     except Exception as error:  # not even a bug in one series may stop the others
-        result.errors[str(task.series.name)] = error
-        message, seconds = _message(error, task), time.perf_counter() - started
+        on_error(error)
+        result.errors[str(task.series.name)] = error.with_traceback(None)
+        message, seconds = _without_folders(error_in_words(error, task.wording)[1], task), time.perf_counter() - started
         result.rows.append(_row(task.series.participant, task.series, "failed", message=message, seconds=seconds))
         return f"failed: {message}"
     result.n_made += 1
@@ -226,19 +254,14 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult) -> str:
 
 def _make(task: _Task, started: float) -> Row:
     """Fits a series and puts its results into their places, the record last."""
-    with remarks_collected(_as_warning) as said, staging_folder(task.out) as staged:
-        if task.series.remark:
-            remark(task.series.remark)
+    with staging_folder(task.out) as staged:
         task.series.check_fetched()
         b1_map = task.b1_map()
-        if b1_map is None and task.series.name.suffix == "MESE" and task.settings.t2_b1 == "fmap":
-            message = f"{task.series.name}: no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
-            remark(message)
-        job = task.job(b1_map)
-        sources = task.sources(job)
+        job = make_job(task.suffix, task.settings, b1_map)
+        sources = [source_uri(image, task.dataset.root) for image in (*task.series.images, *job.files.values())]
         made = fill_folder(
-            staged, replace(job, mask=task.mask), task.series.images,
-            report=task.report, quiet=task.quiet, command=task.command(), remarks=list(said), wording=in_a_dataset,
+            staged, job, task.series.images, report=task.report, quiet=task.quiet,
+            command=task.command(), remarks=task.remarks(b1_map), wording=task.wording,
         )  # fmt: skip
         record = json.loads((staged / RECORD).read_bytes())
         outputs = place_results(staged, task.out, task.series.name, task.siblings, sources)
@@ -249,31 +272,26 @@ def _make(task: _Task, started: float) -> Row:
     return row
 
 
-def _as_warning(new: Remark) -> None:
-    warnings.warn(new.told(in_a_dataset), InputWarning, stacklevel=2)
-
-
 def _what_changed(task: _Task, record: Mapping[str, Any]) -> str:
     """Why the maps of a complete series would be others by now, or ""."""
     # A record from before there was a choice tells of no other than the default.
-    before = DEFAULTS.arguments(task.series.name.suffix) | record.get("arguments", {})
-    wanted = task.settings.arguments(task.series.name.suffix) | {"mask": task.mask}
-    settings = [key for key, value in wanted.items() if before.get(key) != value]
-    changed = [f"made with another {' and '.join(map(_setting, settings))}"] if settings else []
+    before = make_job(task.suffix, {}).arguments() | record.get("arguments", {})
+    wanted = make_job(task.suffix, task.settings).arguments()
+    settings = [_in_print(key) for key, value in wanted.items() if key != "b1" and before.get(key) != value]
+    changed = [f"made with another {' and '.join(settings)}"] if settings else []
     with suppress(OSError, ValueError):  # content that is not on this disk any more is no change
         task.series.check_fetched()
         b1_map, b1_before = task.b1_map(), before.get("b1") is not None
         if b1_before != (b1_map is not None):
-            changed.append(
-                f"made {'with a B1 map that is not used now' if b1_before else 'without the B1 map in fmap/'}"
-            )
+            what = "with a B1 map that is not used now" if b1_before else "without the B1 map in fmap/"
+            changed.append(f"made {what}")
         elif _fingerprint(task.series, b1_map) != record.get("fingerprint"):
             images = "the images" if b1_map is None else "the images, the B1 map"
             changed.append(f"{images} or their metadata have changed since")
     return ", and ".join(changed)
 
 
-def _setting(key: str) -> str:
+def _in_print(key: str) -> str:
     return "treatment of negative values" if key == "negative" else key.removesuffix("_s").removesuffix("_rad")
 
 
@@ -321,33 +339,9 @@ def _in_words(row: Row) -> str:
     return f"{row['map'].removesuffix('map').replace('star', '*')} {median}, {fitted}{warned}, {row['seconds']:.1f} s"
 
 
-def _message(error: Exception, task: _Task) -> str:
-    """One line, without the folders: it goes into the results."""
-    _, text = error_in_words(error)
+def _without_folders(text: str, task: _Task) -> str:
+    """A message as it may stand in the results."""
     for folder in (task.out, task.dataset.root):
         for path in (folder, folder.resolve()):
             text = text.replace(f"{path}/", "")
-    return for_a_dataset(text)
-
-
-@contextmanager
-def _each_kind_of_warning_once(name: str, seen: set[str]) -> Iterator[None]:
-    """Shows a warning for the first series only; each record has its own all the same.
-
-    Args:
-        name: the series, which may be named in the warning.
-        seen: those shown before.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", InputWarning)  # Python itself would tell, and record, each text once
-        show = warnings.showwarning
-
-        def show_once(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-            text = str(message).replace(name, "")
-            if not issubclass(category, InputWarning) or text not in seen:
-                seen.add(text)
-                shown = category(for_a_dataset(str(message))) if issubclass(category, InputWarning) else message
-                show(shown, category, *rest, **more)
-
-        warnings.showwarning = show_once
-        yield
+    return text

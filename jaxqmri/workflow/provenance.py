@@ -1,4 +1,4 @@
-"""What a run says about itself: versions, device, seconds, warnings, and the record of how its results were made."""
+"""What a run says about itself: versions, device, seconds, and the record of how its results were made."""
 
 import hashlib
 import platform

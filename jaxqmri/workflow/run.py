@@ -21,7 +21,7 @@ from ..errors import (
     Setting,
     UsageError,
     Wording,
-    on_the_command_line,
+    in_python,
     remark,
     remarks_kept,
 )  # fmt: skip
@@ -50,7 +50,8 @@ class JobResult:
         maps: what was written.
         files: the files written, relative to `out`.
         timings: step -> seconds.
-        warnings: what was mended or passed over.
+        remarks: what was mended, assumed or passed over.
+        wording: the words in which they are recorded.
         regions: rows that hold regions against the truth, where it is known: SI units, errors as fractions.
         models: rows that hold the model against a simpler one, where the report does so: SI units, fractions.
     """
@@ -61,7 +62,8 @@ class JobResult:
     maps: Maps
     files: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    remarks: Sequence[Remark] = ()
+    wording: Wording = in_python
     regions: Rows = ()
     models: Rows = ()
 
@@ -69,6 +71,11 @@ class JobResult:
         """How many voxels ended how, by name of the status; those that do not occur are left out."""
         counts = np.bincount(self.maps["status"].ravel(), minlength=len(Status))
         return {status.name: int(counts[status]) for status in Status if counts[status]}
+
+    @property
+    def warnings(self) -> list[str]:
+        """The remarks in words."""
+        return [remark.told(self.wording) for remark in self.remarks]
 
     def values_found(self, name: str) -> np.ndarray:
         """(voxel,) what a map says where the fit went well; saturated voxels are no part of it."""
@@ -107,6 +114,7 @@ def run_job(
     dicom: DicomOut = "no",
     quiet: bool = True,
     timings: Mapping[str, float] | None = None,
+    wording: Wording = in_python,
 ) -> JobResult:
     """Maps from a folder of images, written to a folder.
 
@@ -119,6 +127,7 @@ def run_job(
         dicom: also write the maps as DICOM, "anonymous" or under the patient and study of the images, "keep".
         quiet: no progress bar, even on a terminal.
         timings: what was spent before, to be recorded.
+        wording: the words of what is recorded.
 
     Raises:
         OutputError: `out` cannot take the results; found before anything is computed.
@@ -128,7 +137,9 @@ def run_job(
     for setting, file in job.files.items():
         _check_file(setting, file)
     with result_folder(out, inputs=[*inputs, *job.files.values()], overwrite=overwrite) as folder:
-        result = fill_folder(folder, job, inputs, report=report, dicom=dicom, quiet=quiet, timings=timings)
+        result = fill_folder(
+            folder, job, inputs, report=report, dicom=dicom, quiet=quiet, timings=timings, wording=wording
+        )
     result.out = out
     return result
 
@@ -145,17 +156,16 @@ def fill_folder(
     compare: Callable[[Maps], Rows] | None = None,
     command: str | None = None,
     remarks: Sequence[Remark] = (),
-    wording: Wording = on_the_command_line,
+    wording: Wording = in_python,
 ) -> JobResult:
     """The same into a folder of `result_folder`; what is in it already is recorded as part of the results.
 
     Args:
         folder: an existing folder.
-        job, inputs, report, dicom, quiet, timings: see `run_job`.
+        job, inputs, report, dicom, quiet, timings, wording: see `run_job`.
         compare: maps -> the rows of `JobResult.regions`.
         command: how to run it again, without the paths; None: by the subcommand of the job.
         remarks: what else is to be remarked and recorded.
-        wording: the words of remedies in the results.
     """
     if report:
         _load_matplotlib_meanwhile()
@@ -172,9 +182,8 @@ def fill_folder(
             _check_dicom(dicom, series)
         with _progress("fitting", quiet, int(where.sum())) as advance, clock("fitting", compiling="compiling"):
             estimate = settled.estimate(series, advance)
-        result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds)
+        result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds, remarks=made, wording=wording)
         _remark_if_nothing_fitted(result)
-        result.warnings = [new.told(wording) for new in made]
         if compare is not None:
             result.regions = compare(estimate.maps)
         if report and job.is_compared:

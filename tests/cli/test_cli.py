@@ -300,7 +300,7 @@ def test_results_inside_the_input_folder_are_not_taken_for_images(tmp_path, caps
         (("t2", "x", "-o", "y", "--method", "mono", "--b1", "z"), "--method mono knows no B1"),
         (
             ("t2", "x", "-o", "y", "--method", "mono", "--refocusing-deg", "150"),
-            "leave out --b1, --t1-ms",
+            "leave out --refocusing-deg.",
         ),
         (("t2star", "x", "-o", "-x"), "expected one argument"),
         (("t2star", "x", "-o", "y", "-v", "-q"), "not allowed with"),

@@ -149,7 +149,7 @@ def test_of_several_echoes_per_flip_angle_the_first_is_used(root):
         add_series(root, "01", "VFA", middle=f"_echo-{echo}")
     (series,) = find_series(open_dataset(root), ["01"])["01"]
     assert [path.name for path in series.images] == [f"sub-01_echo-1_flip-{n}_VFA.nii.gz" for n in (1, 2, 3)]
-    assert "of 2 echoes of each image only echo-1" in series.remark
+    assert "of 2 echoes of each image only echo-1" in series.left_out
 
 
 def test_the_b1_map_of_the_session_is_found_if_it_fits(root):

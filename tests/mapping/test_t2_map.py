@@ -241,7 +241,7 @@ def test_voxels_of_a_b1_map_that_cannot_be_are_not_fitted():
             "T1 has the median 1000 s, .*give the right one with t1= .seconds.",
         ),
         ({"method": "mono", "b1": 1.0}, UsageError, "mono knows no B1"),
-        ({"method": "mono", "t1": 1.0}, UsageError, "leave out b1=, t1, flip_angle"),
+        ({"method": "mono", "t1": 1.0}, UsageError, "leave out t1=."),
         ({"method": "dictionary", "noise": jq.Rician(10.0)}, UsageError, "knows no Rician noise; use method='lm'"),
         ({"method": "epg"}, ValueError, "'epg' is not one of lm, dictionary, mono"),
         ({"mask": np.zeros((16, 16, 1))}, CorruptInputError, "mask is empty"),

@@ -292,6 +292,16 @@ def test_one_that_fails_stops_no_other(three, tmp_path, quick_jobs, capsys):
     assert (out / "dataset_description.json").is_file()
 
 
+def test_debug_shows_the_traceback_of_each_failing_series_as_it_fails(three, tmp_path, quick_jobs, capsys):
+    (three / "sub-02" / "anat" / "sub-02_echo-2_part-mag_MEGRE.nii.gz").write_bytes(b"no image")
+    (three / "sub-03" / "anat" / "sub-03_echo-2_part-mag_MEGRE.json").write_text("{")
+    outcome = run(capsys, "bids", three, tmp_path / "out", "participant", "--no-report", "--debug")
+    second, third = (outcome.err.index(f"[{n}/3] sub-0{n} MEGRE: failed") for n in (2, 3))
+    assert "Traceback (most recent call last)" in outcome.err[:second]
+    assert re.search(r"CorruptInputError: \S*sub-02_echo-2_part-mag_MEGRE", outcome.err[:second])
+    assert re.search(r"MetadataError: \S*sub-03_echo-2_part-mag_MEGRE", outcome.err[second:third])
+
+
 def test_where_all_fail_for_one_kind_of_reason_the_code_is_its_own(three, tmp_path, quick_jobs, capsys):
     for echo in three.glob("sub-*/anat/*_echo-2_*"):
         echo.unlink()
@@ -347,15 +357,13 @@ def test_content_that_was_not_fetched_fails_its_series_with_the_remedy(three, tm
     [
         (
             "missing",
-            "sub-01_MEGRE: echo-2 of echo-1 to echo-4 missing, and a fit without it may go wrong unseen; copy ",
+            "sub-01_MEGRE: echo-2 of echo-1 to echo-4 missing, and a fit without it may go wrong unseen; copy "
+            "or fetch it, or number the others without a gap.$",
         ),
         ("{", "sub-01_echo-2_part-mag_MEGRE.json: not valid JSON .*; convert the images again, or mend it.$"),
-        ("{}", ".*; give the echo times in the sidecars, or move the file away"),
-        (
-            '{"EchoTime": "3"}',
-            '.*: EchoTime is "3", not a number of seconds; mend it or give the right one in the sidecars.$',
-        ),
-        ('{"EchoTime": 15}', ".* look like milliseconds.* Give the right ones in the sidecars.$"),
+        ("{}", ".*; state the echo times .EchoTime. in the sidecars, or move the file away"),
+        ('{"EchoTime": "3"}', '.*: EchoTime is "3", not a number of seconds; mend it or state .* in the sidecars.$'),
+        ('{"EchoTime": 15}', ".* look like milliseconds.* State the right ones .EchoTime. in the sidecars.$"),
     ],
 )
 def test_what_is_advised_can_be_done_in_a_dataset(three, tmp_path, quick_jobs, edited, message):

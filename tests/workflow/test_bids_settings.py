@@ -10,10 +10,13 @@ from bids_datasets import SHAPE, add_series, dataset
 from command import run
 from quick_bids import content, make_jobs_quick, quick_estimate, rows
 
-from jaxqmri.errors import Give, InputWarning, remark
+from jaxqmri.errors import Choose, Give, InputWarning, LeaveOut, MapWith, Setting, in_words, remark
 from jaxqmri.mapping.job import Job
+from jaxqmri.mapping.t1 import T1
+from jaxqmri.mapping.t2 import T2
+from jaxqmri.mapping.t2star import T2star
 from jaxqmri.workflow.bids import run_bids
-from jaxqmri.workflow.bids_settings import Settings, for_a_dataset
+from jaxqmri.workflow.bids_jobs import in_a_dataset
 
 
 @pytest.fixture
@@ -60,7 +63,10 @@ def test_the_settings_are_used_recorded_and_compared(tmp_path, capsys, quick_job
     [
         (["--t2star-method", "loglinear", "--noise", "rician"], "--t2star-method loglinear knows no Rician noise; use"),
         (["--t2-method", "dictionary", "--noise", "rician"], "--t2-method dictionary knows no Rician noise; use"),
-        (["--t2-method", "mono", "--t2-b1", "fmap"], "--t2-method mono knows no B1; leave out --t2-b1 fmap"),
+        (
+            ["--t2-method", "mono", "--t2-b1", "fmap"],
+            "refocusing angle; leave out --t2-b1.",
+        ),
         (["--sigma", "0"], "--sigma must be above 0 and finite, got 0."),
     ],
 )
@@ -138,30 +144,35 @@ def test_the_page_of_a_series_shows_every_warning_in_words_for_a_dataset(tmp_pat
 
     monkeypatch.setattr(Job, "estimate", remarks_and_fits_nothing)
     with pytest.warns(InputWarning):
-        run_bids(root, out, settings=Settings(t2_b1="fmap"))
+        run_bids(root, out, t2_b1="fmap")
     page = (out / "sub-01" / "figures" / "sub-01_MESE.html").read_text()
     listed = re.findall("<li>([^<]*)</li>", re.search('<ul class="warnings">.*?</ul>', page, re.DOTALL)[0])
     assert [text[:33] for text in listed] == [
         "sub-01_MESE: no TB1map in fmap/ t", "No B1 map. Measure one and put it", "no voxel could be fitted (128 NO_",
     ]  # fmt: skip
-    assert listed[1].endswith("put it into fmap/ as TB1map.")
+    assert listed[1].endswith("put it into fmap/ as TB1map and use --t2-b1 fmap.")
     assert json.loads((out / "logs" / "sub-01_MESE.json").read_text())["warnings"] == listed
 
 
 @pytest.mark.parametrize(
-    ("for_one_series", "in_a_dataset"),
+    ("job", "remedy", "words"),
     [
-        ("decay is T2*, not T2; `jaxqmri t2star` maps that.", "decay is T2*, not T2; name them MEGRE if they are."),
-        ("decay is T2, not T2*; `jaxqmri t2` maps that.", "decay is T2, not T2*; name them MESE if they are."),
-        (
-            "2 echoes cannot determine 3 parameters (T2, M0, B1); give a B1 map with --b1, or use --method mono.",
-            "2 echoes cannot determine 3 parameters (T2, M0, B1); put a B1 map into fmap/ and use --t2-b1 fmap, or "
-            "--t2-method mono.",
-        ),
-        ("could be simulated. Use --method mono.", "could be simulated. Use --t2-method mono."),
-        ("Take absolute values with --negative abs or", "Take absolute values with --negative abs or"),
+        (T2star, Give("te"), "state EchoTime in the sidecars"),
+        (T2star, Give("te", "the echo times"), "state the echo times (EchoTime) in the sidecars"),
+        (T1, Give("tr"), "state RepetitionTime in the sidecars"),
+        (T1, Give("b1"), "put it into fmap/ as TB1map"),
+        (T2, Give("b1", "a B1 map"), "put a B1 map into fmap/ as TB1map and use --t2-b1 fmap"),
+        (T2, Choose("method", "mono"), "use --t2-method mono"),
+        (T2star, Choose("method", "lm"), "use --t2star-method lm"),
+        (T2, LeaveOut("b1"), "leave out --t2-b1"),
+        (T2, MapWith("t2star"), "name them MEGRE if they are"),
+        (T2star, MapWith("t2"), "name them MESE if they are"),
+        (T2star, MapWith("t1"), "name them IRT1 or VFA if they are"),
+        (T1, Give("sigma", "its level"), "give its level with --sigma, which then holds for all series"),
+        (T1, Choose("negative", "abs"), "use --negative abs"),
+        (T1, Choose("series", "4"), "keep only series 4"),
+        (T1, Setting("device"), "--device"),
     ],
 )
-def test_remedies_are_those_of_a_dataset(for_one_series, in_a_dataset):
-    assert for_a_dataset(for_one_series) == in_a_dataset
-    assert for_a_dataset(in_a_dataset) == in_a_dataset
+def test_remedies_are_those_of_a_dataset(job, remedy, words):
+    assert in_words(["; ", remedy], in_a_dataset(job)) == f"; {words}"

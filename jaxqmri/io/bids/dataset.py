@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import CorruptInputError, MetadataError, NoInputError, Setting, UsageError, remark
+from ...errors import About, CorruptInputError, MetadataError, NoInputError, Setting, UsageError, remark
 from ..formats import NIFTI_NAME, NOT_FETCHED, is_not_fetched
 from ..nifti.file import read_image, read_on_grid
 from ..nifti.sidecar import sidecars_of, stem
@@ -27,7 +27,7 @@ class BidsSeries:
 
     name: BidsName  # the common part of their names, e.g. sub-01_ses-pre_run-1_MEGRE
     images: tuple[Path, ...]  # phase images and the like among them
-    remark: str = ""  # what was left out
+    left_out: str = ""  # of the images of its name
 
     @property
     def participant(self) -> str:
@@ -152,7 +152,7 @@ def find_b1_map(series: BidsSeries) -> Path | None:
         problem = str(error)
     if not problem:
         return found[0]
-    remark(f"{series.name}: {found[0].name} is not used as B1 map ({problem.rstrip('.')}).")
+    remark(About(series.name), ": ", About(found[0].name), f" is not used as B1 map ({problem.rstrip('.')}).")
     return None
 
 
@@ -207,7 +207,7 @@ def _first_echo(images: Sequence[tuple[BidsName, Path]]) -> BidsSeries:
         echoes = [n.entities.get("echo", "") for n, _ in images]
         first = min(echoes, key=lambda label: (len(label), label))
         if len(set(echoes)) > 1:
-            left_out = f"{name}: of {len(set(echoes))} echoes of each image only echo-{first} is used for T1."
+            left_out = f"of {len(set(echoes))} echoes of each image only echo-{first} is used for T1."
         images = [pair for pair, echo in zip(images, echoes, strict=True) if echo == first]
     return BidsSeries(name, tuple(path for _, path in images), left_out)
 

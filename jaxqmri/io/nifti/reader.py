@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import CorruptInputError, Give, remark
+from ...errors import About, CorruptInputError, Give, remark
 from ...quantities import ECHO_TIME, Axis
 from ..axis import Values, requested_axis
 from ..bids.names import NUMBERS, parse_name
@@ -151,14 +151,13 @@ def _check_bids_series(candidate: Candidate, given: bool) -> None:
         lacks = ", ".join(f"{entity}-{number}" for number in missing)
         raise CorruptInputError(
             f"{series}: {lacks} of {entity}-1 to {entity}-{max(there)} missing, and a fit without it may go wrong "
-            "unseen; copy or fetch it, or ", Give(axis.name, f"the {axis.terms} that are there"), ".",
-        )  # fmt: skip
-    if (
-        candidate.component == "magnitude"
-        and not candidate.first.image_type
-        and not any("part" in n.entities for n in names)
-    ):
-        remark(f"{series}: neither part- in the names nor ImageType tells; taken for magnitude images.")
+            "unseen; copy or fetch it, or ",
+            Give(axis.name, f"the {axis.terms} that are there", in_files="number the others without a gap"),
+            ".",
+        )
+    unstated = not candidate.first.image_type and not any("part" in n.entities for n in names)
+    if candidate.component == "magnitude" and unstated:
+        remark(About(series), ": neither part- in the names nor ImageType tells; taken for magnitude images.")
 
 
 def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
