@@ -100,7 +100,7 @@ def _largest_air(squares: NDArray[np.float64], channels: int) -> NoiseLevel | No
 
 
 def _looks_like_air(squares: NDArray[np.float64], channels: int) -> bool:
-    """Whether all measurements are equally large, scatter as noise does and know nothing of each other."""
+    """Whether all measurements are equally large, scatter as noise does and are independent."""
     uncertain = 4 / np.sqrt(len(squares))
     mean = squares.mean()
     even = np.abs(squares.mean(axis=0) / mean - 1)

@@ -97,7 +97,7 @@ class SignalModel(eqx.Module):
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """Parameters that these measurements do not determine beside the others.
+        """Parameters that these measurements do not determine together with the others.
 
         A fit holds them, and those that are ignored, at their default unless it is told what they are.
         """
@@ -122,12 +122,19 @@ class SignalModel(eqx.Module):
     @property
     def n_measurements(self) -> int:
         """Length of the measurement axis."""
-        protocol = [leaf.dtype for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf)]
-        number = jax.ShapeDtypeStruct((), jnp.finfo(protocol[0]).dtype if protocol else jnp.float32)
-        shape = jax.eval_shape(self, self.parameters(*[number] * len(self.limits()))).shape
-        if len(shape) != 1:
-            raise ValueError(f"{type(self).__name__} returns an array of shape {shape}, wanted one axis: (n,).")
-        return shape[0]
+        leaves, structure = jax.tree.flatten(self)
+        key = (structure, *map(jnp.shape, leaves))
+        if key not in _lengths:
+            protocol = [leaf.dtype for leaf in leaves if eqx.is_inexact_array(leaf)]
+            number = jax.ShapeDtypeStruct((), protocol[0] if protocol else jnp.float32)
+            shape = jax.eval_shape(self, self.parameters(*[number] * len(self.limits()))).shape
+            if len(shape) != 1:
+                raise ValueError(f"{type(self).__name__} returns an array of shape {shape}, wanted one axis: (n,).")
+            _lengths[key] = shape[0]
+        return _lengths[key]
+
+    def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
+        """Raises a `ValueError` for measurements that cannot be of this kind, with a remedy; optional."""
 
     def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Inexact[Array, ""]] = NOTHING) -> Params:
         """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum.
@@ -163,6 +170,9 @@ class SignalModel(eqx.Module):
     ) -> Params:
         """`initial_guess` of many voxels, measurements first."""
         return jax.vmap(self.initial_guess, in_axes=-1)(signal, dict(known))
+
+
+_lengths: dict[Any, int] = {}  # of the signals of models of one structure; to trace one takes a millisecond
 
 
 def _is_number(value: Any) -> bool:

@@ -57,7 +57,7 @@ class MonoExponential(SignalModel):
 
         echoes = list(signal)  # a product of arrays would be stored for every T2, which takes five times as long
 
-        def look(best: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        def compare(best: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
             unit_shape, t2 = at
             seen = overlap(list(unit_shape), echoes)
             better = seen > best[0]
@@ -68,7 +68,7 @@ class MonoExponential(SignalModel):
         te = _as_column(self.te, signal)
         along_line = list(jnp.exp(-te / line))
         start = overlap(along_line, echoes) / jnp.sqrt(squares(along_line))
-        (_, t2), _ = jax.lax.scan(look, (start, line), (unit_shapes, search), unroll=4)
+        (_, t2), _ = jax.lax.scan(compare, (start, line), (unit_shapes, search), unroll=4)
         return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), echoes), t2)
 
     def batched_guess(

@@ -200,18 +200,18 @@ class FSE(SignalModel):
         off = jnp.abs(b1 - known["b1"]) if "b1" in known else jnp.zeros_like(b1)
         allowed = off <= jnp.min(off)
 
-        def look(_: None, row: Array) -> tuple[None, tuple[Array, Array, Array]]:
+        def best_of_row(_: None, row: Array) -> tuple[None, tuple[Array, Array, Array]]:
             product = jnp.dot(unit[row], signal, precision=jax.lax.Precision.HIGHEST)
             # Valleys that differ by less than the steps in t2 do can be told apart by the tops of parabolas.
             return None, summit(jnp.abs(product) ** 2 if jnp.iscomplexobj(product) else product)
 
-        _, (tops, columns, besides) = jax.lax.scan(look, None, jnp.arange(b1.size))
-        _, row, beside_row = summit(jnp.where(allowed, tops, -jnp.inf))
-        at, beside = columns[row], besides[row]
+        _, (tops, columns, offsets) = jax.lax.scan(best_of_row, None, jnp.arange(b1.size))
+        _, row, row_offset = summit(jnp.where(allowed, tops, -jnp.inf))
+        at, offset = columns[row], offsets[row]
         m0 = jnp.dot(unit[row, at], signal, precision=jax.lax.Precision.HIGHEST) / norms[row, at]
-        place = at.astype(t2.dtype) + beside
+        place = at.astype(t2.dtype) + offset
         log_t2 = jnp.interp(place, jnp.arange(t2.size, dtype=t2.dtype), jnp.log(t2))
-        return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=jnp.exp(log_t2), b1=b1[row] + beside_row * (b1[1] - b1[0]))
+        return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=jnp.exp(log_t2), b1=b1[row] + row_offset * (b1[1] - b1[0]))
 
     def limits(self) -> Tissue:
         n = self.flip_angles.shape[0]

@@ -83,8 +83,8 @@ class ComplexGradientEcho(SignalModel):
         magnitude_known = {name: jnp.abs(value) for name, value in known.items()}
         decay = jnp.asarray(self._decay([jnp.abs(s) for s in measured], magnitude_known)[0].t2star)
 
-        def search(beside, _):
-            b0 = self._search_b0(measured, decay, known, beside)
+        def search(apart_from, _):
+            b0 = self._search_b0(measured, decay, known, apart_from)
             return b0, b0
 
         # Noise or nearly even echo times can put a second peak as high: both are followed to their top.
@@ -135,9 +135,9 @@ class ComplexGradientEcho(SignalModel):
         return OffResonantDecay(best(t2star)[0], t2star), least
 
     def _search_b0(
-        self, signal: Measurements, t2star: Array, known: Mapping[str, Array], beside: Array
+        self, signal: Measurements, t2star: Array, known: Mapping[str, Array], apart_from: Array
     ) -> Float[Array, ""]:
-        """The best b0 of a fine grid with M0 eliminated, away from `beside` by a turn over the train or more."""
+        """The best b0 of a fine grid with M0 eliminated, away from `apart_from` by a turn over the train or more."""
         duration, spacing, times = self._duration(), self._spacing(), list(self.te)
         # The T2* of the magnitudes, and shorter ones: noise makes the magnitudes of late echoes too high.
         filters = []
@@ -150,7 +150,7 @@ class ComplexGradientEcho(SignalModel):
         # How many steps there are depends on the echo times, which are numbers of the protocol and not of the program.
         n_steps = jnp.ceil(_STEPS_PER_TURN * duration / spacing).astype(int)
 
-        def look(i, best):
+        def compare(i, best):
             b0 = (i / n_steps - 0.5) / spacing
             phases = [2 * jnp.pi * b0 * te for te in times]
             sines, cosines = zip(*map(sine_cosine, phases), strict=True)
@@ -163,10 +163,10 @@ class ComplexGradientEcho(SignalModel):
                 else:
                     gains.append(2 * (m0.real * x + m0.imag * y) - jnp.abs(m0) ** 2 * energy)
             gain = functools.reduce(jnp.maximum, gains)
-            better = (gain > best[1]) & (jnp.abs(b0 - beside) * duration >= 1)
+            better = (gain > best[1]) & (jnp.abs(b0 - apart_from) * duration >= 1)
             return jnp.where(better, b0, best[0]), jnp.where(better, gain, best[1])
 
-        return jax.lax.fori_loop(0, n_steps + 1, look, (beside, jnp.full_like(beside, -jnp.inf)))[0]
+        return jax.lax.fori_loop(0, n_steps + 1, compare, (apart_from, jnp.full_like(apart_from, -jnp.inf)))[0]
 
     def _climb(
         self, signal: Measurements, b0: Array, t2star: Array, known: Mapping[str, Array]

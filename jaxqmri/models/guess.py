@@ -68,16 +68,16 @@ def summit(values: Float[Array, " n"]) -> tuple[Float[Array, ""], Int[Array, ""]
     """The top of the parabola through the largest of equally spaced values and its neighbours.
 
     Returns:
-        How high it is, the index of the largest value, and by how many steps the top is beside that. Where there is no
-        such parabola, at the ends for instance, the largest value itself.
+        How high it is, the index of the largest value, and by how many steps the top is away from that. Where there is
+        no such parabola, at the ends for instance, the largest value itself.
     """
     largest, last = jnp.max(values), values.size - 1
     at = jnp.max(jnp.where(values == largest, jnp.arange(values.size), 0))  # argmax is slow on a CPU
     below, above = values[jnp.maximum(at - 1, 0)], values[jnp.minimum(at + 1, last)]
     bend = 2 * largest - below - above
     inner = (at > 0) & (at < last) & (bend > 0) & (bend < jnp.inf)
-    beside = jnp.where(inner, (above - below) / jnp.where(inner, 2 * bend, 1.0), 0.0)
-    return largest + jnp.where(inner, beside * (above - below) / 4, 0.0), at, beside
+    offset = jnp.where(inner, (above - below) / jnp.where(inner, 2 * bend, 1.0), 0.0)
+    return largest + jnp.where(inner, offset * (above - below) / 4, 0.0), at, offset
 
 
 def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -97,7 +97,7 @@ def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tup
     distances = np.concatenate([np.arange(_COARSE_STEPS), halves * np.tile([-1, 1], _HALVINGS)])
     last_of_level = np.append(np.arange(_COARSE_STEPS) == _COARSE_STEPS - 1, np.tile([False, True], _HALVINGS))
 
-    def look(state, at):
+    def compare(state, at):
         centre, best, least = state
         is_coarse, distance, is_last = at
         place = jnp.clip(jnp.where(is_coarse, low, centre) + distance * step, low, high)
@@ -108,7 +108,7 @@ def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tup
 
     start = (low, low, jnp.full_like(low, jnp.inf))
     schedule = (coarse, jnp.asarray(distances, low.dtype), last_of_level)
-    (_, best, least), _ = jax.lax.scan(look, start, schedule)
+    (_, best, least), _ = jax.lax.scan(compare, start, schedule)
     return jnp.exp(best), least
 
 
@@ -141,7 +141,7 @@ def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, 
     is_complex, dtype = jnp.iscomplexobj(signal), signal.real.dtype
     ends = {n: [model.to_coordinate(n, jnp.asarray(end, dtype)) for end in getattr(limits, n)] for n in searched}
 
-    def look(best: tuple[Array, tuple[Array, ...]], place: Array) -> tuple[tuple[Array, tuple[Array, ...]], None]:
+    def compare(best: tuple[Array, tuple[Array, ...]], place: Array) -> tuple[tuple[Array, tuple[Array, ...]], None]:
         at = {n: model.from_coordinate(n, a + (b - a) * p) for (n, (a, b)), p in zip(ends.items(), place, strict=True)}
 
         def predict(*amplitudes: Array) -> Inexact[Array, " n"]:
@@ -169,7 +169,7 @@ def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, 
     of_amplitude = signal.dtype if model.amplitude is not None else dtype
     none = (*(jnp.zeros((), of_amplitude) for _ in linear), *(jnp.zeros((), dtype) for _ in searched))
     start = (jnp.asarray(jnp.inf, dtype), none)
-    (_, found), _ = jax.lax.scan(look, start, jnp.asarray(lattice(len(searched), n_points), dtype))
+    (_, found), _ = jax.lax.scan(compare, start, jnp.asarray(lattice(len(searched), n_points), dtype))
     return model.parameters(**dict(zip((*linear, *searched), found, strict=True)), **known)
 
 

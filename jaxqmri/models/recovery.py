@@ -6,7 +6,9 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Int
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
 from .base import NOTHING, SignalModel, as_float_array, check_repetition, check_times, finite_or_none
 from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
@@ -88,6 +90,20 @@ class InversionRecovery(SignalModel):
         turned = [(s * along.conj()).real for s in measured]
         sign, guess = self._best_of(jnp.array([1, -1]), lambda sign: [sign * s for s in turned], known)
         return guess._replace(m0=guess.m0 * sign * along if m0 is None else m0)
+
+    def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
+        """Refuses magnitudes where signed numbers are expected: these rise with TI, those first fall to their null."""
+        if self.magnitude or jnp.iscomplexobj(signal) or isinstance(self.ti, Tracer):
+            return
+        in_time = np.asarray(signal)[..., np.argsort(self.ti)]
+        largest, smallest = in_time.max(axis=-1, initial=0.0), in_time.min(axis=-1)
+        seen = np.isfinite(largest) & (largest > 0)
+        falls = np.mean((in_time[..., 0] - smallest)[seen] > _FALL * largest[seen]) if seen.any() else 0.0
+        if falls > 0.5 and np.nanmin(in_time) >= 0:
+            raise ValueError(
+                f"signal is never negative and falls with ti in {100 * falls:.0f} % of the voxels, as magnitudes do; "
+                "use InversionRecovery(ti, tr, magnitude=True)."
+            )
 
     def limits(self) -> Recovery:
         t1 = visible_times(self.ti)
@@ -202,3 +218,4 @@ def _linear_fit(
 # Below -0.95 the pulse does next to nothing and T1 cannot be seen; above 10 less than a tenth of the whole change is
 # above 0, and M0 cannot be seen.
 _EFFICIENCIES = (-0.95, 10.0)
+_FALL = 0.2  # of the largest measurement, from the first one on: noise of a usable scan is smaller

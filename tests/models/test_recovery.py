@@ -193,3 +193,15 @@ def test_real_inversion_recovery_is_fitted_closely_by_the_guess(shared_data):
 def test_impossible_protocols_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         jq.InversionRecovery(*(np.array(a) for a in arguments))
+
+
+def test_magnitudes_given_for_signed_numbers_are_refused(rng):
+    t1 = rng.uniform(0.3, 1.5, 50)
+    signed = 1000 * (1 - 2 * np.exp(-TI / t1[:, None])) + rng.normal(scale=5, size=(50, len(TI)))
+    with pytest.raises(
+        ValueError, match=r"falls with ti in \d+ % of the voxels, as magnitudes do; use .*magnitude=True"
+    ):
+        jq.fit(jq.InversionRecovery(TI), np.abs(signed))
+    saturated = 1000 * (1 - np.exp(-TI / t1[:, None])) + rng.normal(scale=5, size=(50, len(TI)))
+    for possible in (signed, np.abs(saturated)):
+        jq.InversionRecovery(TI).check_signal(possible)

@@ -9,7 +9,6 @@ import abc
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ...batching.batches import DEFAULT_BATCH_SIZE
@@ -47,9 +46,3 @@ class Solver(eqx.Module):
     @abc.abstractmethod
     def solve(self, problem: Problem) -> Solution:
         """The free parameters of every voxel."""
-
-
-def solved_at(problem: Problem, values: tuple[Inexact[Array, " voxel"], ...]) -> Solution:
-    """These values as a solution."""
-    equations = problem.full_equations(problem.coordinates(values))
-    return Solution(values, jnp.ones(problem.scale.shape, bool), equations.cost, equations.curvature)

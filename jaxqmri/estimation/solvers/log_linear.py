@@ -3,10 +3,11 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from ...models.decay import MonoExponential
 from ..problem import Problem
-from .base import Solution, Solver, solved_at
+from .base import Solution, Solver
 
 
 class LogLinear(Solver):
@@ -39,4 +40,6 @@ class LogLinear(Solver):
                 "LevenbergMarquardt(), or noise=jq.Gaussian(sigma)."
             )
         params = problem.model.log_linear(problem.signal, self.weighted, problem.noise.weights)
-        return solved_at(problem, tuple(getattr(params, name) for name in problem.free))
+        values = tuple(getattr(params, name) for name in problem.free)
+        equations = problem.full_equations(problem.coordinates(values))
+        return Solution(values, jnp.ones(problem.scale.shape, bool), equations.cost, equations.curvature)
