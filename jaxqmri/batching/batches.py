@@ -18,7 +18,7 @@ from .processors import n_processors
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
 TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
-MOST_HALVINGS = 5  # each one compiles anew; memory that does not suffice for 1024 voxels is not short, but full
+MOST_HALVINGS = 5  # each one compiles anew; where 1024 voxels do not fit, the memory is taken by something else
 
 Result = TypeVar("Result")
 

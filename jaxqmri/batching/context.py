@@ -1,4 +1,4 @@
-"""What JAX keeps for each thread, entered for a block of code alone; no configuration outlives the block."""
+"""JAX settings of one thread, for a block of code alone."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

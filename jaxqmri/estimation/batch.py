@@ -110,7 +110,7 @@ def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, In
         int(Status.OK),
     )
     usable = invalid == Status.OK
-    # No NaN reaches the solver: a falling line stands in for voxels that cannot be fitted.
+    # No NaN reaches the solver: the placeholder is a falling line.
     placeholder = jnp.linspace(1.0, 0.5, signal.shape[-1], dtype=signal.real.dtype)
     cleaned = Voxels(
         signal=jnp.where(usable[:, None], signal, placeholder),
@@ -130,7 +130,7 @@ _LEAST_MAGNITUDE = 0.1  # interpolation makes magnitudes so much negative, relat
 
 def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ...], voxels: Voxels) -> Problem:
     """The batch in units of its largest measurement, measurements first, with its start and its bounds."""
-    # Nothing depends on the unit, so no derivative flows through it.
+    # The unit does not affect the result, so it has no derivative.
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(voxels.signal), axis=-1))
     scale = scale if model.signal_units else jnp.ones_like(scale)  # no parameter would make up for it
     given: dict[str, Any] = {} if voxels.sigma is None else {"sigma": voxels.sigma / scale}
@@ -194,7 +194,7 @@ def _without_gaps(problem: Problem) -> Array:
 def _at_bound(problem: Problem, solution: Solution) -> Array:
     """Within 5 % of a limit, or beyond it."""
     at_bound = jnp.zeros(problem.scale.shape, bool)
-    slack = 0.05  # the limits are orders of magnitude, and near them a search may end in the flat
+    slack = 0.05  # the limits are orders of magnitude; near them the cost is flat
     for name, v, low, high in zip(problem.free, solution.values, problem.lower, problem.upper, strict=True):
         if jnp.iscomplexobj(v):
             continue
@@ -209,7 +209,7 @@ def _maps(problem: Problem, solution: Solution, bars: ErrorBars, status: Array, 
     """Back to scanner units, with NaN wherever there is no answer."""
     model, ok, units = problem.model, status == Status.OK, problem.units
     variances = [row[i] for i, row in enumerate(bars.covariance)]
-    # sqrt has no derivative at 0: where there is no answer it must not be asked for one.
+    # sqrt has no derivative at 0, which voxels without an answer may have.
     errors = problem.join(tuple(jnp.sqrt(jnp.where(ok, v, 1.0)) for v in variances))
     values = problem.known | dict(zip(problem.free, solution.values, strict=True))
     of_free = dict(zip(problem.free, errors, strict=True))

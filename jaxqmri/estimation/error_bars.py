@@ -52,7 +52,7 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
     diagonal = [row[i] for i, row in enumerate(inverse)]
     identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
     if not problem.noise.least_squares:
-        # Where the likelihood wants hardly any signal, an error of 10 in a logarithm leaves the parameter open.
+        # At vanishing signal the likelihood is flat: an error of 10 in a logarithm means that it is not determined.
         identified &= ~(functools.reduce(jnp.maximum, diagonal) * variance > _OPEN**2)
     return ErrorBars(covariance, residual, chi2, identified)
 

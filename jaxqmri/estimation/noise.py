@@ -121,7 +121,7 @@ class Rician(Noise):
         x = (predicted / self.sigma) ** 2 / 2
         laguerre = (1 + x) * jax.scipy.special.i0e(x / 2) + x * jax.scipy.special.i1e(x / 2)
         mean = jnp.sqrt(jnp.pi / 2) * laguerre  # over sigma
-        # The difference of two large numbers loses its digits where it is 1 anyway.
+        # At high signal the difference of two large numbers cancels; its series is used.
         spread = jnp.where(x > 50, 1 - 1 / (4 * x), 2 * x + 2 - mean**2)
         return mean * self.sigma, spread
 

@@ -1,4 +1,4 @@
-"""The noise of a series of images, read off its air: voxels with nothing but noise in all measurements.
+"""The noise of a series of images, measured in its air: voxels with nothing but noise in all measurements.
 
 Of a voxel of air the sum of all squared measurements follows a gamma distribution with sigma as its only parameter. So
 a sigma says which voxels could be air, and these voxels say what sigma is; where the two agree is an answer. Signal may

@@ -1,4 +1,4 @@
-"""A batch of voxels to be fitted, as the solvers see it: unknowns, predictions, and the equations of one step.
+"""The problem that a solver is given, for a batch of voxels: unknowns, predictions, and the equations of one step.
 
 The signal is linear in its amplitude a. Under least squares a is eliminated: for each set of the other parameters it is
 the one that fits best, a = <f, y> / <f, f>, with y the signal and f the model for an amplitude of 1. What is left is a

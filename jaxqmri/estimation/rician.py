@@ -51,12 +51,9 @@ _FLOAT32, _FLOAT64 = _series(9.0, 16, 12), _series(20.0, 44, 28)
 
 @jax.custom_jvp
 def log_i0e(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log(I0(z) exp(-z)), which falls from 0 like -z and then like -log(2 pi z) / 2.
+    """log(I0(z) exp(-z)) for 0 <= z <= 1e30, which falls from 0 like -z and then like -log(2 pi z) / 2.
 
     Right to a few roundings of the larger of the value and 1.
-
-    Args:
-        z: not negative, up to 1e30.
     """
     series, small, h, u = _arguments(z)
     # One logarithm serves both, since it costs as much as all the rest.
@@ -67,21 +64,13 @@ def log_i0e(z: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @jax.custom_jvp
 def one_minus_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """1 - I1(z) / I0(z), which falls from 1 like 1 - z / 2 and then like 1 / 2z; minus the slope of `log_i0e`.
-
-    Args:
-        z: not negative.
-    """
+    """1 - I1(z) / I0(z), which falls from 1 like 1 - z / 2 and then like 1 / 2z; minus the slope of `log_i0e`."""
     series, small, h, u = _arguments(z)
     return jnp.where(small, 1 - z * _ratio_over_z(series, h), u * _polynomial(series.complement, u))
 
 
 def ratio_slope(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """d(I1 / I0)/dz = 1 - ratio / z - ratio^2, which falls from 1 / 2 and then like 1 / 2z^2.
-
-    Args:
-        z: not negative.
-    """
+    """d(I1 / I0)/dz = 1 - ratio / z - ratio^2, which falls from 1 / 2 and then like 1 / 2z^2."""
     series, small, h, u = _arguments(z)
     over_z = _ratio_over_z(series, h)
     return jnp.where(small, 1 - over_z - 4 * h * over_z**2, u * (u * _polynomial(series.slope, u)))
@@ -100,9 +89,9 @@ def _(primals, tangents):
 
 
 def terms(
-    predicted: Float[Array, "n voxel"], signal: Float[Array, "n voxel"], sigma: Float[ArrayLike, "..."]
-) -> tuple[Float[Array, "n voxel"], Float[Array, "n voxel"]]:
-    """Misfit of magnitudes, per measurement; without noise beside the signal that of least squares, (A - y)^2.
+    predicted: Float[Array, "..."], signal: Float[Array, "..."], sigma: Float[ArrayLike, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Misfit of magnitudes, per measurement; at negligible noise that of least squares, (A - y)^2.
 
     Args:
         predicted: noise-free magnitudes A, not negative [units of the signal].
@@ -114,7 +103,7 @@ def terms(
         likelihood but for a constant; and score, half its derivative with respect to A.
     """
     y = jnp.abs(signal)
-    # Where sigma is nothing beside the signal, 0 * infinity would be no number.
+    # At sigma far below the signal the products overflow, and 0 * inf would be NaN.
     z = jnp.minimum((predicted / sigma) * (y / sigma), _LARGEST)
     difference = predicted - y
     cost = difference**2 - 2 * jnp.square(sigma) * log_i0e(z)
@@ -126,10 +115,6 @@ def information(predicted: Float[Array, "..."], sigma: Float[ArrayLike, "..."]) 
 
     From (A / sigma)^2 where there is nothing but noise it rises to 1 - sigma^2 / 2 A^2. The polynomial was fitted to
     numerical integrals and is within 0.2 % of them everywhere.
-
-    Args:
-        predicted: noise-free magnitudes A [units of the signal].
-        sigma: standard deviation of the noise in each channel, a number or of shape that broadcasts.
     """
     power = jnp.minimum(jnp.square(predicted / sigma), _LARGEST)
     w = 1 / (1 + power)

@@ -64,7 +64,7 @@ class MonoExponential(SignalModel):
             return (jnp.where(better, seen, best[0]), jnp.where(better, t2, best[1])), None
 
         # The larger the overlap with a decay of unit norm, the smaller the misfit.
-        line = jax.lax.optimization_barrier(self.log_linear(signal).t2)  # XLA would draw it again for every echo
+        line = jax.lax.optimization_barrier(self.log_linear(signal).t2)  # XLA would compute it again for every echo
         te = _as_column(self.te, signal)
         along_line = list(jnp.exp(-te / line))
         start = overlap(along_line, echoes) / jnp.sqrt(squares(along_line))

@@ -51,7 +51,7 @@ from .tissue import Tissue
 Orders = tuple[Inexact[Array, ""], ...]  # one number per order: vmapped, one contiguous vector of voxels each
 
 _VOXELS_AT_ONCE = 4096  # of whose orders a processor's cache holds all
-_COARSE_T2, _COARSE_B1 = 32, 80  # trains that a first guess looks at
+_COARSE_T2, _COARSE_B1 = 32, 80  # trains that a first guess is chosen from
 _FINE_T2 = 256  # to space them
 
 
@@ -105,7 +105,9 @@ class FSE(SignalModel):
     flip_angles: Float[Array, " echo"] = eqx.field(converter=as_float_array)
     echo_spacing: Float[Array, ""] = eqx.field(converter=as_float_array)
     phases: Float[Array, " echo"] | None = eqx.field(default=None, converter=optional_float_array)
-    tr: Float[Array, ""] | None = eqx.field(default=None, converter=finite_or_none)  # None: even orders play no part
+    tr: Float[Array, ""] | None = eqx.field(
+        default=None, converter=finite_or_none
+    )  # None: even orders do not contribute
     n_states: int | None = eqx.field(default=None, static=True)
     slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
@@ -193,7 +195,7 @@ class FSE(SignalModel):
         t2, b1 = self._coarse_grid()
         at_t2 = jax.vmap(lambda t2, b1: self(Tissue(m0=1.0, t1=1.0, t2=t2, b1=b1)), (0, None))
         trains = jax.vmap(at_t2, (None, 0))(t2, b1)
-        # As they are compared: signed ones stay so.
+        # As `Problem` compares them: magnitudes where the model is complex and the signal is real.
         trains = jnp.abs(trains) if jnp.iscomplexobj(trains) and not jnp.iscomplexobj(signal) else trains
         norms = jnp.sqrt(jnp.sum(jnp.abs(trains) ** 2, axis=-1))
         unit = trains.conj() / norms[..., None]
@@ -279,7 +281,7 @@ def _echoes(pulses: Pulses, decays: Decays, transverse: Float[Array, ""], n_orde
 
     def spacing(orders, pulse):
         f_plus, f_minus, w = _transition(pulse, *orders)
-        # From a pulse to the next; both halves of the transverse decay are charged here, the first echo's too.
+        # From a pulse to the next; both halves of the transverse decay are applied here, those of the first echo too.
         echo = f_minus[0].conj() * decays.e2
         f_plus = (echo, *(f * decays.e2 for f in f_plus[:-1]))
         f_minus = (*(f * decays.e2 for f in f_minus[1:]), zero)

@@ -66,7 +66,7 @@ class ComplexGradientEcho(SignalModel):
     def initial_guess(
         self, signal: Inexact[Array, " echo"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
     ) -> OffResonantDecay:
-        # The search has as many steps as the echo times ask for, which derivatives in reverse cannot follow.
+        # The search has as many steps as the echo times ask for, through which JAX has no derivatives in reverse mode.
         fixed, signal, known = jax.lax.stop_gradient((self, signal, dict(known)))
         return fixed._guess(signal, known)
 
@@ -147,7 +147,7 @@ class ComplexGradientEcho(SignalModel):
             energy = jnp.maximum(squares(shape), jnp.finfo(t2star.dtype).tiny)
             filters.append(([v.real for v in weighted], [v.imag for v in weighted], energy))
         m0 = known.get("m0")
-        # How many steps there are depends on the echo times, which are numbers of the protocol and not of the program.
+        # The number of steps depends on the echo times, which are not known when it is compiled.
         n_steps = jnp.ceil(_STEPS_PER_TURN * duration / spacing).astype(int)
 
         def compare(i, best):

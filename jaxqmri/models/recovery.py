@@ -56,7 +56,7 @@ class InversionRecovery(SignalModel):
     parameters: ClassVar[type] = Recovery
     amplitude: ClassVar[str] = "m0"
     broadcasts: ClassVar[bool] = True
-    accepts_missing: ClassVar[bool] = True  # next to the null, nothing can stand in for a measurement
+    accepts_missing: ClassVar[bool] = True  # next to the null, neighbours are no substitute for a measurement
 
     def __check_init__(self):
         check_times("ti", self.ti, different=2)
@@ -82,7 +82,7 @@ class InversionRecovery(SignalModel):
             return self._magnitude_guess([jnp.maximum(s, 0) for s in measured], known)
         if not jnp.iscomplexobj(signal):
             return self._signed_guess(measured, known)[0]
-        # The line through 0 on which the signal lies; which of its directions is positive, the better fit tells.
+        # The signal lies on a line through 0; the direction in which it is positive is that of the better fit.
         m0 = known.get("m0")
         seen = [jnp.where(jnp.isnan(s), 0, s) for s in measured]
         along = jnp.exp(0.5j * jnp.angle(total(s**2 for s in seen) if m0 is None else m0**2))
@@ -175,12 +175,7 @@ def _linear_fit(
 ) -> tuple[Array, Array]:
     """M0 and efficiency by linear least squares, within their limits.
 
-    Args:
-        recovered: 1 - exp(-TI/T1); 0 where a measurement is left out, as in the next three.
-        full: 1 - exp(-TR/T1).
-        kept: 1.
-        signal: with its polarity.
-        known: what is held fixed.
+    `recovered` is 1 - exp(-TI/T1), `full` 1 - exp(-TR/T1), `kept` 1, the signal signed; all 0 where one is left out.
     """
     tiny = jnp.finfo(recovered[0].dtype).tiny
     lowest_f, highest_f = _EFFICIENCIES

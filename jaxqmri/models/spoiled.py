@@ -67,7 +67,7 @@ class SpoiledGradientEcho(SignalModel):
             if times is not None and times.shape not in ((), shape):
                 raise ValueError(f"{name} has shape {times.shape}, wanted one number or {shape} as flip_angles.")
         check_radians("flip_angles", self.flip_angles, largest=np.pi)
-        # No gradient echo is repeated that slowly; 5.4 ms must not pass for seconds.
+        # No gradient echo is repeated that slowly; 5.4 ms must not be taken for seconds.
         check_times("tr", self.tr, longest=2.0)
         if self.te is not None:
             check_times("te", self.te)

@@ -15,6 +15,9 @@ from ..derivatives import Values
 from ..problem import Equations, Problem
 from .base import Solution, Solver
 
+PerVoxel = Float[Array, " voxel"]
+Flags = Bool[Array, " voxel"]
+
 LEAST_DAMPING, _MOST_DAMPING = 1e-7, 1e7  # relative to the diagonal of J'J; 1e-7 is one ulp of float32
 _STEPS_TOGETHER = 4  # before those that go on are gathered; the first of all only evaluates the start
 _ROUNDING = 16  # units of the last place by which models of long trains may be off
@@ -64,7 +67,7 @@ class LevenbergMarquardt(Solver):
         values = problem.complete(state.point, state.equations)
         return Solution(values, state.done, state.equations.cost, problem.full_curvature(state.equations))
 
-    def _goes_on(self, state: "_State") -> Bool[Array, " voxel"]:
+    def _goes_on(self, state: "_State") -> Flags:
         # The first step only evaluates the start.
         return ~state.done & (state.count <= self.max_steps)
 
@@ -107,8 +110,8 @@ class _State(NamedTuple):
     """Where each voxel is."""
 
     point: Values  # coordinates
-    damping: Float[Array, " voxel"]
-    done: Bool[Array, " voxel"]
+    damping: PerVoxel
+    done: Flags
     count: Int[Array, " voxel"]  # of steps so far
     equations: Equations  # at the point
     correction: linalg.LowerTriangle  # estimate of the second-order term that J'J leaves out, see `_sr1_correction`
@@ -119,7 +122,7 @@ class _Proposal(NamedTuple):
 
     point: Values  # where it ends, within the bounds
     taken: Values  # from the point before
-    promised: Float[Array, " voxel"]  # decrease of the cost by the linear model
+    promised: PerVoxel  # decrease of the cost by the linear model
 
 
 def _start(problem: Problem) -> _State:
@@ -149,7 +152,7 @@ def _eps(problem: Problem) -> float:
 # --- propose ----------------------------------------------------------------------------------------------------------
 
 
-def _propose(state: _State, bounds: tuple[Values, Values], energy: Float[Array, " voxel"]) -> _Proposal:
+def _propose(state: _State, bounds: tuple[Values, Values], energy: PerVoxel) -> _Proposal:
     """The damped step, cut where it leaves the bounds."""
     held = _held(state.equations, state.point, *bounds)
     gradient = tuple(jnp.where(h, 0.0, g) for h, g in zip(held, state.equations.gradient, strict=True))
@@ -165,7 +168,7 @@ def _propose(state: _State, bounds: tuple[Values, Values], energy: Float[Array, 
     return _Proposal(point, taken, _promised_decrease(taken, gradient, curvature))
 
 
-def _held(equations: Equations, point: Values, lower: Values, upper: Values) -> list[Bool[Array, " voxel"]]:
+def _held(equations: Equations, point: Values, lower: Values, upper: Values) -> list[Flags]:
     """Which unknowns are at a bound with the gradient pointing outwards; left in, they would mislead the others.
 
     Source: Bertsekas, SIAM J Control Optim 20:221 (1982).
@@ -176,7 +179,7 @@ def _held(equations: Equations, point: Values, lower: Values, upper: Values) -> 
     ]
 
 
-def _uncoupled(matrix: linalg.LowerTriangle, held: Sequence[Bool[Array, " voxel"]]) -> linalg.LowerTriangle:
+def _uncoupled(matrix: linalg.LowerTriangle, held: Sequence[Flags]) -> linalg.LowerTriangle:
     """The matrix with zeros off the diagonal in the rows and columns of what is held."""
     return tuple(
         tuple(e if i == j else jnp.where(held[i] | held[j], 0.0, e) for j, e in enumerate(row))
@@ -188,8 +191,8 @@ def _newton_step(
     gradient: Values,
     curvature: linalg.LowerTriangle,
     correction: linalg.LowerTriangle,
-    damping: Float[Array, " voxel"],
-    least: Float[Array, " voxel"],
+    damping: PerVoxel,
+    least: PerVoxel,
 ) -> Values:
     """The damped Newton step, or the Gauss-Newton one where the correction makes the curvature too small to trust."""
     damped = linalg.add_to_diagonal(curvature, [damping * row[-1] + least for row in curvature])
@@ -201,7 +204,7 @@ def _newton_step(
     return linalg.solve(jax.tree.map(lambda n, g: jnp.where(sound, n, g), newton, gauss_newton), gradient)
 
 
-def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTriangle) -> Float[Array, " voxel"]:
+def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTriangle) -> PerVoxel:
     """By how much the linear model says that |r|^2 falls: -2 step'J'r - step'J'J step."""
     total = jnp.zeros_like(step[0])
     for i, row in enumerate(curvature):
@@ -213,7 +216,7 @@ def _promised_decrease(step: Values, gradient: Values, curvature: linalg.LowerTr
 # --- accept -----------------------------------------------------------------------------------------------------------
 
 
-def _cost_rounding(cost: Float[Array, " voxel"], energy: Float[Array, " voxel"]) -> Float[Array, " voxel"]:
+def _cost_rounding(cost: PerVoxel, energy: PerVoxel) -> PerVoxel:
     """Rounding of the cost: a step that changes it by less is accepted.
 
     Near the minimum such steps still improve the parameters; a strict comparison would stop at sqrt(eps), 3e-4 in
@@ -225,13 +228,7 @@ def _cost_rounding(cost: Float[Array, " voxel"], energy: Float[Array, " voxel"])
 # --- damp -------------------------------------------------------------------------------------------------------------
 
 
-def _damp(
-    damping: Float[Array, " voxel"],
-    accepted: Bool[Array, " voxel"],
-    gained: Float[Array, " voxel"],
-    promised: Float[Array, " voxel"],
-    rounding: Float[Array, " voxel"],
-) -> Float[Array, " voxel"]:
+def _damp(damping: PerVoxel, accepted: Flags, gained: PerVoxel, promised: PerVoxel, rounding: PerVoxel) -> PerVoxel:
     """Less damping after a step that keeps 3/4 of its promise, more after one that keeps less than 1/4 or fails.
 
     The latter overshoot: with large residuals undamped ones oscillate for ever. Source: More, LNM 630:105 (1978).
@@ -241,12 +238,8 @@ def _damp(
 
 
 def _damp_oscillation(
-    damping: Float[Array, " voxel"],
-    taken: Values,
-    before: Equations,
-    after: Equations,
-    within_rounding: Bool[Array, " voxel"],
-) -> Float[Array, " voxel"]:
+    damping: PerVoxel, taken: Values, before: Equations, after: Equations, within_rounding: Flags
+) -> PerVoxel:
     """More damping where the cost cannot tell an overshoot but the slope along the step has changed its sign.
 
     Damped by the ratio of the slopes the step would have ended at the minimum; else such steps oscillate about it.
@@ -259,7 +252,7 @@ def _damp_oscillation(
 # --- converged --------------------------------------------------------------------------------------------------------
 
 
-def _is_small(taken: Values, point: Values, tolerance: float) -> Bool[Array, " voxel"]:
+def _is_small(taken: Values, point: Values, tolerance: float) -> Flags:
     """Whether the step is below the tolerance in every coordinate."""
     eps = float(jnp.finfo(taken[0].dtype).eps)
     small = [jnp.abs(dx) <= jnp.maximum(tolerance, eps * jnp.abs(x)) for dx, x in zip(taken, point, strict=True)]
@@ -267,12 +260,8 @@ def _is_small(taken: Values, point: Values, tolerance: float) -> Bool[Array, " v
 
 
 def _promises_nothing(
-    proposal: _Proposal,
-    damping: Float[Array, " voxel"],
-    cost: Float[Array, " voxel"],
-    energy: Float[Array, " voxel"],
-    least_squares: bool,
-) -> Bool[Array, " voxel"]:
+    proposal: _Proposal, damping: PerVoxel, cost: PerVoxel, energy: PerVoxel, least_squares: bool
+) -> Flags:
     """Whether the step promises less than the rounding of the model, or is far below the error bar."""
     eps = float(jnp.finfo(cost.dtype).eps)
     little = (10 * eps) ** 2 * cost + (_ROUNDING * eps) ** 2 * energy
@@ -298,7 +287,7 @@ def _sr1_correction(
     eps = float(jnp.finfo(before.cost.dtype).eps)
     size = range(len(taken))
 
-    def times_step(matrix: linalg.LowerTriangle, i: int) -> Float[Array, " voxel"]:
+    def times_step(matrix: linalg.LowerTriangle, i: int) -> PerVoxel:
         return linalg.inner([matrix[max(i, j)][min(i, j)] for j in size], taken)
 
     left_out = [
