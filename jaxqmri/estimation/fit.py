@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Inexact, Num
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
@@ -162,7 +162,7 @@ def _check_seconds(name: str, value: ArrayLike) -> None:
         raise ValueError(f"{name} is in seconds, got {np.median(times):g}; divide milliseconds by 1000.")
 
 
-def _voxel_map(name: str, value: ArrayLike, voxel_shape: list[int], dtype: Any) -> Float[Array, " voxel"]:
+def _voxel_map(name: str, value: ArrayLike, voxel_shape: list[int], dtype: Any) -> Inexact[Array, " voxel"]:
     value = jnp.asarray(value, dtype)
     try:
         return jnp.broadcast_to(value, voxel_shape).ravel()
