@@ -1,8 +1,8 @@
 from .dictionary.dictionary import Dictionary as Dictionary
-from .dictionary.dictionary import MatchResult as MatchResult
-from .dictionary.dictionary import grid as grid
 from .dictionary.dictionary import make_dictionary as make_dictionary
-from .dictionary.dictionary import match as match
+from .dictionary.grid import grid as grid
+from .dictionary.match import MatchResult as MatchResult
+from .dictionary.match import match as match
 from .estimation.batch import FitResult as FitResult
 from .estimation.fit import fit as fit
 from .estimation.noise import Gaussian as Gaussian

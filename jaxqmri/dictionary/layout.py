@@ -1,16 +1,21 @@
-"""A dictionary laid out for the search: chunks of atoms that are alike, each with a ball around it."""
+"""The atoms of a dictionary laid out for the search: chunks of similar atoms, each with a ball around it."""
+
+import weakref
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, Int
 
-from ..batching.context import on_cpu
-from .vectors import Signals, difference, length_of, matmul, square_of, turned_towards
+from ..batching.context import computed_at_once, on_cpu
+from .double_float import DoubleFloat, aligned_with, difference, imaginary_product, length_of, matmul, split, square_of
+from .neighbours import neighbours_together
 
 BLOCK = 16  # atoms; as many as fit a vector register
 _CHUNK = 64  # blocks of which products exist at once on an accelerator
-_CHUNK_ON_CPU = 4  # and on a CPU: passing over small chunks spares more than large products gain
+_CHUNK_ON_CPU = 4  # and on a CPU: pruning small chunks spares more than large products gain
 _FEW_BLOCKS = 64  # so few that on a CPU each may be a chunk of its own
 
 
@@ -20,13 +25,13 @@ class Blocks(eqx.Module):
     Attributes:
         steps: d - c, neighbouring atoms last.
         half_squares: |d - c|^2 / 2.
-        across: Im<d - c, c>, or None: atoms are real.
+        imaginary: Im<d - c, c>, or None: atoms are real.
         radii: largest |d - c|.
     """
 
     steps: Inexact[Array, "block n 16"]
     half_squares: Float[Array, "block 16"]
-    across: Float[Array, "block 16"] | None
+    imaginary: Float[Array, "block 16"] | None
     radii: Float[Array, " block"]
 
 
@@ -34,53 +39,89 @@ class Atoms(eqx.Module):
     """A dictionary laid out for the search. Zero atoms and padding are copies of their usable neighbours.
 
     Attributes:
-        kept, rest: unit-norm atoms as a sum, see `Signals`.
+        vectors: unit-norm atoms.
         blocks: the same in 16s.
         index: place of each row in the dictionary.
         centres: an atom in the middle of each chunk.
         centre_rows: which rows these are.
-        radii: distance of the farthest atom of a chunk from its centre, both turned to the same phase.
+        radii: distance of the farthest atom of a chunk from its centre, both with the same phase.
     """
 
-    kept: Inexact[Array, "atom n"]
-    rest: Inexact[Array, "atom n"] | None
+    vectors: DoubleFloat
     blocks: Blocks
     index: Int[Array, " atom"]
-    centres: Signals
+    centres: DoubleFloat
     centre_rows: Int[Array, " chunk"]
     radii: Float[Array, " chunk"]
 
+    @property
+    def blocks_per_chunk(self) -> int:
+        return self.index.size // self.radii.size // BLOCK
 
-@jax.jit
-def lay_out(
-    kept: Inexact[Array, "atom n"],
+    def rows(self, rows: Int[Array, " voxel"]) -> DoubleFloat:
+        return jax.tree.map(lambda part: part.at[rows].get(mode="promise_in_bounds"), self.vectors)
+
+
+_layouts: dict[tuple[int, ...], Atoms] = {}  # by the identity of the arrays that they were made from
+
+
+def layout_of(
+    atoms: Inexact[Array, "atom n"],
     rest: Inexact[Array, "atom n"] | None,
     norms: Float[Array, " atom"],
-    order: Int[Array, " atom"] | None = None,
+    magnitudes: bool = False,
 ) -> Atoms:
-    """The layout for `best_atoms`; atoms of norm 0 can never be found.
+    """The layout of the atoms of a dictionary, or of their magnitudes: made once, and kept while its arrays exist.
+
+    Within a program that has them for arguments, it is part of the program, and the atoms stay in their order.
+    """
+    arrays = [array for array in (atoms, rest, norms) if array is not None]
+    if any(isinstance(array, Tracer) for array in arrays):
+        return lay_out(DoubleFloat(jnp.abs(atoms), None) if magnitudes else DoubleFloat(atoms, rest), norms)
+    key = (*map(id, arrays), magnitudes)
+    if key not in _layouts:
+        with computed_at_once():
+            exact = np.asarray(atoms, np.result_type(atoms.dtype, np.float64))
+            exact = exact if rest is None else exact + np.asarray(_low_part(atoms, rest))
+            exact = np.abs(exact) if magnitudes else exact
+            vectors = split(exact, norms.dtype) if magnitudes else DoubleFloat(atoms, rest)
+            _layouts[key] = lay_out(vectors, norms, jnp.asarray(neighbours_together(exact), jnp.int32))
+        for array in arrays:
+            weakref.finalize(array, _layouts.pop, key, None)
+    return _layouts[key]
+
+
+def _low_part(high: Inexact[Array, "atom n"], low: Inexact[Array, "atom n"]) -> Inexact[Array, "atom n"]:
+    """`low`, but 0 where it is more than the rounding of `high`: there `high` was replaced since."""
+    return jnp.where(jnp.abs(low) <= float(jnp.finfo(high.dtype).eps) * jnp.abs(high), low, 0)
+
+
+@jax.jit
+def lay_out(vectors: DoubleFloat, norms: Float[Array, " atom"], order: Int[Array, " atom"] | None = None) -> Atoms:
+    """The layout for `best_atoms`; atoms that are 0 or have a norm of 0 can never be found.
 
     Args:
-        kept, rest: unit-norm atoms as a sum; `rest` None: nothing is known of what was cut off.
+        vectors: unit-norm atoms.
         norms: only whether they are positive matters.
-        order: in which the atoms are laid out, those that are alike together; None: as they come. Only how many chunks
-            can be passed over depends on it.
+        order: in which the atoms are laid out, similar ones together; None: as they come. Only how many chunks can be
+            pruned depends on it.
     """
-    n_atoms, n = kept.shape
+    high, low = vectors
+    n_atoms, n = high.shape
     per_chunk = _blocks_at_once(-(-n_atoms // BLOCK)) * BLOCK
     rows = jnp.arange(-(-n_atoms // per_chunk) * per_chunk)
-    # Backwards from the end: one atom many times over would have no runner-up.
+    # Padded backwards from the end: if one atom were repeated, the second best would be itself.
     rows = jnp.where(rows < n_atoms, rows, jnp.maximum(2 * n_atoms - 1 - rows, 0))
     order = jnp.arange(n_atoms) if order is None else order
-    usable = norms[order] > 0
+    usable = (norms[order] > 0) & jnp.any(high != 0, axis=1)[order]
     before = jax.lax.cummax(jnp.where(usable, jnp.arange(n_atoms), -1))
-    stand_in = jnp.where(before < 0, jnp.argmax(usable), before)
-    index = order[stand_in[rows]]
-    atoms = Signals(kept[index], None if rest is None else rest[index])
-    places, radii = jax.vmap(_ball)(atoms.kept.reshape(-1, per_chunk, n))
+    substitute = jnp.where(before < 0, jnp.argmax(usable), before)
+    index = order[substitute[rows]]
+    atoms = DoubleFloat(high[index], None if low is None else _low_part(high, low)[index])
+    places, radii = jax.vmap(_ball)(atoms.high.reshape(-1, per_chunk, n))
     centre_rows = jnp.arange(0, len(rows), per_chunk) + places
     centres = jax.tree.map(lambda part: part[centre_rows], atoms)
-    return Atoms(atoms.kept, atoms.rest, _blocks(atoms), index, centres, centre_rows, radii)
+    return Atoms(atoms, _blocks(atoms), index, centres, centre_rows, radii)
 
 
 def _blocks_at_once(n_blocks: int) -> int:
@@ -91,32 +132,23 @@ def _blocks_at_once(n_blocks: int) -> int:
 
 def _ball(atoms: Inexact[Array, "atom n"]) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """Which of some atoms is in their middle, and how far the farthest is from it."""
-    alike = turned_towards(Signals(atoms, None), atoms[:1])[0].kept
-    place = jnp.argmax(jnp.abs(matmul(atoms.conj(), jnp.sum(alike, axis=0)[:, None])[:, 0]))
+    vectors = DoubleFloat(atoms, None)
+    aligned = aligned_with(vectors, atoms[:1])[0].high
+    place = jnp.argmax(jnp.abs(matmul(atoms.conj(), jnp.sum(aligned, axis=0)[:, None])[:, 0]))
     centre = atoms[place]
-    turned = turned_towards(Signals(atoms, None), centre[None])[0].kept
-    return place, jnp.max(length_of(turned - centre))
+    return place, jnp.max(length_of(aligned_with(vectors, centre[None])[0].high - centre))
 
 
-def _blocks(atoms: Signals) -> Blocks:
+def _blocks(atoms: DoubleFloat) -> Blocks:
     middle = jax.tree.map(lambda part: jnp.repeat(part[BLOCK // 2 :: BLOCK], BLOCK, axis=0), atoms)
     steps = difference(atoms, middle)
     by_block = (-1, BLOCK)
-    across = jnp.sum((steps.conj() * middle.kept).imag, axis=1).reshape(by_block) if jnp.iscomplexobj(steps) else None
+    imaginary = imaginary_product(steps, middle.high).reshape(by_block) if jnp.iscomplexobj(steps) else None
     half_squares = (square_of(steps) / 2).reshape(by_block)
     radii = jnp.sqrt(2 * jnp.max(half_squares, axis=1))
-    return Blocks(steps.reshape(*by_block, steps.shape[1]).swapaxes(1, 2), half_squares, across, radii)
+    return Blocks(steps.reshape(*by_block, steps.shape[1]).swapaxes(1, 2), half_squares, imaginary, radii)
 
 
 def middle_of_block(block: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
     """Its row."""
     return block * BLOCK + BLOCK // 2
-
-
-def atoms_of(atoms: Atoms, index: Int[Array, " voxel"]) -> Signals:
-    rest = None if atoms.rest is None else atoms.rest.at[index].get(mode="promise_in_bounds")
-    return Signals(atoms.kept.at[index].get(mode="promise_in_bounds"), rest)
-
-
-def blocks_per_chunk(atoms: Atoms) -> int:
-    return atoms.kept.shape[0] // atoms.radii.size // BLOCK

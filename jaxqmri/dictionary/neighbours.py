@@ -1,4 +1,4 @@
-"""Orders atoms so that those next to each other in a list are alike."""
+"""Orders atoms so that neighbours in the list are similar."""
 
 from typing import Any
 

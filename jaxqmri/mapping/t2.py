@@ -304,7 +304,9 @@ def most_similar_train(
     import jax.numpy as jnp
     import numpy as np
 
-    from ..dictionary.dictionary import grid, make_dictionary, match
+    from ..dictionary.dictionary import make_dictionary
+    from ..dictionary.grid import grid
+    from ..dictionary.match import match
     from ..models.tissue import Tissue
 
     te = np.asarray(model.echo_times, np.float64)

@@ -11,10 +11,10 @@ from model_families import FAMILIES
 
 import jaxqmri as jq
 from jaxqmri import Status
+from jaxqmri.dictionary.double_float import largest_of, normalised, split
 from jaxqmri.dictionary.layout import lay_out
 from jaxqmri.dictionary.neighbours import neighbours_together
 from jaxqmri.dictionary.search import best_atoms
-from jaxqmri.dictionary.vectors import normalised
 
 N, SPACING = 32, 5e-3
 TE = SPACING * np.arange(1, N + 1)
@@ -125,12 +125,12 @@ def test_nothing_that_could_be_best_is_passed_over(rng, dtype):
     centres = rng.normal(size=(60, 1, n)) + (1j * rng.normal(size=(60, 1, n)) if dtype == np.complex64 else 0)
     spread = np.geomspace(1e-4, 1, 60)[:, None, None]
     atoms = unit((centres + spread * rng.normal(size=(60, 50, n))).reshape(-1, n))[rng.permutation(3000)]
-    kept = atoms.astype(dtype)
     order = jnp.asarray(neighbours_together(atoms), jnp.int32)
-    layout = lay_out(jnp.asarray(kept), jnp.asarray((atoms - kept).astype(dtype)), jnp.ones(3000), order)
+    layout = lay_out(split(atoms, jnp.float32), jnp.ones(3000), order)
     near = atoms[rng.integers(0, 3000, 1000)] + np.geomspace(1e-7, 0.3, 1000)[:, None] * rng.normal(size=(1000, n))
     signal = np.concatenate([near, rng.normal(size=(1000, n))]).astype(dtype)
-    found = np.asarray(jax.jit(best_atoms)(layout, normalised(jnp.asarray(signal))[0]))
+    signals = normalised(jnp.asarray(signal), largest_of(jnp.asarray(signal))).signals
+    found = np.asarray(jax.jit(best_atoms)(layout, signals))
     products = np.abs(signal.astype(np.complex128) @ atoms.conj().T)
     lost = products.max(axis=1) - products[np.arange(2000), found]
     assert np.max(lost / np.linalg.norm(signal, axis=1)) < 1e-8  # of two atoms equally good to the last bit either
@@ -139,7 +139,7 @@ def test_nothing_that_could_be_best_is_passed_over(rng, dtype):
 
 def test_a_voxel_like_no_atom_at_all_does_not_touch_its_neighbours():
     """Its product with every atom is 0 to the last bit, so that no angle to one says anything."""
-    model = jq.MonoExponential(te=[0.5e-3, 1e-3, 2e-3, 4e-3, 0.4])
+    model = jq.MonoExponential(te=np.array([0.5e-3, 1e-3, 2e-3, 4e-3, 0.4]))
     dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=np.linspace(0.8e-3, 1.2e-3, 50)))
     signal = np.asarray(dictionary.atoms)[np.arange(200) % 50]
     signal[7] = [0, 0, 0, 0, 50]

@@ -1,9 +1,10 @@
-"""Vectors of norm near 1 in more precision than they are stored in, and how they differ."""
+"""Double-float vectors: numbers as a sum of what the precision holds (high) and of what that cuts off (low)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, Int
 
 from ..models.base import sum_of_measurements
@@ -11,11 +12,19 @@ from ..models.base import sum_of_measurements
 computed_once = jax.lax.optimization_barrier  # XLA would compute a value again in each of its uses
 
 
-class Signals(NamedTuple):
-    """Vectors of norm near 1, as a sum of what the precision holds and of what it cuts off (None: not known)."""
+class DoubleFloat(NamedTuple):
+    """Vectors of norm near 1 as `high` + `low`; `low` None: not known."""
 
-    kept: Inexact[Array, "voxel n"]
-    rest: Inexact[Array, "voxel n"] | None
+    high: Inexact[Array, "row n"]
+    low: Inexact[Array, "row n"] | None
+
+
+def split(exact: np.ndarray, dtype: Any) -> DoubleFloat:
+    """Numbers in storage precision (the real type is `dtype`), and what that cuts off."""
+    storage = np.result_type(dtype, np.complex64) if np.iscomplexobj(exact) else np.dtype(dtype)
+    high = exact.astype(storage)
+    low = None if storage == exact.dtype else jnp.asarray((exact - high).astype(storage))
+    return DoubleFloat(jnp.asarray(high), low)
 
 
 def norm_of(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
@@ -32,6 +41,11 @@ def length_of(vectors: Inexact[Array, "row n"]) -> Float[Array, " row"]:
     return jnp.sqrt(square_of(vectors))
 
 
+def imaginary_product(a: Inexact[Array, "row n"], b: Inexact[Array, "_ n"]) -> Float[Array, " row"]:
+    """Im<a, b> of each row."""
+    return jnp.sum((a.conj() * b).imag, axis=1)
+
+
 def times_power_of_2(value: Inexact[Array, "..."], exponent: Int[Array, "..."]) -> Inexact[Array, "..."]:
     """value * 2**exponent without rounding, which `jnp.exp2` and `jnp.ldexp` do not promise."""
     real = value.real.dtype
@@ -44,8 +58,8 @@ def times_power_of_2(value: Inexact[Array, "..."], exponent: Int[Array, "..."]) 
     return value
 
 
-def _twelve_bits(value: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The leading 12 bits of float32 numbers."""
+def _leading_12_bits(value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Of float32 numbers; products of two such are exact."""
     bits = jax.lax.bitcast_convert_type(value, jnp.uint32) & jnp.uint32(0xFFFFF000)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
@@ -60,7 +74,7 @@ class Normalised(NamedTuple):
         exponent: of its largest measurement.
     """
 
-    signals: Signals
+    signals: DoubleFloat
     scale: Float[Array, " voxel"]
     norm: Float[Array, " voxel"]
     exponent: Int[Array, " voxel"]
@@ -73,35 +87,35 @@ def largest_of(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
     return jnp.max(sizes, axis=-1)
 
 
-def normalised(signal: Inexact[Array, "voxel n"]) -> Normalised:
-    """Signals scaled without turning them; they must be finite and not all zero."""
-    exponent = jnp.frexp(largest_of(signal))[1]
+def normalised(signal: Inexact[Array, "voxel n"], largest: Float[Array, " voxel"]) -> Normalised:
+    """Signals, finite and not all zero, scaled without changing their direction; `largest` is their `largest_of`."""
+    exponent = jnp.frexp(largest)[1]
     unit = times_power_of_2(signal, -exponent[:, None])
     norm = computed_once(norm_of(unit))
     if unit.dtype != jnp.float32:
         scale = 1 / norm
-        return Normalised(Signals(unit * scale[:, None], None), scale, norm, exponent)
-    # Products of numbers of 12 bits are exact in float32. The scale need not be exact, the direction must be.
-    scale = computed_once(_twelve_bits(1 / norm))
-    upper = _twelve_bits(unit)
+        return Normalised(DoubleFloat(unit * scale[:, None], None), scale, norm, exponent)
+    # The scale need not be exact, the direction must be.
+    scale = computed_once(_leading_12_bits(1 / norm))
+    upper = _leading_12_bits(unit)
     large, small = upper * scale[:, None], (unit - upper) * scale[:, None]
-    kept = large + small
-    return Normalised(Signals(kept, small - (kept - large)), scale, norm, exponent)
+    high = large + small
+    return Normalised(DoubleFloat(high, small - (high - large)), scale, norm, exponent)
 
 
-def turned_towards(signals: Signals, atom: Inexact[Array, "_ n"]) -> tuple[Signals, Float[Array, " voxel"]]:
-    """The signals times a unit number each, so that <atom, signal> is real and not negative, and that product."""
-    product = jnp.sum(atom.conj() * signals.kept, axis=1)
+def aligned_with(vectors: DoubleFloat, atom: Inexact[Array, "_ n"]) -> tuple[DoubleFloat, Float[Array, " row"]]:
+    """The vectors times a unit number each, so that <atom, vector> is real and not negative, and that product."""
+    product = jnp.sum(atom.conj() * vectors.high, axis=1)
     size = jnp.abs(product)
     phase = jnp.where(size > 0, product.conj() / jnp.where(size > 0, size, 1), 1)
-    return jax.tree.map(lambda part: part * phase[:, None], signals), size
+    return jax.tree.map(lambda part: part * phase[:, None], vectors), size
 
 
-def difference(a: Signals, b: Signals) -> Inexact[Array, "voxel n"]:
-    """Their difference, the leading parts first."""
-    difference = a.kept - b.kept
-    difference = difference if a.rest is None else difference + a.rest
-    return difference if b.rest is None else difference - b.rest
+def difference(a: DoubleFloat, b: DoubleFloat) -> Inexact[Array, "row n"]:
+    """Their difference, the high parts first."""
+    difference = a.high - b.high
+    difference = difference if a.low is None else difference + a.low
+    return difference if b.low is None else difference - b.low
 
 
 def gain_from(
