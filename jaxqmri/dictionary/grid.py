@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import ArrayLike
 
+from ..estimation.fit import check_seconds
 from ..models.base import Params
-from ..quantities import QUANTITIES
 
 
 def grid(parameters: type, **values: ArrayLike | Sequence[float]) -> Params:
@@ -42,23 +41,9 @@ def grid(parameters: type, **values: ArrayLike | Sequence[float]) -> Params:
     for name, axis in axes.items():
         if axis.ndim > 1 or axis.size == 0:
             raise ValueError(f"{name} needs a number or a list of numbers, got shape {axis.shape}.")
-        check_unit(name, axis)
+        check_seconds(name, axis)
     xp: Any = jnp if of_jax else np
     combined = xp.meshgrid(*(xp.atleast_1d(axis) for axis in axes.values()), indexing="ij") if axes else []
     leaves = {name: leaf.ravel() for name, leaf in zip(axes, combined, strict=True)}
     n_atoms = math.prod(axis.size for axis in axes.values())
     return parameters(**{name: leaves[name] if name in leaves else xp.full(n_atoms, defaults[name]) for name in fields})
-
-
-def check_unit(name: str, values: ArrayLike) -> None:
-    """Raises ValueError for times of tissue that cannot be seconds; an infinite one is no relaxation."""
-    quantity = QUANTITIES.get(name)
-    if quantity is None or quantity.unit != "s" or isinstance(values, Tracer):
-        return
-    numbers = np.asarray(values)
-    longest = np.max(numbers, initial=0.0, where=np.isfinite(numbers))
-    if longest > quantity.high:
-        raise ValueError(
-            f"{name} goes up to {longest:g} s, wanted at most {quantity.high:g} s: "
-            f"{quantity.too_high}? Divide by {quantity.shown_per_si:g}."
-        )

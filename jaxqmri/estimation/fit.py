@@ -142,7 +142,7 @@ def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[
             f"protocol has {model.n_measurements}. Move the measurement axis last, or check the protocol."
         )
     for name, value in known.items():
-        _check_seconds(name, value)
+        check_seconds(name, value)
     free = tuple(name for name in fields if name not in known)
     if not free:
         raise ValueError(f"known fixes every parameter of {type(model).__name__}; nothing is left to fit.")
@@ -151,8 +151,8 @@ def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[
     return free
 
 
-def _check_seconds(name: str, value: ArrayLike) -> None:
-    """Refuses a known time, or a map whose median is one, that must be in milliseconds."""
+def check_seconds(name: str, value: ArrayLike) -> None:
+    """Refuses times of tissue, by their median, that must be in milliseconds."""
     quantity = QUANTITIES.get(name)
     if quantity is None or quantity.unit != "s" or isinstance(value, Tracer):
         return

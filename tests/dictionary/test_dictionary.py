@@ -3,6 +3,7 @@
 import inspect
 
 import chex
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from model_families import FAMILIES
 
 import jaxqmri as jq
 from jaxqmri import Status
+from jaxqmri.dictionary import layout as layout_module
 from jaxqmri.dictionary.double_float import largest_of, normalised, split
 from jaxqmri.dictionary.layout import lay_out
 from jaxqmri.dictionary.neighbours import neighbours_together
@@ -91,6 +93,19 @@ def test_refined_values_leave_the_grid(dictionary, voxels):
     assert rms < 0.01e-3
     np.testing.assert_allclose(found.m0, m0, rtol=1e-5)
     np.testing.assert_array_equal(found.params.m0, found.m0)
+
+
+def test_a_refined_answer_is_never_worse_than_the_grid_and_says_where_there_is_none(dictionary, voxels, rng):
+    signal = (voxels[0][:128] + 0.02 * voxels[2][:128, None] * rng.normal(size=(128, N))).astype(np.float32)
+    signal[5] = signal[5, 0]  # no decay: T2 runs to the end of what the protocol can tell apart
+    matched, refined = (jq.match(dictionary, signal, refine=r, batch_size=64) for r in (False, True))
+    fitted = np.asarray(refined.status) == Status.OK
+    np.testing.assert_array_equal(refined.index[fitted], matched.index[fitted])
+    assert np.all(np.asarray(refined.correlation - matched.correlation)[fitted] > -1e-6)
+    assert (refined.status[5], refined.index[5]) == (Status.AT_BOUND, -1)
+    assert np.isnan(refined.params.t2[5])
+    assert np.isnan(refined.m0[5])
+    assert np.count_nonzero(fitted) > 110
 
 
 @pytest.mark.slow
@@ -238,7 +253,7 @@ def test_atoms_without_signal_never_win(dictionary):
         jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=[np.nan, 1e-6]))
 
 
-def test_of_equal_atoms_the_first_wins():
+def test_ties_go_to_the_lowest_index():
     t2 = np.concatenate([np.linspace(0.02, 0.2, 40)] * 3)
     copies = jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=t2))
     assert jq.match(copies, decays(t2)).index.tolist() == list(range(40)) * 3
@@ -277,6 +292,41 @@ def test_a_dictionary_can_be_made_within_jit(dictionary, voxels):
     signal = voxels[0][:50]
     inside = jax.jit(lambda s: jq.match(jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=T2_GRID)), s).index)
     np.testing.assert_array_equal(inside(signal), jq.match(dictionary, signal).index)
+
+
+def test_a_dictionary_may_be_an_argument_of_a_program(dictionary, voxels):
+    signal = voxels[0][:50]
+    np.testing.assert_array_equal(
+        eqx.filter_jit(jq.match)(dictionary, signal).index, jq.match(dictionary, signal).index
+    )
+
+
+def test_atoms_are_laid_out_once(monkeypatch, rng):
+    """Also complex ones of which real signals see the magnitudes; not longer than they exist."""
+    calls = []
+    laid_out = layout_module.lay_out
+    monkeypatch.setattr(layout_module, "lay_out", lambda *args: calls.append(args) or laid_out(*args))
+    before = len(layout_module._layouts)
+    train = jq.FSE(jnp.full(N, jnp.pi), SPACING, phases=jnp.full(N, 0.1))
+    dictionary = jq.make_dictionary(train, jq.grid(jq.Tissue, t2=T2_GRID[:50]))
+    for dtype in (np.float32, np.complex64):
+        for _ in range(2):
+            jq.match(dictionary, decays(np.array([0.01])).astype(dtype))
+    assert len(calls) == 2
+    del dictionary, calls[:]
+    assert len(layout_module._layouts) == before
+
+
+def test_atoms_that_were_replaced_are_not_matched(dictionary, voxels):
+    """`eqx.tree_at` makes another dictionary of which only some leaves are new."""
+    signal = voxels[0][:500]
+    of_before = jq.match(dictionary, signal)
+    removed = eqx.tree_at(lambda d: d.atoms, dictionary, dictionary.atoms.at[:500].set(0.0))
+    np.testing.assert_array_equal(jq.match(removed, signal).index, np.maximum(of_before.index, 500))
+    without_norms = eqx.tree_at(lambda d: d.norms, dictionary, dictionary.norms.at[:500].set(0.0))
+    np.testing.assert_array_equal(jq.match(without_norms, signal).index, np.maximum(of_before.index, 500))
+    reversed_atoms = eqx.tree_at(lambda d: d.atoms, dictionary, dictionary.atoms[::-1])
+    assert np.max(np.abs(np.asarray(jq.match(reversed_atoms, signal).index) - (999 - np.asarray(of_before.index)))) <= 1
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -360,6 +410,8 @@ def test_grid_refuses(values, message):
         jq.grid(jq.Decay, t2=[0.1])
     with pytest.raises(ValueError, match="NamedTuple"):
         jq.grid(dict, t2=[0.1])
+    with pytest.raises(ValueError, match="t2 is in seconds, got 155; divide milliseconds by 1000"):
+        jq.grid(jq.Tissue, t2=np.linspace(10, 300, 30))
 
 
 def test_mistakes_are_named(dictionary):
@@ -377,6 +429,10 @@ def test_mistakes_are_named(dictionary):
         make_dictionary(TRAIN, jq.Decay(1.0, 0.1))
     with pytest.raises(ValueError, match="ravel"):
         make_dictionary(TRAIN, jq.Tissue(t2=np.ones((2, 2))))
+    with pytest.raises(ValueError, match="t1 is in seconds, got 900"):
+        make_dictionary(TRAIN, jq.Tissue(t1=900.0, t2=np.ones(3)))
+    with pytest.raises(ValueError, match="traced parameters"):
+        jax.jit(lambda t2: make_dictionary(TRAIN, jq.Tissue(t2=t2), rank=2).norms)(np.ones(3))
     with pytest.raises(ValueError, match="signal model"):
         make_dictionary("fse", some)
     with pytest.raises(ValueError, match="last axis"):
