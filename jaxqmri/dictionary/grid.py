@@ -1,19 +1,17 @@
 """Grids of tissue parameters: every combination of some values of each."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 from ..estimation.fit import check_seconds
-from ..models.base import Params
+from ..models.base import Numbers, Params
 
 
-def grid(parameters: type, **values: ArrayLike | Sequence[float]) -> Params:
+def grid(parameters: type, **values: Numbers) -> Params:
     """All combinations of parameter values, for `make_dictionary`; the last one named varies fastest.
 
     Args:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Inexact, Int
+from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
 from ..batching.batches import for_every_processor, in_batches
 from ..estimation.fit import fit
@@ -41,7 +41,7 @@ class MatchResult(NamedTuple):
 
 def match(
     dictionary: Dictionary,
-    signal: Inexact[ArrayLike, "*voxel n"],
+    signal: Num[ArrayLike, "*voxel n"],
     *,
     refine: bool = False,
     batch_size: int | None = None,
