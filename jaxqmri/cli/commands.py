@@ -14,7 +14,6 @@ from ..errors import DeviceError, UsageError, on_the_command_line, remarks_colle
 from ..mapping import all_jobs
 from ..mapping.job import Job
 from ..mapping.settings import SettingRow, settings_of
-from ..quantities import AXES
 from ..workflow.bids_jobs import dataset_settings
 from .options import (
     Parser,
@@ -26,7 +25,7 @@ from .options import (
     command,
     map_command,
     settings_given,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ..workflow.run import DicomOut, JobResult
@@ -103,17 +102,10 @@ def _map(arguments: argparse.Namespace, started: float) -> None:
     dicom = _dicom_out(arguments)
     if arguments.verbose:
         _name_files_passed_over(arguments)
-    with _computing(arguments):
+    with _computing(arguments) as how:
+        timings = {"starting": time.perf_counter() - started}
         result = run_job(
-            job,
-            arguments.inputs,
-            arguments.out,
-            overwrite=arguments.overwrite,
-            report=not arguments.no_report,
-            dicom=dicom,
-            quiet=arguments.quiet,
-            timings={"starting": time.perf_counter() - started},
-            wording=on_the_command_line,
+            job, arguments.inputs, arguments.out, dicom=dicom, timings=timings, wording=on_the_command_line, **how
         )
     _print_result(result, arguments)
 
@@ -141,18 +133,16 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
         if not arguments.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    with _computing(arguments):
+    with _computing(arguments) as how:
         result = run_bids(
             arguments.root,
             arguments.out,
             participants=arguments.participant_label,
             sessions=arguments.session_label,
-            overwrite=arguments.overwrite,
-            report=not arguments.no_report,
-            quiet=arguments.quiet,
             say=say,
             on_error=traceback.print_exception if arguments.debug else lambda _: None,
             **settings_given(arguments, dataset_settings().values()),
+            **how,
         )
     if arguments.json:
         _print_json(result.facts())
@@ -164,14 +154,8 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
 def _demo(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.demo import IMAGES, run_demo
 
-    with _computing(arguments):
-        result = run_demo(
-            arguments.out,
-            overwrite=arguments.overwrite,
-            report=not arguments.no_report,
-            quiet=arguments.quiet,
-            timings={"starting": time.perf_counter() - started},
-        )
+    with _computing(arguments) as how:
+        result = run_demo(arguments.out, timings={"starting": time.perf_counter() - started}, **how)
     _print_result(result, arguments)
     if not (arguments.json or arguments.quiet):
         print(f"images          {arguments.out / IMAGES}")
@@ -180,11 +164,7 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
 def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.inspection import inspect_images
 
-    given = settings_given(arguments, axis_settings())
-    names = {axis.name: name for name, axis in AXES.items()}
-    found = inspect_images(
-        arguments.inputs, {names[name]: values for name, values in given.items()}, arguments.series or ()
-    )
+    found = inspect_images(arguments.inputs, settings_given(arguments, axis_settings()), arguments.series or ())
     if arguments.json:
         _print_json(found.facts())
     else:
@@ -224,13 +204,16 @@ def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
 
 
 @contextmanager
-def _computing(arguments: argparse.Namespace) -> Iterator[None]:
-    """On which device and in what pieces, as the command line says; what is compiled is kept for the next run."""
+def _computing(arguments: argparse.Namespace) -> Iterator[dict[str, bool]]:
+    """On which device and in what pieces, as the command line says; yields what it says of the results.
+
+    Compiled programs are kept for the next run.
+    """
     from ..batching.compiled import keep_compiled_programs
 
     keep_compiled_programs()
     with _device(arguments.device), _chunk(arguments.chunk):
-        yield
+        yield {"overwrite": arguments.overwrite, "report": not arguments.no_report, "quiet": arguments.quiet}
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from ..io.candidates import Candidate, Scan
 from ..io.choose import choose, choose_axis
 from ..io.images import scan_images
 from ..io.series import EARLIEST_SPIN_ECHO
-from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME
+from ..mapping import all_jobs
+from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME
 
 T1_AXES = ("ti", "flip_angle")
 SPIN_ECHO_FLIP_ANGLE = math.radians(60)  # excitations of spin echoes are hardly below it
@@ -135,7 +136,7 @@ def inspect_images(
 
     Args:
         paths: a folder or zip archive, or files.
-        given: "te", "ti" or "flip_angle" -> (n,) values that replace those in the files [s] or [rad]; one of them.
+        given: "te", "ti", ... -> (n,) values that replace those in the files [s] or [rad]; one of them.
         series: numbers of the series to look at, or how their UIDs begin; empty: all.
 
     Raises:
@@ -158,11 +159,13 @@ def _inspected(scan: Scan, name: str, given: bool) -> Inspection:
         except (ValueError, OSError) as error:
             refusals["t2star"] = error_in_words(error)[1]
     if name != "te" or not given:
+        job = "t1"
         try:
             chosen = choose(scan) if name != "te" else choose_axis(scan, T1_AXES)[1]
-            would_fit["t1"] = _facts(chosen, next(axis for axis in T1_AXES if axis_named(axis) is chosen.axis))
+            job = next(job.name for job in all_jobs() if chosen.axis in job().axes)
+            would_fit[job] = _facts(chosen, next(key for key, axis in AXES.items() if axis is chosen.axis))
         except (ValueError, OSError) as error:
-            refusals["t1"] = error_in_words(error)[1]
+            refusals[job] = error_in_words(error)[1]
     facts = [_facts(candidate) for candidate in scan.candidates]
     return Inspection(facts, would_fit, {} if would_fit else refusals, scan.skipped)
 

@@ -32,7 +32,7 @@ from ..io.storage.atomic import strict_json, write_bytes, write_files
 from ..io.storage.result_folder import RECORD, result_folder
 from ..mapping.fitting.estimate import Estimate
 from ..mapping.job import Job, Rows
-from ..quantities import AXES, Status, map_kind
+from ..quantities import Status, map_kind
 from .interrupts import stop_if_asked
 from .provenance import Clock, input_facts, surroundings, versions
 
@@ -174,7 +174,7 @@ def fill_folder(
         for before in remarks:
             remark(*before.parts)
         with _progress("reading", quiet), clock("reading"):
-            axes = [name for name, axis in AXES.items() if axis in job.axes]
+            axes = [axis.name for axis in job.axes]
             series = read_images(inputs, axes, job.given, job.component, job.series, job.negative)
             settled = job.settled(series)
             where = np.asarray(settled.mask)
@@ -286,17 +286,10 @@ def _pictures(result: JobResult, estimate: Estimate, command: str) -> dict[Path,
     from .pages import pages  # loaded meanwhile
 
     drawn = pages(
-        result.series,
-        result.maps,
-        result.job.main_map,
-        lambda voxels: (estimate.points, estimate.curves(voxels)),
-        regions=in_words(result.regions),
-        models=in_words(result.models),
-        timings=result.timings,
-        warnings=result.warnings,
-        command=command,
-        versions=versions(),
-    )
+        result.series, result.maps, result.job.main_map, lambda voxels: (estimate.points, estimate.curves(voxels)),
+        regions=in_words(result.regions), models=in_words(result.models), timings=result.timings,
+        warnings=result.warnings, command=command, versions=versions(),
+    )  # fmt: skip
     return {result.out / name: content for name, content in drawn.items()}
 
 

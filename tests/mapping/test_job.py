@@ -105,9 +105,9 @@ def test_arguments_that_are_swapped_or_unknown_are_told_what_there_is():
 
 def test_a_remedy_is_told_in_the_words_of_who_reads_it():
     with pytest.raises(UsageError) as refused:
-        T2(method="mono", t1=0.9)
-    assert "leave out b1=, t1, flip_angle" in str(refused.value)
-    assert "leave out --b1, --t1-ms, --refocusing-deg" in error_in_words(refused.value)[1]
+        T2(method="mono", t1=0.9, flip_angle=3.0)
+    assert "leave out t1=, flip_angle" in str(refused.value)
+    assert "leave out --t1-ms, --refocusing-deg" in error_in_words(refused.value)[1]
     with pytest.raises(UsageError, match="flip_angles is not allowed with ti: only one can vary"):
         T1(ti=[0.1, 0.2], flip_angles=[0.1, 0.2])
     with pytest.raises(CorruptInputError, match=r"mask is empty.*use mask='none'"):

@@ -29,6 +29,7 @@ def test_t1rho_from_files_to_report(tmp_path, capsys):
     refused = run(capsys, "t1rho", tmp_path / "scan.nii.gz", "-o", out)
     assert refused.code == 5
     assert "give the spin-lock times with --tsl-ms" in refused.error
+    assert json.loads(run(capsys, "inspect", tmp_path / "scan.nii.gz", "--json", *given).out)["would_fit"]["t1rho"]
     done = run(capsys, "t1rho", tmp_path / "scan.nii.gz", "-o", out, "--sigma", 0.5, *given)
     assert done.code == 0, done.err
     assert "5 spin-lock times, 0 ... 80 ms" in done.out
