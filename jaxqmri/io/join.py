@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import UsageError
-from ..quantities import ECHO_TIME, Axis
+from ..quantities import AXES, ECHO_TIME, Axis
 from .candidates import Candidate, Image, Scan, number
 
 ROUNDING = 1e-3  # of a time or an angle; scanners print the same one with more or fewer digits
@@ -17,7 +17,7 @@ _OWNERS = {
     "StudyInstanceUID": "the study (StudyInstanceUID (0020,000D))",
     "FrameOfReferenceUID": "the frame of reference (FrameOfReferenceUID (0020,0052))",
 }
-_TIMING = ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime", "InversionTime", "FlipAngle")
+TIMING = ("RepetitionTime", "RepetitionTimeExcitation", *(axis.keyword for axis in AXES.values() if axis.keyword))
 
 
 def joined(scan: Scan) -> list[Candidate]:
@@ -117,7 +117,7 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
     Whose images they are is not told, only that it differs.
     """
     found = owners_differ(a, b)
-    for keyword in _TIMING:
+    for keyword in TIMING:
         first, second = number(a.header(keyword)), number(b.header(keyword))
         if keyword != axis.keyword and not _alike(first, second):
             found.append(f"{keyword} {_or_none(first)} and {_or_none(second)}")

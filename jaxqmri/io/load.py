@@ -15,17 +15,12 @@ from .axis import Values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
 from .choose import OWN_FOLDER, choose
 from .formats import exists, files_below
-from .join import ROUNDING
+from .join import ROUNDING, TIMING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .series import ImageSeries
 from .storage.memory import new_images
 from .storage.zipped import unpacked
-
-# What the signal depends on beside the axis.
-_CONFOUNDS = (
-    "RepetitionTime", "RepetitionTimeExcitation", "EchoTime", "InversionTime", "FlipAngle", "MagneticFieldStrength"
-)  # fmt: skip
 
 
 class OtherFormat(NamedTuple):
@@ -126,7 +121,7 @@ def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) ->
                 f"{key} differs between images ({', '.join(f'{v:g}' for v in numbers[:4])}), so that the signal does "
                 f"not depend on the {axis.term} alone; {OWN_FOLDER}"
             )
-        elif key in _CONFOUNDS:
+        elif key in (*TIMING, "MagneticFieldStrength"):
             remark(f"{key} differs between images; the signal then does not depend on the {axis.term} alone.")
     return found
 

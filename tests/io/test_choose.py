@@ -80,49 +80,58 @@ def test_given_values_need_an_order_of_the_images_that_are_read_only(tmp_path):
 
 
 @pytest.fixture
-def spin_lock_time(monkeypatch):
+def mixing_time(monkeypatch):
     """A varied quantity that the readers have never heard of: one row, with a key for sidecars and no DICOM tag."""
     row = replace(
-        ECHO_TIME, name="tsl", term="spin-lock time", symbol="TSL", low=0.0, high=1.0, keyword="SpinLockTime", tag="",
-        flag="tsl-ms", one="spin-lock time", many="spin-lock times", use="the decay cannot be timed without it",
+        ECHO_TIME, name="tm", term="mixing time", symbol="TM", low=0.0, high=1.0, keyword="MixingTimeOfSidecar", tag="",
+        flag="tm-ms", one="mixing time", many="mixing times", use="the decay cannot be timed without it",
     )  # fmt: skip
-    monkeypatch.setitem(quantities.AXES, "tsl", row)
-    monkeypatch.setitem(quantities.QUANTITIES, "tsl", row)
+    monkeypatch.setitem(quantities.AXES, "tm", row)
+    monkeypatch.setitem(quantities.QUANTITIES, "tm", row)
     return row
 
 
-TSL = [0.0, 0.02, 0.04]
+TM = [0.0, 0.02, 0.04]
 
 
-def test_a_new_row_is_enough_to_read_dicom_with_given_values(tmp_path, spin_lock_time):
+def test_a_new_row_is_enough_to_read_dicom_with_given_values(tmp_path, mixing_time):
     folder = dicom_series.save(tmp_path, dicom_series.series(EchoTime=3.0, EchoNumbers=1))
-    found = read_dicom(folder, tsl=TSL)
-    assert found.axis is spin_lock_time
-    np.testing.assert_array_equal(found.values, TSL)
+    found = read_dicom(folder, tm=TM)
+    assert found.axis is mixing_time
+    np.testing.assert_array_equal(found.values, TM)
     np.testing.assert_array_equal(found.data[0, -1, 0], [1000, 2000, 3000])
     np.testing.assert_array_equal(found.te, 3 * [0.003])
-    with pytest.raises(MetadataError, match=r"no spin-lock time.*give the spin-lock times with tsl= \(seconds\)"):
-        read_dicom(folder, axis="tsl")
-    with pytest.raises(UsageError, match="te and tsl given; only one can vary"):
-        read_dicom(folder, tsl=TSL, te=TSL)
+    with pytest.raises(MetadataError, match=r"no mixing time.*give the mixing times with tm= \(seconds\)"):
+        read_dicom(folder, axis="tm")
+    with pytest.raises(UsageError, match="te and tm given; only one can vary"):
+        read_dicom(folder, tm=TM, te=TM)
 
 
-def test_a_new_row_is_enough_to_read_nifti(tmp_path, spin_lock_time):
-    for k, tsl in enumerate(TSL):
-        facts = {"SpinLockTime": tsl, "EchoTime": 0.003, "SeriesNumber": 3}
-        nifti_files.save(tmp_path / f"{'cab'[k]}.nii", echo_values(tsl), sidecar=facts)
-    for found in (read_nifti(tmp_path, axis="tsl"), read_nifti([tmp_path / f"{n}.nii" for n in "cab"], tsl=TSL)):
-        np.testing.assert_array_equal(found.values, TSL)
-        np.testing.assert_array_equal(found.data, expected(TSL))
-    assert "SpinLockTime" not in found.acquisition
-    written = ImageSeries.from_arrays(expected(TSL), tsl=TSL)
-    write_maps(tmp_path / "out", {"S0map": np.ones(expected(TSL).shape[:3])}, written)
-    assert '"SpinLockTime"' in (tmp_path / "out" / "S0map.json").read_text()
+def test_a_new_row_is_enough_to_read_nifti(tmp_path, mixing_time):
+    for k, tm in enumerate(TM):
+        facts = {"MixingTimeOfSidecar": tm, "EchoTime": 0.003, "SeriesNumber": 3}
+        nifti_files.save(tmp_path / f"{'cab'[k]}.nii", echo_values(tm), sidecar=facts)
+    for found in (read_nifti(tmp_path, axis="tm"), read_nifti([tmp_path / f"{n}.nii" for n in "cab"], tm=TM)):
+        np.testing.assert_array_equal(found.values, TM)
+        np.testing.assert_array_equal(found.data, expected(TM))
+    assert "MixingTimeOfSidecar" not in found.acquisition
+    written = ImageSeries.from_arrays(expected(TM), tm=TM)
+    write_maps(tmp_path / "out", {"S0map": np.ones(expected(TM).shape[:3])}, written)
+    assert '"MixingTimeOfSidecar"' in (tmp_path / "out" / "S0map.json").read_text()
 
 
 def test_an_argument_that_is_no_quantity_is_refused_like_any_other(tmp_path):
-    with pytest.raises(TypeError, match="unknown argument tsl=; what may vary between images: te, ti, flip_angles"):
-        read_dicom(tmp_path, tsl=TSL)
+    with pytest.raises(TypeError, match="unknown argument tm=; what may vary between images: te, ti, flip_angles,"):
+        read_dicom(tmp_path, tm=TM)
+
+
+def test_echoes_of_different_inversion_or_spin_lock_times_are_not_joined(tmp_path):
+    for keyword in ("InversionTime", "SpinLockTime"):
+        for k, te in enumerate(TE[:2]):
+            facts = {"EchoTime": te, "SeriesNumber": k, keyword: 0.1 * (1 + k)}
+            nifti_files.save(tmp_path / f"{k}.nii", echo_values(te), sidecar=facts)
+        with pytest.raises(CorruptInputError, match=f"only one echo .*They differ in {keyword} 0.1 and 0.2"):
+            read_nifti(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["RepetitionTime", "EchoTime"])

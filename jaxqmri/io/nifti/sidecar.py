@@ -17,11 +17,11 @@ from ...quantities import ECHO_TIME, Axis
 from ..axis import check_axis_values
 from ..bids.names import NUMBERS, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
+from ..join import TIMING
 
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
-    "RepetitionTime", "RepetitionTimeExcitation", "RepetitionTimePreparation", "EchoTime", "InversionTime", "FlipAngle",
-    "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices",
-    "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
+    *TIMING, "RepetitionTimePreparation", "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth",
+    "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
     "ManufacturersModelName",
 )  # fmt: skip
 
