@@ -21,8 +21,8 @@ from ..join import TIMING
 
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
     *TIMING, "RepetitionTimePreparation", "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth",
-    "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
-    "ManufacturersModelName",
+    "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType", "ScanningSequence",
+    "SequenceVariant", "Manufacturer", "ManufacturersModelName",
 )  # fmt: skip
 
 _COMPONENTS = {
