@@ -97,8 +97,8 @@ class InversionRecovery(SignalModel):
             return
         in_time = np.asarray(signal)[..., np.argsort(self.ti)]
         largest, smallest = in_time.max(axis=-1, initial=0.0), in_time.min(axis=-1)
-        seen = np.isfinite(largest) & (largest > 0)
-        falls = np.mean((in_time[..., 0] - smallest)[seen] > _FALL * largest[seen]) if seen.any() else 0.0
+        seen = np.isfinite(largest) & np.isfinite(smallest) & (largest > 0)
+        falls = np.mean(in_time[..., 0][seen] - smallest[seen] > _FALL * largest[seen]) if seen.any() else 0.0
         if falls > 0.5 and np.nanmin(in_time) >= 0:
             raise ValueError(
                 f"signal is never negative and falls with ti in {100 * falls:.0f} % of the voxels, as magnitudes do; "
