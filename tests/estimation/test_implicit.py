@@ -200,6 +200,7 @@ def t2_of_one(signal, te, **options):
     return jq.fit(jq.MonoExponential(te), signal, **options).params.t2
 
 
+@pytest.mark.slow
 def test_single_precision_jit_and_vmap_agree_with_double_precision(good):
     te = jnp.asarray(TE, jnp.float32)
     one_by_one = jax.jit(jax.vmap(jax.grad(t2_of_one, argnums=(0, 1)), in_axes=(0, None)))(jnp.asarray(good), te)
