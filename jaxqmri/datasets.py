@@ -16,8 +16,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
@@ -52,12 +51,22 @@ class Dataset:
         """The archive, for a browser."""
         return f"https://zenodo.org/records/{self.record}/files/{self.file}"
 
+    @property
+    def archive(self) -> Path:
+        """As published, in the cache."""
+        return cache_dir() / self.name / self.file
+
+    @property
+    def folder(self) -> Path:
+        """Its unpacked files, once fetched."""
+        return self.archive.with_name(f"{self.archive.stem}-{self.md5[:8]}")
+
 
 class Listing(NamedTuple):
     """A data set on this computer."""
 
     dataset: Dataset
-    folder: Path  # its unpacked files, once fetched
+    folder: Path  # of the data set
     cached: bool  # fetch() needs no network
 
 
@@ -82,59 +91,30 @@ def cache_dir() -> Path:
 
 def list_datasets() -> list[Listing]:
     """Every known data set, the folder of its files, and whether `fetch` needs no network for it."""
-    return [Listing(dataset, _folder(dataset), _is_cached(dataset)) for dataset in DATASETS.values()]
+    return [Listing(d, d.folder, d.folder.is_dir() or _md5(d.archive) == d.md5) for d in DATASETS.values()]
 
 
 def fetch(name: str, *, progress: bool = False) -> Path:
     """Folder with the files of a public data set; downloaded, verified and unpacked on first use.
 
-    An archive put into the cache by hand is verified and used without the network.
-
-    Args:
-        name: one of `DATASETS`.
-        progress: say on stderr what is being downloaded.
-
-    Returns:
-        The folder of the unpacked files; read-only, as everything that uses the cache shares it.
-
-    Raises:
-        UsageError: no data set of that name is known.
-        DatasetUnavailableError: it could not be downloaded, is not the published file, or `JAXQMRI_OFFLINE` is set;
-            the message says how to get it by hand.
-        CorruptInputError: the published archive cannot be unpacked safely.
-        OutputError: the cache cannot be written.
+    The files are for reading only, as everything that uses the cache shares them. An archive put into the cache by hand
+    is verified and used without the network. `progress` says on stderr what is being downloaded.
     """
     if name not in DATASETS:
         raise UsageError(f"no data set is called {name!r}; known are: {', '.join(DATASETS)}.")
     dataset = DATASETS[name]
-    folder = _folder(dataset)
-    if folder.is_dir():
-        return folder
-    archive = _verified_archive(dataset, progress)
-    try:
-        unpack_zip(archive, folder)
-    except OutputError:
-        if not folder.is_dir():  # else another process was faster, and the folder is complete
-            raise
-    return folder
+    if not dataset.folder.is_dir():
+        archive = _verified_archive(dataset, progress)
+        try:
+            unpack_zip(archive, dataset.folder)
+        except OutputError:
+            if not dataset.folder.is_dir():  # else another process was faster, and the folder is complete
+                raise
+    return dataset.folder
 
 
-def _archive(dataset: Dataset) -> Path:
-    return cache_dir() / dataset.name / dataset.file
-
-
-def _folder(dataset: Dataset) -> Path:
-    archive = _archive(dataset)
-    return archive.with_name(f"{archive.stem}-{dataset.md5[:8]}")
-
-
-def _is_cached(dataset: Dataset) -> bool:
-    archive = _archive(dataset)
-    return _folder(dataset).is_dir() or (archive.is_file() and _md5(archive) == dataset.md5)
-
-
-def _md5(path: Path) -> str:
-    return pooch.file_hash(str(path), alg="md5")
+def _md5(archive: Path) -> str | None:
+    return pooch.file_hash(str(archive), alg="md5") if archive.is_file() else None
 
 
 def _verified_archive(dataset: Dataset, progress: bool) -> Path:
@@ -145,9 +125,13 @@ def _verified_archive(dataset: Dataset, progress: bool) -> Path:
     def downloader(*call: Any, **_: Any) -> None:  # pooch passes the URL, a temporary name in the cache, and itself
         _download(dataset, Path(call[1]), progress)
 
+    def is_other(record: logging.LogRecord) -> bool:
+        return key not in (record.args or ())
+
+    # `progress` decides what is said about a download; other users of pooch keep its messages.
+    pooch.get_logger().addFilter(is_other)
     try:
-        with _pooch_silent_about(key):
-            return Path(store.fetch(key, downloader=downloader))
+        return Path(store.fetch(key, downloader=downloader))
     except DatasetUnavailableError:
         raise
     except ValueError as error:  # pooch compared the hashes and removed what was downloaded
@@ -157,29 +141,12 @@ def _verified_archive(dataset: Dataset, progress: bool) -> Path:
             f"{cache_dir()}: the cache cannot be written ({error.strerror or type(error).__name__}), so {dataset.name} "
             "cannot be kept; set JAXQMRI_DATA_DIR to a folder that can."
         ) from error
-
-
-@contextmanager
-def _pooch_silent_about(key: str) -> Iterator[None]:
-    """`progress` decides what is said about a download; other users of pooch keep its messages."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return key not in (record.args or ())
-
-    logger = pooch.get_logger()
-    logger.addFilter(is_other)
-    try:
-        yield
     finally:
-        logger.removeFilter(is_other)
+        pooch.get_logger().removeFilter(is_other)
 
 
 def _download(dataset: Dataset, target: Path, progress: bool) -> None:
-    """Puts the file of the record at `target`, unverified.
-
-    Raises:
-        DatasetUnavailableError: nothing was downloaded.
-    """
+    """Puts the file of the record at `target`, unverified."""
     if os.environ.get("JAXQMRI_OFFLINE", "") not in ("", "0"):
         raise _unavailable(dataset, "JAXQMRI_OFFLINE is set, so the network is not used")
     if progress:
@@ -200,11 +167,11 @@ def _download(dataset: Dataset, target: Path, progress: bool) -> None:
             finally:  # also on Ctrl-C
                 process.kill()
                 process.wait()
-        if process.returncode != 0:
-            raise _unavailable(dataset, _cause(output) or f"zenodo_get ended with status {process.returncode}")
         downloaded = Path(scratch) / dataset.file
-        if not downloaded.is_file():
-            raise _unavailable(dataset, _cause(output) or "the record has no such file")
+        if process.returncode != 0 or not downloaded.is_file():
+            status = process.returncode
+            why = f"zenodo_get ended with status {status}" if status else "the record has no such file"
+            raise _unavailable(dataset, _cause(output) or why)
         downloaded.replace(target)
 
 
@@ -216,10 +183,11 @@ def _cause(output: str) -> str:
 
 
 def _unavailable(dataset: Dataset, cause: str) -> DatasetUnavailableError:
-    archive = _archive(dataset)
-    if archive.is_file() and (found := _md5(archive)) != dataset.md5:
-        cause = f"{cause}; the {archive.name} in the cache has md5 {found} and is not the published one"
+    found = _md5(dataset.archive)
+    if found not in (None, dataset.md5):
+        cause = f"{cause}; the {dataset.file} in the cache has md5 {found} and is not the published one"
     return DatasetUnavailableError(
         f"{dataset.name}: data set not available ({cause}). Wanted: {dataset.file}, {dataset.size_kb:g} kB, md5 "
-        f"{dataset.md5}, from {dataset.url} (doi:{dataset.doi}). Get it by hand, put it at {archive} and run again."
+        f"{dataset.md5}, from {dataset.url} (doi:{dataset.doi}). Get it by hand, put it at {dataset.archive} and run "
+        "again."
     )

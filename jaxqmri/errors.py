@@ -23,66 +23,59 @@ from .quantities import QUANTITIES
 
 
 @dataclass(frozen=True)
-class Give:
-    """State a setting, in place of what the files say or lack."""
+class Remedy:
+    """What the caller can do about a setting; each kind has its words in Python and on the command line."""
 
     setting: str
-    what: str = ""  # stands for it in the sentence
+    value: str = ""  # to be set; or what stands for "it" in the sentence
     in_files: str = ""  # what to do with the files instead, where nothing can be stated for one series alone
+    python: ClassVar[str]
+    command_line: ClassVar[str]
 
 
-@dataclass(frozen=True)
-class Choose:
+class Give(Remedy):
+    """State a setting, in place of what the files say or lack; `value` stands for it in the sentence."""
+
+    value = "it"
+    python, command_line = "give {value} with {setting}={unit}", "give {value} with {flag}"
+
+
+class Choose(Remedy):
     """Set a setting to a value."""
 
-    setting: str
-    value: str
+    python, command_line = "use {setting}={value!r}", "use {flag} {value}"
 
 
-@dataclass(frozen=True)
-class LeaveOut:
+class LeaveOut(Remedy):
     """Do not set a setting."""
 
-    setting: str
+    python, command_line = "leave out {setting}=", "leave out {flag}"
 
 
-@dataclass(frozen=True)
-class MapWith:
+class MapWith(Remedy):
     """Use another map (job): "t2star"."""
 
-    job: str
+    python, command_line = "`{setting}_map` maps that", "`jaxqmri {setting}` maps that"
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Remedy):
     """No remedy, but the name of a setting within a sentence."""
 
-    setting: str
+    python, command_line = "{setting}", "{flag}"
 
 
 class About(str):
     """No remedy, but the series or file that a sentence is about: remarks on several of them are of one kind."""
 
 
-Remedy = Give | Choose | LeaveOut | MapWith | Setting
 Part = str | Remedy
 Wording = Callable[[Remedy], str]
 
 
 def in_python(remedy: Remedy) -> str:
     """A remedy for those who call functions."""
-    match remedy:
-        case Give(setting, what):
-            row = QUANTITIES.get(setting)
-            return f"give {what or 'it'} with {setting}=" + (f" ({row.unit_words})" if row else "")
-        case Choose(setting, value):
-            return f"use {setting}={value!r}"
-        case LeaveOut(setting):
-            return f"leave out {setting}="
-        case MapWith(job):
-            return f"`{job}_map` maps that"
-        case Setting(setting):
-            return setting
+    row = QUANTITIES.get(remedy.setting)
+    return remedy.python.format(**vars(remedy), it=remedy.value or "it", unit=f" ({row.unit_words})" if row else "")
 
 
 def flag_of(setting: str) -> str:
@@ -93,17 +86,7 @@ def flag_of(setting: str) -> str:
 
 def on_the_command_line(remedy: Remedy) -> str:
     """A remedy for those who type `jaxqmri`."""
-    match remedy:
-        case Give(setting, what):
-            return f"give {what or 'it'} with {flag_of(setting)}"
-        case Choose(setting, value):
-            return f"use {flag_of(setting)} {value}"
-        case LeaveOut(setting):
-            return f"leave out {flag_of(setting)}"
-        case MapWith(job):
-            return f"`jaxqmri {job}` maps that"
-        case Setting(setting):
-            return flag_of(setting)
+    return remedy.command_line.format(**vars(remedy), it=remedy.value or "it", flag=flag_of(remedy.setting))
 
 
 def in_words(parts: Iterable[object], wording: Wording = in_python) -> str:
@@ -241,11 +224,7 @@ def listener() -> Tell:
 
 @contextmanager
 def remarks_collected(tell: Tell | None = None) -> Iterator[list[Remark]]:
-    """A list that takes the remarks made within the block by this thread, each once.
-
-    Args:
-        tell: is called with each new one as it is made.
-    """
+    """A list that takes the remarks made within the block by this thread, each once; new ones are told at once."""
     found: list[Remark] = []
 
     def take(new: Remark) -> None:

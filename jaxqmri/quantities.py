@@ -8,7 +8,7 @@ import enum
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -17,32 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A physical quantity that is given, varied or estimated.
+    """A physical quantity that is given, varied or estimated."""
 
-    Attributes:
-        name: the argument or the field of a parameter type: "te", "t2".
-        term: its name in print, singular.
-        symbol: short for it, before a number.
-        unit: SI unit, "s", "rad" or "1" (a ratio).
-        shown_unit: the unit on display, in DICOM and on the command line.
-        shown_per_si: how many of them are one SI unit.
-        low, high: nothing in use lies outside [SI]; what does is in another unit.
-        keyword: its key in DICOM and in BIDS; "": none.
-        tag: its DICOM tag.
-        flag: the option of the command line that gives it, without its dashes.
-    """
-
-    name: str
-    term: str
-    symbol: str
-    unit: str
-    shown_unit: str
-    shown_per_si: float
-    low: float
+    name: str  # the argument or the field of a parameter type: "te", "t2"
+    term: str  # its name in print, singular
+    symbol: str  # short for it, before a number
+    unit: str  # SI unit, "s", "rad" or "1" (a ratio)
+    shown_unit: str  # on display, in DICOM and on the command line
+    shown_per_si: float  # how many of them are one SI unit
+    low: float  # nothing in use lies below or above [SI]; what does is in another unit
     high: float
-    keyword: str = ""
-    tag: str = ""
-    flag: str = ""
+    keyword: str = ""  # its key in DICOM and in BIDS; "": none
+    tag: str = ""  # in DICOM
+    flag: str = ""  # the option of the command line that gives it, without its dashes
 
     @property
     def terms(self) -> str:
@@ -69,16 +56,6 @@ class Quantity:
         """The shown unit in print."""
         return {"ms": "milliseconds", "deg": "degrees"}.get(self.shown_unit, self.unit_words)
 
-    @property
-    def too_low(self) -> str:
-        """What values below the range look like."""
-        return f"{self.unit_words} in a field of {self.shown_unit_words}"
-
-    @property
-    def too_high(self) -> str:
-        """What values above the range look like."""
-        return f"{self.shown_unit_words} in a field of {self.unit_words}"
-
     def from_shown(self, number: float) -> float:
         """From ms or degrees to SI units."""
         return number / self.shown_per_si
@@ -103,22 +80,14 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Axis(Quantity):
-    """A quantity that varies along the last axis of a series.
+    """A quantity that varies along the last axis of a series."""
 
-    Attributes:
-        one, many: what a single image is called by it, e.g. an echo, and several of them.
-        top: the largest of a series is not below this [SI].
-        use: what cannot be done without it.
-        constant: why it may be the same in all images.
-        bids_per_si: how many of the unit of BIDS sidecars are one SI unit.
-    """
-
-    one: str = ""
+    one: str = ""  # what a single image is called by it, e.g. an echo
     many: str = ""
-    top: float = 0.0
-    use: str = ""
-    constant: str = ""
-    bids_per_si: float = 1.0
+    top: float = 0.0  # the largest of a series is not below this [SI]
+    use: str = ""  # what cannot be done without it
+    constant: str = ""  # why it may be the same in all images
+    bids_per_si: float = 1.0  # how many of the unit of BIDS sidecars are one SI unit
 
 
 _MS = {"unit": "s", "shown_unit": "ms", "shown_per_si": 1e3}
@@ -189,29 +158,17 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class MapKind:
-    """What a map holds and how it is shown.
+    """What a map holds and how it is shown."""
 
-    Attributes:
-        units: of the values in files, in the words of BIDS.
-        description: what it is, for sidecars.
-        symbol: the quantity on display, "T2*".
-        role: "time", "rate", "amplitude", "field" (of the scanner) or "fit" (of the fit).
-        shown_unit: the unit on display, "" for a number without one.
-        shown_per_si: value in files times this = displayed value.
-        table: colour table of cmcrameri or matplotlib; reversed for rates.
-        limits: ends of the colour scale in displayed units, or None: from 0 to a percentile of the valid voxels.
-        concept: (value, scheme, meaning) of its DICOM code.
-    """
-
-    units: str
-    description: str
-    symbol: str
-    role: Literal["time", "rate", "amplitude", "field", "fit"]
-    shown_unit: str = ""
-    shown_per_si: float = 1.0
-    table: str = "acton"
-    limits: tuple[float, float] | None = None
-    concept: tuple[str, str, str] | None = None
+    units: str  # of the values in files, in the words of BIDS
+    description: str  # for sidecars
+    symbol: str  # the quantity on display, "T2*"
+    role: Literal["time", "rate", "amplitude", "field", "fit"]  # a field of the scanner; "fit": of the fit
+    shown_unit: str = ""  # on display, "" for a number without one
+    shown_per_si: float = 1.0  # value in files times this = displayed value
+    table: str = "acton"  # colour table of cmcrameri or matplotlib; reversed for rates
+    limits: tuple[float, float] | None = None  # of the colour scale, as displayed; None: 0 to a percentile of the map
+    concept: tuple[str, str, str] | None = None  # (value, scheme, meaning) of its DICOM code
 
     @property
     def is_code(self) -> bool:
@@ -275,24 +232,15 @@ MAP_KINDS = {
 
 
 def map_kind(name: str) -> MapKind:
-    """What a map holds.
-
-    Args:
-        name: one of `MAP_KINDS`, or `<name>_stderr`, its standard error.
-
-    Raises:
-        ValueError: no such map.
-    """
+    """What a map holds; `name` is one of `MAP_KINDS`, or `<name>_stderr`, its standard error."""
     base = name.removesuffix("_stderr")
     kind = MAP_KINDS.get(base)
     if kind is None or (base != name and kind.role == "fit"):
         raise ValueError(f"no map is called {name!r}; known are {', '.join(MAP_KINDS)} and <name>_stderr.")
     if base == name:
         return kind
-    return MapKind(
-        kind.units, f"standard error of: {kind.description}", f"{kind.symbol} standard error", "fit",
-        kind.shown_unit, kind.shown_per_si, concept=kind.concept,
-    )  # fmt: skip
+    words = {"description": f"standard error of: {kind.description}", "symbol": f"{kind.symbol} standard error"}
+    return replace(kind, **words, role="fit", table=MapKind.table, limits=None)
 
 
 # --- how a voxel ended ---

@@ -56,7 +56,9 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
         outside = f"are outside {axis.listed(axis.low)} ... {axis.listed(axis.high)} {axis.shown_unit}"
         if too_low and not below:
             outside = f"stay below {axis.listed(axis.top)} {axis.shown_unit}"
-        looks = axis.too_low if too_low else axis.too_high
+        units = (axis.unit_words, axis.shown_unit_words)
+        unit, field = units if too_low else units[::-1]
+        looks = f"{unit} in a field of {field}"
         raise MetadataError(f"{where}: {axis.terms} {described} {outside}; they look like {looks}. ", *remedy)
     if len(values) > 1 and np.all(values == values[0]):
         same = f"all {len(values)} {axis.terms} are {axis.listed(values[:1])} {axis.shown_unit}"

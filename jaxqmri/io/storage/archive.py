@@ -26,6 +26,7 @@ _MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # with members, empty, i
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, central directory masked
 # The standard library inflates bzip2 and LZMA with no limit on the output of one step: a few kB could fill the memory.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_FILE_OR_FOLDER = (0, stat.S_IFREG, stat.S_IFDIR)  # 0: not stated
 # Raised by `zipfile` for damaged archives; ValueError: names that do not decode, impossible offsets.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, ValueError)
 _DISTRUST = "Nothing was unpacked; get it from a source you trust."
@@ -38,7 +39,7 @@ class _Refused(Exception):
     """Why an archive is not unpacked."""
 
     def __init__(self, why: str, remedy: str = _DISTRUST):
-        self.message = f"archive refused, {why}. {remedy}"
+        super().__init__(f"archive refused, {why}. {remedy}")
 
 
 def is_zip(path: Path) -> bool:
@@ -56,31 +57,17 @@ def starts_as_zip(start: bytes) -> bool:
 
 def unpack_zip(
     archive: Path,
-    folder: Path,
+    folder: Path,  # must not exist yet, its parent must
     *,
-    max_bytes: int = 2**30,
-    max_members: int = 10_000,
-    max_ratio: float = 100.0,
-    durable: bool = True,
+    max_bytes: int = 2**30,  # of everything unpacked
+    max_members: int = 10_000,  # files and folders
+    max_ratio: float = 100.0,  # unpacked size / archive size, for more than 10 MiB unpacked
+    durable: bool = True,  # sync every file to disk, so that it survives a power cut
 ) -> None:
     """Unpacks a zip archive into a new folder, completely or not at all.
 
     Files are written as plain files with the user's default permissions; archives inside the archive stay packed.
     Safe against another process doing the same: the folder appears in one step.
-
-    Args:
-        archive: the zip file; stored and deflated members are supported.
-        folder: where to; it must not exist yet, its parent must.
-        max_bytes: limit on the size of everything unpacked, as declared and as found.
-        max_members: limit on the number of files and folders.
-        max_ratio: limit on unpacked size / archive size, for more than 10 MiB unpacked.
-        durable: sync every file to disk, so that it survives a power cut.
-
-    Raises:
-        NoInputError: there is no such archive.
-        CorruptInputError: it is damaged, encrypted or too large once unpacked, or a member's name is absolute, has a
-            drive, `..` or a backslash, is a link or device, or clashes with another one (also by case).
-        OutputError: the folder is there already or cannot be written.
     """
     if not archive.is_file():
         raise NoInputError(f"{archive.name}: there is no such archive; check the path.")
@@ -95,16 +82,16 @@ def unpack_zip(
             members = _checked_members(opened.infolist())
             if sum(member.file_size for member, _ in members) > shutil.disk_usage(folder.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # rather than fill the disk for other programs
-            _write_all(opened, members, folder, max_bytes, durable)
+            _write_all(opened, members, folder, durable)
     except _Refused as refused:
-        raise CorruptInputError(f"{archive.name}: {refused.message}") from refused
+        raise CorruptInputError(f"{archive.name}: {refused}") from refused
     except _DAMAGE as error:
-        refused = _Refused(f"it is damaged ({_one_line(error)})", _GET_AGAIN)
-        raise CorruptInputError(f"{archive.name}: {refused.message}") from error
+        damaged = _Refused(f"it is damaged ({_one_line(error)})", _GET_AGAIN)
+        raise CorruptInputError(f"{archive.name}: {damaged}") from error
     except OSError as error:
         if error.errno == errno.EINVAL:  # an offset before the start of the archive, or a name this system cannot have
-            refused = _Refused("its offsets or names are impossible", _GET_AGAIN)
-            raise CorruptInputError(f"{archive.name}: {refused.message}") from error
+            damaged = _Refused("its offsets or names are impossible", _GET_AGAIN)
+            raise CorruptInputError(f"{archive.name}: {damaged}") from error
         raise OutputError(
             f"{archive.name}: cannot be unpacked into {folder} ({error.strerror or _one_line(error)}); check that the "
             "archive can be read, that the folder can be written and that the disk is not full."
@@ -130,13 +117,7 @@ def _check_amount(
 
 def _checked_members(members: list[zipfile.ZipInfo]) -> _Members:
     for member in members:
-        if why := _distrust(member):
-            raise _Refused(f"member {_shown(member)} {why}")
-        if member.flag_bits & _ENCRYPTED:
-            raise _Refused(f"member {_shown(member)} is encrypted", _BY_OTHER_MEANS)
-        if member.compress_type not in _METHODS:
-            why = f"uses compression method {member.compress_type}; only stored and deflated members are supported"
-            raise _Refused(f"member {_shown(member)} {why}", _BY_OTHER_MEANS)
+        _check_member(member)
     found = [(member, _components(member.orig_filename)) for member in members]
     if clash := _clash(found):
         raise _Refused(f"member {_shown(clash)} has the same name as another one (upper and lower case alike)")
@@ -151,24 +132,24 @@ def _components(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
-def _distrust(member: zipfile.ZipInfo) -> str | None:
-    """Why a member must not be unpacked, or None; judges the name as stored, before `zipfile` changes it."""
+def _check_member(member: zipfile.ZipInfo) -> None:
+    """Judges the name as stored, before `zipfile` changes it."""
     name = member.orig_filename
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-        return "has control characters in its name"
-    if not _components(name) and not member.is_dir():
-        return "has no name"
-    if "\\" in name:
-        return "has a backslash in its name, which Windows takes for a folder"
-    if name.startswith("/") or PureWindowsPath(name).drive:
-        return "has an absolute path"
-    if ".." in name.split("/"):
-        return "points outside the folder ('..')"
-    if any(len(part.encode()) > MAX_NAME for part in name.split("/")):
-        return f"has a name longer than {MAX_NAME} bytes"
-    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device, not a file"
-    return None
+    in_bytes = name.encode(errors="replace").split(b"/")
+    distrust = {
+        "has control characters in its name": any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name),
+        "has no name": not _components(name) and not member.is_dir(),
+        "has a backslash in its name, which Windows takes for a folder": "\\" in name,
+        "has an absolute path": name.startswith("/") or PureWindowsPath(name).drive,
+        "points outside the folder ('..')": b".." in in_bytes,
+        f"has a name longer than {MAX_NAME} bytes": any(len(part) > MAX_NAME for part in in_bytes),
+        "is a link or a device, not a file": stat.S_IFMT(member.external_attr >> 16) not in _FILE_OR_FOLDER,
+    }
+    method = f"uses compression method {member.compress_type}; only stored and deflated members are supported"
+    cannot = {"is encrypted": member.flag_bits & _ENCRYPTED, method: member.compress_type not in _METHODS}
+    for reasons, remedy in ((distrust, _DISTRUST), (cannot, _BY_OTHER_MEANS)):
+        for why in (why for why, holds in reasons.items() if holds):
+            raise _Refused(f"member {_shown(member)} {why}", remedy)
 
 
 def _clash(members: _Members) -> zipfile.ZipInfo | None:
@@ -184,33 +165,29 @@ def _clash(members: _Members) -> zipfile.ZipInfo | None:
     return None
 
 
-def _write_all(opened: zipfile.ZipFile, members: _Members, folder: Path, max_bytes: int, durable: bool) -> None:
+def _write_all(opened: zipfile.ZipFile, members: _Members, folder: Path, durable: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}-", dir=folder.parent) as scratch:
         # A folder of its own: the scratch folder is private to the user and would stay so after the move.
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
-        left = max_bytes
         for member, path in members:
             target = unpacked.joinpath(*path)
             (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
             if not member.is_dir():
-                left -= _write_one(opened, member, target, left, durable)
+                _write_one(opened, member, target, durable)
         unpacked.rename(folder)
     if durable:
         sync_folders([folder.parent])
 
 
-def _write_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max_bytes: int, durable: bool) -> int:
-    written = 0
+def _write_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, durable: bool) -> None:
     with opened.open(member) as packed, target.open("xb") as plain:
         while chunk := packed.read(CHUNK):
-            written += len(chunk)
-            if written > min(max_bytes, member.file_size):
-                raise zipfile.BadZipFile(f"{_shown(member)} holds more than it declares")
             plain.write(chunk)
+            if plain.tell() > member.file_size:
+                raise zipfile.BadZipFile(f"{_shown(member)} holds more than it declares")
+        if plain.tell() < member.file_size:
+            raise zipfile.BadZipFile(f"{_shown(member)} holds {plain.tell()} bytes but declares {member.file_size}")
         if durable:
             plain.flush()
             os.fsync(plain.fileno())
-    if written != member.file_size:
-        raise zipfile.BadZipFile(f"{_shown(member)} holds {written} bytes but declares {member.file_size}")
-    return written
