@@ -34,10 +34,9 @@ class Remedy:
 
 
 class Give(Remedy):
-    """State a setting, in place of what the files say or lack; `value` stands for it in the sentence."""
+    """State a setting, in place of what the files say or lack."""
 
-    value = "it"
-    python, command_line = "give {value} with {setting}={unit}", "give {value} with {flag}"
+    python, command_line = "give {it} with {setting}={unit}", "give {it} with {flag}"
 
 
 class Choose(Remedy):

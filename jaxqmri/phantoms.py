@@ -53,11 +53,7 @@ HEAD_REGIONS: dict[int, Region] = {**REGIONS, SCALP: Region("scalp", 0.90, 0.371
 
 @dataclass(frozen=True)
 class Phantom:
-    """A head with known maps of shape (x, y, z); `dataclasses.replace` gives one with another map.
-
-    Raises:
-        ValueError: maps of different shapes.
-    """
+    """A head with known maps of shape (x, y, z); `dataclasses.replace` gives one with another map."""
 
     labels: NDArray[np.int16]  # 0 is air or bone, the others are keys of `HEAD_REGIONS`
     m0: Map  # proton density relative to water; 0 in air
@@ -74,7 +70,7 @@ class Phantom:
 
     @property
     def s0(self) -> Map:
-        """Signal at TE = 0 of an unsaturated gradient echo relative to that of water: m0."""
+        """As that of `Region`."""
         return self.m0
 
     @property
@@ -87,26 +83,17 @@ class Phantom:
 def head_slice(size: int = 128, *, skull_stripped: bool = True, b1_scale: float = 1.0) -> Phantom:
     """One slice of a head: cortex around white matter, two ventricles, two putamina and three microbleeds.
 
-    Args:
-        size: matrix size; the field of view is 224 mm.
-        skull_stripped: False adds fluid around the brain, bone without signal, and the scalp.
-        b1_scale: factor on B1, which falls from 1.15 in the middle to about 0.75 at the edge of the brain.
-
-    Returns:
-        Maps of shape (size, size, 1).
+    The field of view is 224 mm, its matrix (size, size, 1). `skull_stripped=False` adds fluid around the brain, bone
+    without signal, and the scalp. `b1_scale` multiplies B1, which falls from 1.15 in the middle to about 0.75 at the
+    edge of the brain.
     """
     return _head(size, 1, 4.0, skull_stripped, b1_scale)
 
 
 def head_volume(size: int = 128, n_slices: int = 64, *, skull_stripped: bool = True, b1_scale: float = 1.0) -> Phantom:
-    """The whole head; `head_slice` is its middle slice, further down are cerebellum and brain stem.
+    """The whole head in slices through 160 mm, from below: (size, size, n_slices), see `head_slice`.
 
-    Args:
-        size, skull_stripped, b1_scale: see `head_slice`.
-        n_slices: slices through 160 mm, from below.
-
-    Returns:
-        Maps of shape (size, size, n_slices).
+    That is its middle slice; further down are cerebellum and brain stem.
     """
     return _head(size, n_slices, 160.0 / n_slices, skull_stripped, b1_scale)
 
@@ -117,18 +104,9 @@ def with_variation(
     """The phantom with m0, T1 and T2 that vary smoothly within each tissue.
 
     Each is multiplied by exp(spread * g), where g is a Gaussian random field of its own with zero mean and unit
-    variance; T2* keeps its ratio to T2. The fields are functions of the position in mm: one seed gives the same head at
-    any resolution, in a slice and in a volume.
-    Source: random Fourier features, Rahimi and Recht, NIPS 20 (2007).
-
-    Args:
-        phantom: the object.
-        spread: standard deviation of the relative variation.
-        rng: source of the fields.
-        width_mm: standard deviation of their (Gaussian) correlation over distance.
-
-    Raises:
-        ValueError: a width that is not positive.
+    variance, whose correlation over distance is a Gaussian of standard deviation `width_mm`; T2* keeps its ratio to T2.
+    The fields are functions of the position in mm: one seed gives the same head at any resolution, in a slice and in a
+    volume. Source: random Fourier features, Rahimi and Recht, NIPS 20 (2007).
     """
     if not width_mm > 0:
         raise ValueError(f"width_mm must be positive, got {width_mm:g}.")
@@ -137,20 +115,14 @@ def with_variation(
 
 
 def gradient_echo_images(
-    phantom: Phantom, te: np.ndarray, *, snr: float, gain: float, rng: np.random.Generator
+    phantom: Phantom,
+    te: np.ndarray,  # (echo,) echo times [s]
+    *,
+    snr: float,  # signal at TE = 0 of water over the standard deviation of the noise in each channel
+    gain: float,  # signal of water at TE = 0 [a.u.]
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Magnitude images of a multi-echo gradient echo with the noise of a single coil (Rician).
-
-    Args:
-        phantom: the object.
-        te: (echo,) echo times [s].
-        snr: signal at TE = 0 of water over the standard deviation of the noise in each channel.
-        gain: signal of water at TE = 0 [a.u.].
-        rng: source of the noise.
-
-    Returns:
-        (x, y, z, echo) float64 images.
-    """
+    """(x, y, z, echo) magnitude images of a multi-echo gradient echo with the noise of a single coil (Rician)."""
     t2star = jnp.nan_to_num(jnp.asarray(phantom.t2star), nan=1.0)  # a placeholder in air, where s0 is 0
     signal = gain * np.asarray(simulate(MonoExponential(jnp.asarray(te)), Decay(jnp.asarray(phantom.s0), t2star)))
     real, imaginary = rng.normal(scale=gain / snr, size=(2, *signal.shape))
@@ -159,29 +131,14 @@ def gradient_echo_images(
 
 def spin_echo_images(
     phantom: Phantom,
-    fse: FSE,
+    fse: FSE,  # its echoes are at `fse.echo_times`
     *,
-    snr: float | None = None,
-    gain: float = 1000.0,
-    rng: np.random.Generator | None = None,
-    batch_size: int | None = 16384,
+    snr: float | None = None,  # as in `gradient_echo_images`; None or inf: no noise
+    gain: float = 1000.0,  # signal of water at TE = 0 [a.u.]
+    rng: np.random.Generator | None = None,  # may be left out where there is no noise
+    batch_size: int | None = 16384,  # voxels simulated at once; changes memory, never the result
 ) -> NDArray[np.float32]:
-    """Magnitude images of a fast (multi-echo) spin echo with the noise of a single coil (Rician).
-
-    Args:
-        phantom: the object.
-        fse: the sequence; the echoes are at `fse.echo_times`.
-        snr: signal at TE = 0 of water over the standard deviation of the noise in each channel; None or inf: no noise.
-        gain: signal of water at TE = 0 [a.u.].
-        rng: source of the noise; may be left out where there is none.
-        batch_size: voxels simulated at once; changes memory, never the result.
-
-    Returns:
-        (x, y, z, echo) float32 images.
-
-    Raises:
-        ValueError: noise without an `rng`, an `snr` that is not positive, or another kind of model.
-    """
+    """(x, y, z, echo) magnitude images of a fast (multi-echo) spin echo with the noise of a single coil (Rician)."""
     if snr is not None and not snr > 0:
         raise ValueError(f"snr must be positive, got {snr:g}; None makes images without noise.")
     sigma = 0.0 if snr is None else gain / snr
@@ -202,32 +159,23 @@ def spin_echo_images(
 
 
 def t2_from_dual_echo(
-    pd: Float[ArrayLike, "*voxel"], t2w: Float[ArrayLike, "*voxel"], delta_te: float
+    pd: Float[ArrayLike, "*voxel"],  # magnitude at the shorter echo time [a.u.]
+    t2w: Float[ArrayLike, "*voxel"],  # at the longer one, in the same units
+    delta_te: float,  # the longer minus the shorter (effective) echo time [s]
 ) -> Float[Array, "*voxel"]:
-    """A rough T2 from two images, T2 = -delta_te / ln(T2w / PD), such as IXI's PD- and T2-weighted ones.
+    """A rough T2 [s] from two images, T2 = -delta_te / ln(T2w / PD), such as IXI's PD- and T2-weighted ones.
 
-    Enough to make a phantom, with the PD-weighted image as M0, not to measure: two points leave no residual, the echoes
-    of a fast spin echo mix T2 with T1 and B1 (stimulated echoes) and each image has a range of echo times. Noise raises
-    a dark T2w, and with it T2. Both images must share receiver gain, scaling and TR.
-
-    Args:
-        pd: magnitude at the shorter echo time, any shape [a.u.].
-        t2w: magnitude at the longer echo time, the same shape and units.
-        delta_te: the longer minus the shorter (effective) echo time [s].
-
-    Returns:
-        T2 [s], NaN where a signal is not positive and finite or does not fall; `jnp.nan_to_num(t2)` puts 0 there.
-
-    Raises:
-        ValueError: images of different shapes or complex ones; a `delta_te` that is not positive, or in milliseconds.
+    NaN where a signal is not positive and finite or does not fall; `jnp.nan_to_num(t2)` puts 0 there. Enough to make a
+    phantom, with the PD-weighted image as M0, not to measure: two points leave no residual, the echoes of a fast spin
+    echo mix T2 with T1 and B1 (stimulated echoes) and each image has a range of echo times. Noise raises a dark T2w,
+    and with it T2. Both images must share receiver gain, scaling and TR.
     """
     if jnp.iscomplexobj(pd) or jnp.iscomplexobj(t2w):
         raise ValueError("pd and t2w must be magnitudes, got complex numbers; take jnp.abs of both.")
     first, second = as_float_array(pd), as_float_array(t2w)
     if first.shape != second.shape:
-        raise ValueError(
-            f"pd has shape {first.shape}, t2w {second.shape}; both must be of one grid, voxel by voxel: resample one."
-        )
+        shapes = f"pd has shape {first.shape}, t2w {second.shape}"
+        raise ValueError(f"{shapes}; both must be of one grid, voxel by voxel: resample one.")
     if not 0 < delta_te < 2:
         raise ValueError(
             f"delta_te must be between 0 and 2 s, got {delta_te:g}: the longer minus the shorter echo time, in seconds "

@@ -41,8 +41,7 @@ from ..io.bids.derivative import (
 )
 from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
-from ..io.storage.result_folder import RECORD
-from ..io.storage.staging import staging_folder
+from ..io.storage.result_folder import RECORD, staging_folder
 from ..quantities import Status
 from .bids_jobs import FROM_FMAP, check_settings, chosen_for, in_a_dataset, jobs, make_job, settings_for
 from .run import JobResult, fill_folder

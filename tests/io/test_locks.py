@@ -10,7 +10,7 @@ from command import ENVIRONMENT
 
 from jaxqmri.errors import OutputError
 from jaxqmri.io.storage import locks
-from jaxqmri.io.storage.staging import staging_folder
+from jaxqmri.io.storage.result_folder import staging_folder
 
 HOLDS = """
 import sys

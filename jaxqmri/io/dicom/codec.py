@@ -8,11 +8,12 @@ neither this package nor the working directory.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from threading import Event, Timer
+from threading import Timer
 from typing import IO
 
 import numpy as np
@@ -35,7 +36,7 @@ _NEEDED = (
 
 
 class Decoder:
-    """Decodes frames of compressed files, in a process that `decoder` starts and ends."""
+    """Decodes frames of compressed files, in a process that starts with the first of them and ends with `close`."""
 
     def __init__(self):
         self.process: subprocess.Popen[bytes] | None = None
@@ -43,14 +44,9 @@ class Decoder:
         self._frames: list[bytes] = []  # of this file, encoded
 
     def decode(self, file: Dataset, index: int) -> np.ndarray:
-        """(row, column) stored values of one frame.
+        """(row, column) stored values of a frame (from 0) of a parsed file with encapsulated pixels.
 
-        Args:
-            file: a parsed file with encapsulated pixels.
-            index: of the frame, from 0.
-
-        Raises:
-            ValueError: whatever is wrong with the stream; also that its decoder crashed or took too long.
+        ValueError: whatever is wrong with the stream; also that its decoder crashed or took too long.
         """
         image = self._single_frame(file, index)
         if file.file_meta.TransferSyntaxUID == RLELossless:  # decoded by Python, which neither crashes nor hangs
@@ -80,14 +76,14 @@ class Decoder:
         process = self.process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        kind, answer = b"", None
-        with self._stopped_after(SECONDS_PER_IMAGE) as stopped, suppress(OSError):  # a broken pipe
+        kind, answer, started = b"", None, time.monotonic()
+        with _killed_after(SECONDS_PER_IMAGE, process), suppress(OSError):  # a broken pipe
             _send(process.stdin, request)
             kind = process.stdout.read(1)
             answer = _receive(process.stdout)
         if answer is None:
-            how = f"took more than {SECONDS_PER_IMAGE:g} s" if stopped.is_set() else "crashed"
-            raise ValueError(f"its decoder {how}")
+            late = time.monotonic() - started >= SECONDS_PER_IMAGE
+            raise ValueError(f"its decoder {f'took more than {SECONDS_PER_IMAGE:g} s' if late else 'crashed'}")
         if kind == _ERROR:
             raise ValueError(answer.decode(errors="replace"))
         return np.load(BytesIO(answer), allow_pickle=False)
@@ -98,46 +94,28 @@ class Decoder:
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
         assert self.process.stdout is not None
-        with self._stopped_after(_SECONDS_TO_START):  # of an image only its decoding counts
+        with _killed_after(_SECONDS_TO_START, self.process):  # of an image only its decoding counts
             if self.process.stdout.read(1) != _READY:
                 raise ValueError("a process to decode it could not be started")
         return self.process
 
-    @contextmanager
-    def _stopped_after(self, seconds: float) -> Iterator[Event]:
-        """Ends the process, and with it the wait for its answer, when the time is up."""
-        stopped = Event()
-
-        def stop() -> None:
-            stopped.set()
-            self.close()
-
-        timer = Timer(seconds, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield stopped
-        finally:
-            timer.cancel()
-
     def close(self) -> None:
         """Ends the process at once."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            with suppress(OSError), self.process:  # a crashed process did not take all it was sent
+                self.process.kill()
 
 
 @contextmanager
-def decoder() -> Iterator[Decoder]:
-    """A decoder whose process starts with the first frame that needs it and ends with this context."""
-    found = Decoder()
+def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends the process, and with it the wait for its answer, when the time is up."""
+    timer = Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
     try:
-        yield found
+        yield
     finally:
-        found.close()
-        for pipe in (found.process.stdin, found.process.stdout) if found.process else ():
-            with suppress(OSError):  # what a crashed process did not take
-                pipe.close()  # pyright: ignore[reportOptionalMemberAccess]
+        timer.cancel()
 
 
 def has_decoder(syntax: str) -> bool:

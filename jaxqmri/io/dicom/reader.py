@@ -6,6 +6,7 @@ nothing between knows how many files there are.
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ..load import OtherFormat, read_files
 from ..negative import Negative
 from ..series import ImageSeries
 from . import header
-from .codec import decoder
+from .codec import Decoder
 from .geometry import IRREGULAR, Slices, slices_affine
 from .groups import thickness
 from .header import Frame
@@ -153,7 +154,7 @@ def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray
     floating_point = use_floating_point(list(images.values()))
     rank = {id(frame.file): i for i, frame in reversed(list(enumerate(candidate.images)))}
     by_file = sorted(_places(candidate), key=lambda at_place: rank[id(at_place[1].file)])
-    with decoder() as decoding:
+    with closing(Decoder()) as decoding:
         for _, of_one_file in groupby(by_file, key=lambda at_place: id(at_place[1].file)):
             members = list(of_one_file)
             with pixels_released(members[0][1].file):

@@ -29,34 +29,20 @@ REMEDIES = {
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Writes one file atomically.
-
-    Args:
-        path: the target; its folder must exist, the file may.
-        data: its whole content.
-
-    Raises:
-        OutputError: it cannot be written; an old file of this name is still as it was.
-    """
+    """Writes one file into an existing folder; where it cannot, an old file of this name is still as it was."""
     write_files({Path(path): data})
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes one UTF-8 text file atomically, line ends as given; raises as `write_bytes`."""
+    """The same of UTF-8 text, line ends as given."""
     write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:
     """Writes several files that belong together.
 
-    All of them are on disk under temporary names before the first is renamed, so a full disk changes none. They are
-    renamed in the order given: a reader that sees the last one sees those before it.
-
-    Args:
-        files: content by target.
-
-    Raises:
-        OutputError: one cannot be written; no half-written and no temporary file is left.
+    All of them are on disk under temporary names before the first is renamed, so a full disk changes none, and none of
+    these names is left. They are renamed in the order given: a reader that sees the last one sees those before it.
     """
     staged: dict[Path, Path] = {}
     try:
@@ -91,12 +77,6 @@ def check_writable(folder: Path) -> None:
     """Creates a folder where there is none and tries whether files can be written there.
 
     Permission bits do not tell: the superuser passes them, a read-only mount ignores them.
-
-    Args:
-        folder: an existing folder, or one that can be created.
-
-    Raises:
-        OutputError: it cannot be created, or nothing can be written there.
     """
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

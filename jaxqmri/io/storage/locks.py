@@ -14,11 +14,7 @@ _NAME = ".jaxqmri.lock"
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Runs that change the same folder take turns.
-
-    Raises:
-        OutputError: another process has held the folder for `MAX_WAIT`, as one that was stopped does.
-    """
+    """Runs that change the same folder take turns; one that was stopped holds it longer than `MAX_WAIT`, an error."""
     try:
         lock = acquire(folder / _NAME, MAX_WAIT)
     except Timeout as error:
@@ -35,8 +31,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 def acquire(path: Path, max_wait: float = 0.0) -> FileLock | None:
     """A lock on a file that is created for it; None where the file cannot be created or the disk has no locks.
 
-    Raises:
-        Timeout: another process still holds it after `max_wait` [s].
+    Timeout: another process still holds it after `max_wait` [s].
     """
     lock = FileLock(path, timeout=max_wait, poll_interval=0.01, fallback_to_soft=False)
     try:

@@ -28,21 +28,10 @@ PROC = Path("/proc/self")
 
 
 def new_images(shape: Sequence[int], where: str) -> np.ndarray:
-    """An array for images: plain where they fit comfortably into the memory, else a `numpy.memmap`.
+    """A float32 array for (x, y, z, n) images: plain where they fit comfortably into the memory, else a `numpy.memmap`.
 
     The file of a memmap has no name, so nothing is left of it however this process ends. Its images follow each other:
-    reading or writing one of them, or a few slices, touches nothing else.
-
-    Args:
-        shape: (x, y, z, n) of all images together.
-        where: the file, folder or series they come from, for the message.
-
-    Returns:
-        float32, values undefined.
-
-    Raises:
-        DeviceError: the memory suffices neither for the images nor for the maps of them.
-        OutputError: the disk of the temporary file does not suffice for the images, nor does the memory.
+    reading or writing one of them, or a few slices, touches nothing else. Messages name `where` the images come from.
     """
     needed, there = BYTES_PER_VALUE * prod(shape), _memory()
     if there is None or needed <= COMFORTABLE * there:
@@ -67,11 +56,7 @@ def new_images(shape: Sequence[int], where: str) -> np.ndarray:
 
 
 def slabs(images: np.ndarray) -> list[slice]:
-    """Ranges of slices to be fitted at once: one with all of them, unless the images are mapped from a file.
-
-    Args:
-        images: (x, y, z, n), or (x, y, z).
-    """
+    """Ranges of slices (the third axis) to be fitted at once: all of them, unless the images are mapped from a file."""
     n_slices = images.shape[2]
     if not isinstance(images, np.memmap):
         return [slice(0, n_slices)]
@@ -105,18 +90,14 @@ def _on_disk(shape: Sequence[int]) -> np.memmap:
     if shutil.disk_usage(folder).free < n_bytes:  # rather than fill the disk for other programs
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryFile(dir=folder, prefix=".jaxqmri-") as file:
-        _reserve(file.fileno(), n_bytes)
+        # All space at once: a disk that fills up under a mapped file kills the process without a message.
+        if sys.platform == "linux":
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            zeros = memoryview(bytes(CHUNK))
+            while n_bytes > 0:
+                n_bytes -= os.write(file.fileno(), zeros[:n_bytes])
         return np.memmap(file, np.float32, mode="r+", shape=tuple(shape), order="F")
-
-
-def _reserve(file: int, n_bytes: int) -> None:
-    """Allocates the space at once: a disk that fills up under a mapped file kills the process without a message."""
-    if sys.platform == "linux":
-        os.posix_fallocate(file, 0, n_bytes)
-        return
-    zeros = memoryview(bytes(CHUNK))
-    while n_bytes > 0:
-        n_bytes -= os.write(file, zeros[:n_bytes])
 
 
 def temporary_folder() -> str:

@@ -10,20 +10,17 @@ def named_as(given: Mapping[Path, Path]) -> Iterator[None]:
     """Replaces temporary paths in an error that leaves the block: temporary -> given."""
 
     def renamed(value: object) -> object:
-        if not isinstance(value, str | Path):
-            return value
-        text = str(value)
-        for temporary, path in given.items():
-            text = text.replace(str(temporary), str(path))
-        return text
+        if isinstance(value, tuple):
+            return tuple(map(renamed, value))
+        if isinstance(value, str | Path):
+            for temporary, path in given.items():
+                value = str(value).replace(str(temporary), str(path))
+        return value
 
     try:
         yield
     except Exception as error:
-        for name in ("args", "parts"):
-            if values := getattr(error, name, None):
-                setattr(error, name, tuple(map(renamed, values)))
-        for name in ("filename", "filename2"):
+        for name in ("args", "parts", "filename", "filename2"):
             if value := getattr(error, name, None):
                 setattr(error, name, renamed(value))
         raise

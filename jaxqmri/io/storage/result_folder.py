@@ -6,21 +6,27 @@ its files were being moved.
 """
 
 import json
+import re
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from ...errors import remark
 from ..maps import check_output_folder
 from .atomic import TEMPORARY, output_errors, sync_folders
 from .locks import acquire, one_at_a_time, release
-from .staging import FILES, LOCK, STAGING, remove, staging_folder
+from .naming import named_as
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
-_MOVING = "moving.json"  # in a staging folder whose files are being moved: the files to be removed
+_PREFIX = ".jaxqmri-"
+_STAGING = re.compile(re.escape(_PREFIX) + r"\w{8}")  # as tempfile names them
+# In a staging folder: what is staged, the lock of its run and, while its files are being moved, those to be removed.
+_FILES, _LOCK, _MOVING = "files", "lock", "moving.json"
 _MAX_AGE = 3600  # s; older temporary files belong to no living run
 
 
@@ -28,21 +34,9 @@ _MAX_AGE = 3600  # s; older temporary files belong to no living run
 def result_folder(folder: Path, *, inputs: Sequence[Path] = (), overwrite: bool = False) -> Iterator[Path]:
     """A staging folder for the results of one run; at the end of the block they appear in `folder`.
 
-    Files of an earlier run, known by its record, are removed or replaced; others stay. If the block raises, `folder`
-    is as it was, and gone if it was not there.
-
-    Args:
-        folder: where the results are to be; created where there is none.
-        inputs: the files and folders read.
-        overwrite: replace the results of an earlier run.
-
-    Yields:
-        The folder to be filled, subfolders too. Its `provenance.json`, written last, names the files relative to it
-        under "outputs".
-
-    Raises:
-        OutputError: `folder` cannot take the results, see `check_output_folder`; found before the block runs, save
-            for a full disk or another run that was faster.
+    Its `provenance.json`, written last, names the files relative to it under "outputs". Files of an earlier run, known
+    by its record, are removed or replaced; others stay. If the block raises, `folder` is as it was, and gone if it was
+    not there. What `check_output_folder` refuses is refused before the block runs.
     """
     with output_errors(folder):
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -62,16 +56,36 @@ def result_folder(folder: Path, *, inputs: Sequence[Path] = (), overwrite: bool 
                 path.rmdir()
 
 
+@contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder below `folder`, for files that are to be moved out of it; removed at the end.
+
+    It is locked as long as it exists, so that no other run takes it for the leftovers of a killed one. Errors name
+    `folder` in its place.
+    """
+    with output_errors(folder), one_at_a_time(folder):  # no other run tidies up before there is a lock
+        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        lock = acquire(staging / _LOCK)
+        (files := staging / _FILES).mkdir()
+    try:
+        with named_as({files: folder}):
+            yield files
+    finally:
+        with one_at_a_time(folder):
+            _remove(staging, lock)
+
+
+def _remove(staging: Path, lock: FileLock | None) -> None:
+    """Removes a staging folder and gives its lock back; only while the folder around it is locked."""
+    shutil.rmtree(staging, ignore_errors=True)
+    release(lock)
+    shutil.rmtree(staging, ignore_errors=True)  # Windows keeps a lock file while it is locked
+
+
 def recorded_files(folder: Path, record: Path | str = RECORD, below: str = "") -> set[Path]:
-    """The files of an earlier run in `folder` according to its record.
+    """The files of an earlier run that exist, according to its record, if it is one of this package.
 
-    Args:
-        folder: where the results are.
-        record: its record, relative to `folder`.
-        below: the subfolder in which the files must be; others that the record names are ignored.
-
-    Returns:
-        The files that exist, relative to `folder`; none without a record of this package.
+    All paths are relative to `folder`. Files that are not below the subfolder `below` are ignored.
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
         content = json.loads((folder / record).read_text(encoding="utf-8"))
@@ -108,13 +122,7 @@ def replace_files(folder: Path, places: Mapping[Path, Path], stale: Iterable[Pat
     """Moves files to their places, in order, and removes stale ones and the folders these leave empty.
 
     The old record goes first and the new one comes last: a kill in between leaves whole files and no record, never a
-    record of other files than those that are there.
-
-    Args:
-        folder: where the results are.
-        places: place relative to `folder` by staged file.
-        stale: files relative to `folder`.
-        record: the record of the old files, relative to `folder`.
+    record of other files than those that are there. Places, by staged file, and all else are relative to `folder`.
     """
     if record is not None:
         (folder / record).unlink(missing_ok=True)
@@ -135,9 +143,9 @@ def _files(staged: Path) -> list[Path]:
 
 def tidy_up(folder: Path) -> None:
     """Removes what killed runs left, or completes it where their files were being moved, with a remark."""
-    for staging in [path for path in folder.iterdir() if STAGING.fullmatch(path.name) and path.is_dir()]:
+    for staging in [path for path in folder.iterdir() if _STAGING.fullmatch(path.name) and path.is_dir()]:
         try:
-            lock = acquire(staging / LOCK)
+            lock = acquire(staging / _LOCK)
         except Timeout:
             continue  # its run is alive
         if lock is None:  # it has ended in this moment, or belongs to another user
@@ -147,7 +155,7 @@ def tidy_up(folder: Path) -> None:
         except OSError:
             release(lock)
             raise
-        remove(staging, lock)
+        _remove(staging, lock)
         remark(f"{folder}: the leftovers of a run that was killed {done}.")
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
         with suppress(FileNotFoundError, PermissionError):  # removed by another run, or another user's
@@ -162,5 +170,5 @@ def _complete(staging: Path, folder: Path) -> str:
         stale = {Path(name) for name in named if _is_file_below(folder, folder / name)}
     except (FileNotFoundError, ValueError, TypeError):  # killed before, or while it wrote the list: nothing has moved
         return "were removed"
-    _move(staging / FILES, folder, stale)
+    _move(staging / _FILES, folder, stale)
     return "were complete and are in their places now"

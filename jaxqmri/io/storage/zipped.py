@@ -26,13 +26,6 @@ def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
 
     A file is an archive by its content or its suffix `.zip`. Where all its files lie in one folder, that is the
     folder. Archives inside it stay packed. An error that leaves the block names the archive, not the folder.
-
-    Args:
-        paths: folders and files.
-
-    Raises:
-        CorruptInputError: an archive is damaged, encrypted or unsafe; see `unpack_zip`.
-        OutputError: there is no room for its files; names TMPDIR.
     """
     with ExitStack() as folders:
         found = [folders.enter_context(_folder_of(path)) if _is_archive(path) else path for path in paths]
