@@ -60,11 +60,7 @@ class BidsDataset:
 
 
 def open_dataset(root: Path) -> BidsDataset:
-    """Looks at the top of a dataset, with a remark where its description is missing or broken.
-
-    Raises:
-        NoInputError: no such folder, or no `sub-*` folders in it.
-    """
+    """Looks at the top of a dataset, with a remark where its description is missing or broken."""
     try:
         if not root.is_dir():
             problem = "is no folder" if root.exists() else "no such folder"
@@ -96,40 +92,33 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def wanted_participants(dataset: BidsDataset, labels: Sequence[str] | None) -> list[str]:
-    """The participants asked for, with or without `sub-`, each once; all of them for None.
-
-    Raises:
-        UsageError: one is not there; says who is.
-    """
+    """The participants asked for, with or without `sub-`, each once; all of them for None."""
     if labels is None:
         return list(dataset.participants)
-    wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
-    _check_labels("participant_label", wanted, dataset.participants)
+    return _wanted("participant_label", "sub-", labels, dataset.participants)
+
+
+def _wanted(setting: str, prefix: str, labels: Sequence[str], present: Sequence[str]) -> list[str]:
+    """Labels without their prefix, each once, if all of them are present."""
+    wanted = list(dict.fromkeys(label.removeprefix(prefix) for label in labels))
+    if unknown := [label for label in wanted if label not in present]:
+        listed = " ".join(present[:20]) + (f" ... ({len(present)} in all)" if len(present) > 20 else "")
+        words = f" {' '.join(unknown)}: not in this dataset, which has {listed or 'none'}."
+        raise UsageError(Setting(setting), words)
     return wanted
 
 
 def find_series(
     dataset: BidsDataset, participants: Sequence[str], sessions: Sequence[str] | None = None
 ) -> dict[str, list[BidsSeries]]:
-    """The series of each participant that can be fitted, sorted by name.
+    """The series of each participant (without `sub-`) that can be fitted, sorted by name; [] where there are none.
 
-    Args:
-        dataset: the dataset.
-        participants: labels without `sub-`.
-        sessions: labels with or without `ses-`; None: all of them, and images without a session.
-
-    Returns:
-        Participant -> series; [] where there are none.
-
-    Raises:
-        UsageError: a session that none of these participants has.
-        NoInputError: no participant has images to be fitted, or a folder cannot be read.
+    `sessions` are with or without `ses-`; None: all of them, and images without a session.
     """
-    wanted = None if sessions is None else list(dict.fromkeys(label.removeprefix("ses-") for label in sessions))
-    if wanted is not None:
+    if sessions is not None:
         present = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
-        _check_labels("session_label", wanted, present)
-    found = {name: _series_of(dataset.root / f"sub-{name}", name, wanted) for name in participants}
+        sessions = _wanted("session_label", "ses-", sessions, present)
+    found = {name: _series_of(dataset.root / f"sub-{name}", name, sessions) for name in participants}
     if not any(found.values()):
         who = "no participant" if len(found) > 1 else f"sub-{participants[0]}"
         raise NoInputError(
@@ -166,13 +155,6 @@ def _b1_map_problem(path: Path, series: BidsSeries) -> str:
     return ""
 
 
-def _check_labels(setting: str, wanted: Sequence[str], present: Sequence[str]) -> None:
-    if unknown := [label for label in wanted if label not in present]:
-        listed = " ".join(present[:20]) + (f" ... ({len(present)} in all)" if len(present) > 20 else "")
-        words = f" {' '.join(unknown)}: not in this dataset, which has {listed or 'none'}."
-        raise UsageError(Setting(setting), words)
-
-
 def _sessions(subject: Path) -> list[str]:
     return [name.removeprefix("ses-") for name in _names(subject) if name.startswith("ses-")]
 
@@ -186,18 +168,13 @@ def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) 
             name = parse_name(stem(image))
             if name is None or not name.is_fitted:
                 continue
-            if other := _contradiction(name, participant, session):
-                remark(f"sub-{participant}: {image.name} is named after another {other} and passed over; mend it.")
-            else:
+            stated = name.entities["sub"], name.entities.get("ses")
+            if stated == (participant, session):
                 groups.setdefault(str(name.series), []).append((name, image))
+            else:  # without this, images of two sessions could become one series
+                other = "session" if stated[0] == participant else "participant"
+                remark(f"sub-{participant}: {image.name} is named after another {other} and passed over; mend it.")
     return [_first_echo(groups[key]) for key in sorted(groups)]
-
-
-def _contradiction(name: BidsName, participant: str, session: str | None) -> str:
-    """What in a name contradicts the folder, or ""; without this, images of two sessions could become one series."""
-    if name.entities["sub"] != participant:
-        return "participant"
-    return "session" if name.entities.get("ses") != session else ""
 
 
 def _first_echo(images: Sequence[tuple[BidsName, Path]]) -> BidsSeries:

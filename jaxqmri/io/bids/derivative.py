@@ -52,16 +52,9 @@ figures
 *_InversionEfficiency.*
 """
 
-_README = Path(__file__).with_name("derivative_readme.md")
-
 
 def check_derivative_folder(out: Path, root: Path) -> None:
-    """Checks, before anything is computed, that `out` is new, empty or an earlier derivative.
-
-    Raises:
-        OutputError: it is a file, the raw dataset or a folder of it other than those in `derivatives`, or it holds
-            other files.
-    """
+    """Checks, before anything is computed, that `out` is new, empty or an earlier derivative."""
     with output_errors(out):
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out}: is a file, so no maps can be written into it; name a folder.")
@@ -91,12 +84,10 @@ def is_own(out: Path) -> bool:
 def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
     """Writes `.bidsignore`, which marks the folder as a derivative, README and `dseg.tsv`; tidies up after killed runs.
 
-    Args:
-        out: the folder, which exists.
-        levels: code -> meaning of the status maps.
+    `levels`: code -> meaning of the status maps.
     """
     codes = "".join(f"{code}\t{name}\n" for code, name in levels.items())
-    readme = _README.read_text(encoding="utf-8")
+    readme = Path(__file__).with_name("derivative_readme.md").read_text(encoding="utf-8")
     files = {".bidsignore": _IGNORE, "README.md": readme, "dseg.tsv": f"index\tname\n{codes}"}
     write_files({out / name: text.encode() for name, text in files.items() if not (out / name).exists()})
     with output_errors(out), one_at_a_time(out):
@@ -157,12 +148,9 @@ def read_records(out: Path, participant: str) -> dict[str, dict[str, Any]]:
 
 
 def map_place(series: BidsName, map_name: str, siblings: Collection[str]) -> str:
-    """The place of a map, relative to the derivative, without its ending.
+    """The place of a map ("T2starmap", "T2starmap_stderr", "status"), relative to the derivative, without its ending.
 
-    Args:
-        series: its images.
-        map_name: "T2starmap", "T2starmap_stderr", "status", ...
-        siblings: suffixes of all series whose names are otherwise equal.
+    `siblings` are the suffixes of all series whose names are otherwise equal.
     """
     base = map_name.removesuffix("_stderr")
     error = "stderr" if base != map_name else ""
@@ -185,15 +173,7 @@ def place_results(
 ) -> list[str]:
     """Moves the results of one series from a staging folder to their places; sidecars before their maps.
 
-    Args:
-        made: the staging folder.
-        out: the derivative.
-        series: the images of the series.
-        siblings: see `map_place`.
-        sources: the BIDS URIs of the images.
-
-    Returns:
-        The places, relative to `out`; the record is still to be written.
+    Gives the places, relative to `out`; the record is still to be written. `sources` are the URIs of the images.
     """
     places: dict[Path, Path] = {}
     for path in sorted(path for path in made.rglob("*") if path.is_file() and path.name != RECORD):
@@ -228,9 +208,7 @@ def write_record(out: Path, series: BidsName, record: Mapping[str, Any]) -> None
 def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Puts rows into `summary.tsv` in place of those of the same participant and series; safe for concurrent runs.
 
-    Args:
-        out: the derivative.
-        rows: with equal keys, in the order of the columns; None becomes n/a.
+    Their keys are equal and in the order of the columns; None becomes n/a.
     """
     with output_errors(out), one_at_a_time(out):
         table = {_key(row): row for row in _read_summary(out / SUMMARY)}
@@ -240,9 +218,7 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
         fitted = {row["participant_id"] for row in table.values() if row["series"] != "n/a"}
         table = {k: row for k, row in table.items() if row["participant_id"] not in fitted or row["series"] != "n/a"}
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, list(new[0]), delimiter="\t", lineterminator="\n", extrasaction="ignore", restval="n/a"
-        )
+        writer = csv.DictWriter(text, list(new[0]), "n/a", "ignore", delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(table[key] for key in sorted(table))
         write_bytes(out / SUMMARY, text.getvalue().encode())

@@ -58,9 +58,7 @@ def parse_name(stem: str) -> BidsName | None:
 def metadata_folders(image: Path, subject: str) -> list[Path]:
     """The folders in which metadata of an image may lie, from the top of its dataset down to its own.
 
-    Args:
-        image: the image.
-        subject: its label; `sub-<label>` is at most two levels above the image's folder.
+    `sub-<subject>` is at most two levels above the image's folder.
     """
     below = [image.parent, *image.parent.parents][:3]  # anat, ses-pre, sub-01
     for depth, folder in enumerate(below):
