@@ -80,10 +80,10 @@ def fit(
     if jnp.iscomplexobj(signal) and model.magnitude:
         raise ValueError(f"signal is complex, but {type(model).__name__} predicts magnitudes; fit jnp.abs(signal).")
     check_model(model, complex_signal=jnp.iscomplexobj(signal))
-    if not isinstance(signal, Tracer):
-        model.check_signal(signal)
     known = _with_assumptions(model, known or {})
     free = _free_parameters(model, signal.shape, known)
+    if not isinstance(signal, Tracer):
+        model.check_signal(signal)
     *voxel_shape, n = signal.shape
     real = signal.real.dtype
 

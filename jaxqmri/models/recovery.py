@@ -95,11 +95,12 @@ class InversionRecovery(SignalModel):
         """Refuses magnitudes where signed numbers are expected: these rise with TI, those first fall to their null."""
         if self.magnitude or jnp.iscomplexobj(signal) or isinstance(self.ti, Tracer):
             return
-        in_time = np.asarray(signal)[..., np.argsort(self.ti)]
-        largest, smallest = in_time.max(axis=-1, initial=0.0), in_time.min(axis=-1)
-        seen = np.isfinite(largest) & np.isfinite(smallest) & (largest > 0)
-        falls = np.mean(in_time[..., 0][seen] - smallest[seen] > _FALL * largest[seen]) if seen.any() else 0.0
-        if falls > 0.5 and np.nanmin(in_time) >= 0:
+        in_time = np.asarray(signal)[..., np.argsort(self.ti)].reshape(-1, self.ti.shape[0])
+        in_time = in_time[np.isfinite(in_time).all(axis=-1) & (in_time != 0).any(axis=-1)]
+        if not in_time.size or in_time.min() < 0:
+            return
+        falls = np.mean(in_time[:, 0] - in_time.min(axis=-1) > _FALL * in_time.max(axis=-1))
+        if falls > 0.5:
             raise ValueError(
                 f"signal is never negative and falls with ti in {100 * falls:.0f} % of the voxels, as magnitudes do; "
                 "use InversionRecovery(ti, tr, magnitude=True)."
