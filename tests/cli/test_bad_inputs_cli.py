@@ -19,7 +19,7 @@ from nifti_files import save as save_nifti
 from small_scans import dicom_folder, nifti_folder
 from spin_echoes import nifti_folder as spin_echo_folder
 
-from jaxqmri.dictionary import dictionary
+from jaxqmri.dictionary import match as matching
 from jaxqmri.mapping.fitting import estimate
 from jaxqmri.workflow import run as job
 
@@ -32,7 +32,7 @@ def nothing_is_computed(monkeypatch):
         raise AssertionError("bad input must be found before anything is computed")
 
     monkeypatch.setattr(estimate, "fit", computed)
-    monkeypatch.setattr(dictionary, "match", computed)
+    monkeypatch.setattr(matching, "match", computed)
 
 
 def refused(capsys, tmp_path, code, words, *argv, command="t2star"):
