@@ -172,7 +172,7 @@ def _inspect(arguments: argparse.Namespace, started: float) -> None:
 
 
 def _doctor(arguments: argparse.Namespace, started: float) -> None:
-    from ..workflow.inspection import installation, installation_text
+    from ..workflow.installation import installation, installation_text
 
     facts = installation()
     if arguments.json:

@@ -14,58 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (
-    About,
-    Part,
-    PartialFailureError,
-    Remark,
-    Tell,
-    Wording,
-    error_in_words,
-    listener,
-    remarks_collected,
-)  # fmt: skip
+from ..errors import About, PartialFailureError, Remark, Wording, error_in_words, listener, remarks_collected
+from ..io.bids import derivative
 from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
-from ..io.bids.derivative import (
-    SUMMARY,
-    begin_derivative,
-    check_derivative_folder,
-    finish_derivative,
-    place_results,
-    read_problems,
-    read_record,
-    read_records,
-    source_uri,
-    update_summary,
-    write_record,
-)
 from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
 from ..io.storage.result_folder import RECORD, staging_folder
 from ..quantities import Status
 from .bids_jobs import FROM_FMAP, check_settings, chosen_for, in_a_dataset, jobs, make_job, settings_for
-from .run import JobResult, fill_folder
+from .run import fill_folder
 
 Row = dict[str, Any]
 
 
 @dataclass
 class BidsResult:
-    """What was done.
+    """What was done."""
 
-    Attributes:
-        out: the derivative.
-        rows: one per series, or per participant who has none: those of `summary.tsv`.
-        n_made: how many series were fitted now.
-        n_there: how many were complete before, outdated ones among them.
-        errors: what went wrong, by series; without tracebacks, which would keep the images in memory.
-    """
-
-    out: Path
-    rows: list[Row] = field(default_factory=list)
-    n_made: int = 0
-    n_there: int = 0
-    errors: dict[str, Exception] = field(default_factory=dict)
+    out: Path  # the derivative
+    rows: list[Row] = field(default_factory=list)  # of `summary.tsv`: one per series or participant who has none
+    n_made: int = 0  # series fitted now
+    n_there: int = 0  # those complete before, outdated ones among them
+    errors: dict[str, Exception] = field(default_factory=dict)  # by series; no tracebacks: they would keep the images
 
     def facts(self) -> dict[str, Any]:
         """For JSON, in SI units."""
@@ -82,7 +52,7 @@ class BidsResult:
         }
         yield f"series          {', '.join(f'{n} {what}' for what, n in numbers.items() if n)}"
         yield f"maps            {self.out}"
-        yield f"summary         {self.out / SUMMARY}"
+        yield f"summary         {self.out / derivative.SUMMARY}"
 
     def raise_failures(self) -> None:
         """Raises PartialFailureError where series failed, or their own error where all did for one kind of reason."""
@@ -94,10 +64,10 @@ class BidsResult:
         if n_all == len(self.errors) and alike and hasattr(first, "exit_code"):
             message = next(row["message"] for row in self.rows if row["status"] == "failed")
             raise type(first)(f"all {n_all} series failed, the first: {message}" if others else message) from first
+        named = ", ".join([*list(self.errors)[:5], *(["..."] if len(self.errors) > 5 else [])])
         raise PartialFailureError(
-            f"{len(self.errors)} of {n_all} series failed ({', '.join(list(self.errors)[:5])}"
-            f"{', ...' if len(self.errors) > 5 else ''}); why is in {self.out / SUMMARY}. Mend them and run it again: "
-            "what is complete is not done twice."
+            f"{len(self.errors)} of {n_all} series failed ({named}); why is in {self.out / derivative.SUMMARY}. Mend "
+            "them and run it again: what is complete is not done twice."
         ) from first
 
 
@@ -141,45 +111,34 @@ def run_bids(
     check_settings(settings)
     dataset = open_dataset(root)
     found = find_series(dataset, wanted_participants(dataset, participants), sessions)
-    check_derivative_folder(out, root)
+    derivative.check_derivative_folder(out, root)
     check_writable(out)
-    begin_derivative(out, {int(status): status.name for status in Status})
-    result, told = BidsResult(out), []
+    derivative.begin_derivative(out, {int(status): status.name for status in Status})
+    result, told = BidsResult(out), set()
     for number, (participant, several) in enumerate(found.items(), start=1):
         before, count = len(result.rows), f"[{number}/{len(found)}] sub-{participant}"
         if not several:
-            result.rows.append(_row(participant, None, "nothing to fit"))
+            result.rows.append(_row(participant, "nothing to fit"))
             say(f"{count}: nothing to fit")
         for series in several:
             siblings = [other.name.suffix for other in several if other.name.entities == series.name.entities]
             task = _Task(dataset, series, out, siblings, settings, report, quiet)
-            with remarks_collected(_each_kind_once(listener(), told, task.wording)):
+            with remarks_collected(task.tell_once(told)):
                 outcome = _run_series(task, overwrite, result, on_error)
             say(f"{count} {str(series.name).removeprefix(f'sub-{participant}_')}: {outcome}")
-        update_summary(out, result.rows[before:])
+        derivative.update_summary(out, result.rows[before:])
         if report and several:
             _write_page(out, participant)
     if result.n_made or result.n_there:
-        finish_derivative(out, dataset)
+        derivative.finish_derivative(out, dataset)
     return result
-
-
-def _each_kind_once(tell: Tell, told: list[tuple[Part, ...]], wording: Wording) -> Tell:
-    """Tells only of remarks that no earlier series had; each record has its own all the same."""
-
-    def tell_once(new: Remark) -> None:
-        if new.kind not in told:
-            told.append(new.kind)
-            tell(Remark((new.told(wording),)))
-
-    return tell_once
 
 
 def _write_page(out: Path, participant: str) -> None:
     from ..report.page import participant_page  # loads matplotlib, which takes a while
 
-    page = participant_page(participant, read_records(out, participant), read_problems(out, participant), out)
-    write_text(out / f"sub-{participant}.html", page)
+    records, problems = derivative.read_records(out, participant), derivative.read_problems(out, participant)
+    write_text(out / f"sub-{participant}.html", participant_page(participant, records, problems, out))
 
 
 @dataclass(frozen=True)
@@ -189,7 +148,7 @@ class _Task:
     dataset: BidsDataset
     series: BidsSeries
     out: Path
-    siblings: Sequence[str]
+    siblings: Sequence[str]  # suffixes of the series that differ in nothing else
     settings: Mapping[str, Any]
     report: bool
     quiet: bool
@@ -211,28 +170,37 @@ class _Task:
 
     def command(self) -> str:
         """How to run it again, without the paths."""
-        words = ["jaxqmri bids BIDS_ROOT OUT participant", f"--participant-label {self.series.participant}"]
-        words += [f"--session-label {self.series.session}"] if self.series.session else []
+        session = f" --session-label {self.series.session}" if self.series.session else ""
         rows = settings_for(jobs()[self.suffix]).values()
-        words += filter(None, [row.words(self.settings.get(row.name, row.default)) for row in rows])
-        return " ".join([*words, *([] if self.report else ["--no-report"])])
+        words = [row.words(self.settings.get(row.name, row.default)) for row in rows]
+        words += [] if self.report else ["--no-report"]
+        who = f"--participant-label {self.series.participant}{session}"
+        return " ".join(["jaxqmri bids BIDS_ROOT OUT participant", who, *filter(None, words)])
 
     def remarks(self, b1_map: Path | None) -> list[Remark]:
         """What is to be said of it before its images are read."""
-        name, found = About(self.series.name), []
-        if self.series.left_out:
-            found.append(Remark((name, f": {self.series.left_out}")))
-        if self.wants_b1_map and b1_map is None and self.suffix == "MESE":
-            text = ": no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
-            found.append(Remark((name, text)))
-        return found
+        estimated = "no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
+        no_b1_map = self.suffix == "MESE" and self.wants_b1_map and b1_map is None
+        texts = filter(None, (self.series.left_out, estimated if no_b1_map else ""))
+        return [Remark((About(self.series.name), f": {text}")) for text in texts]
+
+    def tell_once(self, told: set[Any]) -> Callable[[Remark], None]:
+        """Tells of remarks of a kind that no earlier series had; each record has its own all the same."""
+        tell, wording = listener(), self.wording
+
+        def take(new: Remark) -> None:
+            if new.kind not in told:
+                told.add(new.kind)
+                tell(Remark((new.told(wording),)))
+
+        return take
 
 
 def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Callable[[Exception], None]) -> str:
     """Does one series unless it is done; what happened goes into `result` and comes back in words."""
-    started = time.perf_counter()
+    started, name = time.perf_counter(), task.series.name
     try:
-        there = None if overwrite else read_record(task.out, task.series.name)
+        there = None if overwrite else derivative.read_record(task.out, name)
         if there is not None:
             changed = _what_changed(task, there)
             message = f"{changed}; left as it is, --overwrite does it again"
@@ -242,9 +210,11 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Call
         row = _make(task, started)
     except Exception as error:  # not even a bug in one series may stop the others
         on_error(error)
-        result.errors[str(task.series.name)] = error.with_traceback(None)
-        message, seconds = _without_folders(error_in_words(error, task.wording)[1], task), time.perf_counter() - started
-        result.rows.append(_row(task.series.participant, task.series, "failed", message=message, seconds=seconds))
+        result.errors[str(name)] = error.with_traceback(None)
+        _, message = error_in_words(error, task.wording)
+        for folder in (task.out, task.out.resolve(), task.dataset.root, task.dataset.root.resolve()):
+            message = message.replace(f"{folder}/", "")  # it goes into the results
+        result.rows.append(_row(task.series.participant, "failed", task.series, started, message=message))
         return f"failed: {message}"
     result.n_made += 1
     result.rows.append(row)
@@ -253,21 +223,29 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Call
 
 def _make(task: _Task, started: float) -> Row:
     """Fits a series and puts its results into their places, the record last."""
+    series = task.series
     with staging_folder(task.out) as staged:
-        task.series.check_fetched()
+        series.check_fetched()
         b1_map = task.b1_map()
         job = make_job(task.suffix, task.settings, b1_map)
-        sources = [source_uri(image, task.dataset.root) for image in (*task.series.images, *job.files.values())]
         made = fill_folder(
-            staged, job, task.series.images, report=task.report, quiet=task.quiet,
+            staged, job, series.images, report=task.report, quiet=task.quiet,
             command=task.command(), remarks=task.remarks(b1_map), wording=task.wording,
         )  # fmt: skip
         record = json.loads((staged / RECORD).read_bytes())
-        outputs = place_results(staged, task.out, task.series.name, task.siblings, sources)
-    row = _result_row(task.series, made, time.perf_counter() - started)
-    facts = {"outputs": outputs, "sources": sources, "warnings": made.warnings, "row": row}
-    facts["fingerprint"] = _fingerprint(task.series, b1_map)
-    write_record(task.out, task.series.name, record | facts)
+        sources = [derivative.source_uri(image, task.dataset.root) for image in (*series.images, *job.files.values())]
+        outputs = derivative.place_results(staged, task.out, series.name, task.siblings, sources)
+    found = made.values_found(job.main_map)
+    row = _row(
+        series.participant, "done", series, started,
+        map=job.main_map,
+        median_s=float(np.median(found)) if found.size else None,
+        n_voxels=int(made.maps["status"].size),
+        n_fitted=made.status_counts().get(Status.OK.name, 0),
+        n_warnings=len(made.warnings),
+    )  # fmt: skip
+    facts = {"outputs": outputs, "sources": sources, "row": row, "fingerprint": _fingerprint(series, b1_map)}
+    derivative.write_record(task.out, series.name, record | facts)
     return row
 
 
@@ -303,31 +281,19 @@ def _fingerprint(series: BidsSeries, b1_map: Path | None) -> str:
 
 
 def _row(
-    participant: str, series: BidsSeries | None, status: str, message: str = "", seconds: float = 0.0, **numbers: object
+    participant: str, status: str, series: BidsSeries | None = None, started: float | None = None, **facts: object
 ) -> Row:
     """A row of `summary.tsv`: times in s, numbers of voxels."""
-    facts: Row = {
+    row: Row = {
         "participant_id": f"sub-{participant}",
         "session_id": f"ses-{series.session}" if series is not None and series.session else None,
         "series": None if series is None else str(series.name),
         "suffix": None if series is None else series.name.suffix,
         "status": status,
-        "message": message,
-        "seconds": round(seconds, 2),
+        "message": "",
+        "seconds": 0.0 if started is None else round(time.perf_counter() - started, 2),
     }
-    return facts | dict.fromkeys(("map", "median_s", "n_voxels", "n_fitted", "n_warnings")) | numbers
-
-
-def _result_row(series: BidsSeries, made: JobResult, seconds: float) -> Row:
-    found = made.values_found(made.job.main_map)
-    return _row(
-        series.participant, series, "done", seconds=seconds,
-        map=made.job.main_map,
-        median_s=float(np.median(found)) if found.size else None,
-        n_voxels=int(made.maps["status"].size),
-        n_fitted=made.status_counts().get(Status.OK.name, 0),
-        n_warnings=len(made.warnings),
-    )  # fmt: skip
+    return row | dict.fromkeys(("map", "median_s", "n_voxels", "n_fitted", "n_warnings")) | facts
 
 
 def _in_words(row: Row) -> str:
@@ -336,11 +302,3 @@ def _in_words(row: Row) -> str:
     warned = f", {n} warning{'s' if n > 1 else ''}" if n else ""
     fitted = f"{row['n_fitted']} of {row['n_voxels']} voxels fitted"
     return f"{row['map'].removesuffix('map').replace('star', '*')} {median}, {fitted}{warned}, {row['seconds']:.1f} s"
-
-
-def _without_folders(text: str, task: _Task) -> str:
-    """A message as it may stand in the results."""
-    for folder in (task.out, task.dataset.root):
-        for path in (folder, folder.resolve()):
-            text = text.replace(f"{path}/", "")
-    return text

@@ -14,6 +14,7 @@ from command import run
 from quick_bids import content, make_jobs_quick, rows
 
 from jaxqmri.errors import CorruptInputError, InputWarning, NoInputError, OutputError, PartialFailureError
+from jaxqmri.io.bids import derivative
 from jaxqmri.io.bids.derivative import map_place, read_problems, read_records, update_summary
 from jaxqmri.io.bids.names import parse_name
 from jaxqmri.report.page import participant_page
@@ -183,19 +184,19 @@ def test_what_is_complete_is_left_as_it_is_unless_asked(three, tmp_path, quick_j
 
 def test_a_run_that_was_killed_is_taken_up(three, tmp_path, quick_jobs, monkeypatch):
     out = tmp_path / "out"
-    write_record = bids.write_record
+    write_record = derivative.write_record
 
     def killed(folder, series, record):
         if str(series) == "sub-02_MEGRE":
             raise KeyboardInterrupt  # as SIGTERM: maps are in their places, the record is not
         write_record(folder, series, record)
 
-    monkeypatch.setattr(bids, "write_record", killed)
+    monkeypatch.setattr(derivative, "write_record", killed)
     with pytest.raises(KeyboardInterrupt):
         run_bids(three, out, report=False)
     assert not (out / "dataset_description.json").exists(), "no dataset before it is finished"
     assert not list(out.glob(".jaxqmri-*"))
-    monkeypatch.setattr(bids, "write_record", write_record)
+    monkeypatch.setattr(derivative, "write_record", write_record)
     result = run_bids(three, out, report=False)
     assert (result.n_made, result.n_there) == (2, 1)
     assert (out / "dataset_description.json").is_file()

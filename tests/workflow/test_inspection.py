@@ -10,7 +10,7 @@ from nifti_files import echo_values, save_series
 from nifti_files import save as save_nifti
 from t1_scans import flip_angle_nifti, inversion_dicom
 
-from jaxqmri.workflow import inspection
+from jaxqmri.workflow import installation
 
 PHASE = ["ORIGINAL", "PRIMARY", "P", "ND"]
 
@@ -195,6 +195,16 @@ def test_given_inversion_times_are_those_that_would_be_used(tmp_path, capsys):
     assert found["t1"]["inversion_times_s"] == [0.06, 0.16, 0.41, 0.91, 2.01, 4.01]
 
 
+def test_what_varies_in_one_job_only_is_told_where_it_does(tmp_path, capsys):
+    for number, tsl in enumerate((0.0, 0.02, 0.05), start=1):
+        sidecar = {"EchoTime": 0.01, "SpinLockTime": tsl, "SeriesNumber": number}
+        save_nifti(tmp_path / f"{number}.nii", echo_values(tsl), sidecar=sidecar)
+    text = run(capsys, "inspect", tmp_path).out
+    assert "t1rho would fit its model to series 1, 2, 3, the 3 magnitude images of different spin-lock times" in text
+    done = run(capsys, "inspect", tmp_path, "--json", "--tsl-ms", 1, 10, 40)
+    assert json.loads(done.out)["would_fit"]["t1rho"]["spin_lock_times_s"] == [0.001, 0.01, 0.04]
+
+
 @pytest.mark.parametrize(("sequence", "jobs"), [("SE", ["t2"]), ("GR", ["t2star"]), ("RM", ["t2star", "t2"])])
 def test_the_scanning_sequence_tells_t2_from_t2star(tmp_path, capsys, sequence, jobs):
     facts = inspect(capsys, save(tmp_path, series(ScanningSequence=sequence, FlipAngle=90)))
@@ -254,11 +264,11 @@ def test_doctor_lists_what_an_answer_to_a_question_needs(capsys, monkeypatch, tm
 
 
 def test_doctor_finds_missing_extras(capsys, monkeypatch):
-    monkeypatch.setattr(inspection, "_is_installed", lambda package: package == "libtpu")
+    monkeypatch.setattr(installation, "_is_installed", lambda package: package == "libtpu")
     lines = run(capsys, "doctor").out.splitlines()
     assert "extras         tpu" in lines
     assert 'extras missing dicom-codecs, cuda12, cuda13 (pip install "jaxqmri[NAME]")' in lines
-    monkeypatch.setattr(inspection, "_is_installed", lambda _: True)
+    monkeypatch.setattr(installation, "_is_installed", lambda _: True)
     assert "extras missing none" in run(capsys, "doctor").out.splitlines()
 
 
