@@ -49,16 +49,12 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         return 0
     except Exception as error:
-        return _report_error(error, debug=arguments is not None and arguments.debug)
+        if arguments is not None and arguments.debug:
+            traceback.print_exc()
+        code, text = error_in_words(error)
+        print(f"jaxqmri: error: {text}", file=sys.stderr)
+        return code
     return 0
-
-
-def _report_error(error: Exception, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    code, text = error_in_words(error)
-    print(f"jaxqmri: error: {text}", file=sys.stderr)
-    return code
 
 
 @contextmanager
@@ -66,7 +62,7 @@ def _remarks_told(arguments: argparse.Namespace) -> Iterator[None]:
     """Remarks are told as they are made, in one line each; other libraries' warnings only with -v."""
 
     def tell(new: Remark) -> None:
-        from tqdm import tqdm  # whoever has something to remark has read images, and takes longer than this
+        from tqdm import tqdm  # not needed by commands that only print
 
         with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
             print(f"jaxqmri: warning: {new.told(on_the_command_line)}", file=sys.stderr)
@@ -75,7 +71,3 @@ def _remarks_told(arguments: argparse.Namespace) -> Iterator[None]:
     with warnings.catch_warnings(), remarks_collected(None if arguments.quiet and not loud else tell):
         warnings.simplefilter("default" if loud else "ignore")
         yield
-
-
-if __name__ == "__main__":
-    sys.exit(main())

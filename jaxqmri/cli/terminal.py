@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..quantities import map_kind
 from ..workflow.run import JobResult, in_words
 
 
@@ -19,10 +20,9 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     if maps := summary["maps"]:
         low, median, high = (_ms(maps[result.job.main_map][key]) for key in ("q25", "median", "q75"))
         yield f"{result.job.label:<15} {median} ms median, quartiles {low} ... {high} ms"
-        for name, label in (("TB1map", "B1"), ("InversionEfficiency", "efficiency")):
-            if found := maps.get(name):
-                quartiles = f"quartiles {found['q25']:.3f} ... {found['q75']:.3f}"
-                yield f"{label:<15} {found['median']:.3f} median, {quartiles}"
+        for name in (name for name in maps if map_kind(name).role == "field"):  # of two words the last one fits
+            low, median, high = (f"{maps[name][key]:.3f}" for key in ("q25", "median", "q75"))
+            yield f"{map_kind(name).symbol.split()[-1]:<15} {median} median, quartiles {low} ... {high}"
         yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
     shares = (f"{n} {name} ({100 * n / summary['n_voxels']:.1f} %)" for name, n in summary["status"].items())
     yield f"voxels          {', '.join(shares)}"
@@ -36,7 +36,7 @@ def summary_lines(result: JobResult) -> Iterator[str]:
 
 
 def _ms(seconds: float) -> str:
-    """Milliseconds, those of T1 and of fluids without decimals that nobody measures."""
+    """Milliseconds; those of T1 and of fluids without decimals, which are never measured."""
     return f"{1e3 * seconds:.{2 if seconds < 0.3 else 0}f}"
 
 

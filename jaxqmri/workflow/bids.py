@@ -92,17 +92,13 @@ def run_bids(
     Args:
         root: the raw dataset.
         out: the derivative; created where there is none.
-        participants: labels, with or without `sub-`; None: all.
-        sessions: labels, with or without `ses-`; None: all.
+        participants, sessions: labels, with or without `sub-` and `ses-`; None: all.
         overwrite: do again what is complete.
         report: also draw pictures and a page per participant.
         quiet: no progress bars.
         say: called with a line about each series.
         on_error: called with what went wrong in a series, while its traceback is there.
         settings: what the series are fitted with, see `dataset_settings`: `t2_method="mono"`, `mask="auto"`, ...
-
-    Returns:
-        What was done; see `BidsResult.raise_failures`.
 
     Raises:
         NoInputError, UsageError: no such dataset, participant, session or setting, or nothing in it to be fitted.
@@ -254,8 +250,9 @@ def _what_changed(task: _Task, record: Mapping[str, Any]) -> str:
     # A record from before there was a choice tells of no other than the default.
     before = make_job(task.suffix, {}).arguments() | record.get("arguments", {})
     wanted = make_job(task.suffix, task.settings).arguments()
-    settings = [_in_print(key) for key, value in wanted.items() if key != "b1" and before.get(key) != value]
-    changed = [f"made with another {' and '.join(settings)}"] if settings else []
+    others = [key for key, value in wanted.items() if key != "b1" and before.get(key) != value]
+    words = " and ".join("treatment of negative values" if key == "negative" else key for key in others)
+    changed = [f"made with another {words}"] if others else []
     with suppress(OSError, ValueError):  # content that is not on this disk any more is no change
         task.series.check_fetched()
         b1_map, b1_before = task.b1_map(), before.get("b1") is not None
@@ -268,15 +265,11 @@ def _what_changed(task: _Task, record: Mapping[str, Any]) -> str:
     return ", and ".join(changed)
 
 
-def _in_print(key: str) -> str:
-    return "treatment of negative values" if key == "negative" else key.removesuffix("_s").removesuffix("_rad")
-
-
 def _fingerprint(series: BidsSeries, b1_map: Path | None) -> str:
     """Changes with names and sizes of the images and of their B1 map, and with what the metadata of these say."""
-    b1_maps = [] if b1_map is None else [b1_map]
-    parts = [f"{image.name} {image.stat().st_size}".encode() for image in (*series.images, *b1_maps)]
-    sidecars = [*series.sidecars(), *(path for image in b1_maps for path in sidecars_of(image))]
+    images = [*series.images, *filter(None, [b1_map])]
+    parts = [f"{image.name} {image.stat().st_size}".encode() for image in images]
+    sidecars = dict.fromkeys(path for image in images for path in sidecars_of(image))
     return hashlib.sha256(b"\0".join([*parts, *(path.read_bytes() for path in sidecars)])).hexdigest()
 
 

@@ -53,12 +53,9 @@ def chosen_for(suffix: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_job(suffix: str, settings: Mapping[str, Any], b1: Path | float | None = None) -> Job:
-    """The job for a suffix.
+    """The job for a suffix; settings of `dataset_settings` that are not given have their defaults.
 
-    Args:
-        suffix: "MEGRE", "MESE", "IRT1" or "VFA".
-        settings: as of `dataset_settings`; what is not in it has its default.
-        b1: the B1 map, where there is one and `chosen_for` wants it.
+    The B1 map is used where there is one and `chosen_for` wants it.
     """
     chosen = chosen_for(suffix, settings)
     if chosen.pop("b1", None) == FROM_FMAP:

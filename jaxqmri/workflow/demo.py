@@ -1,6 +1,5 @@
-"""The demonstration: a head with known T2*, written as DICOM, mapped like any scan and held against the truth."""
+"""The demonstration: a head of known T2*, written as DICOM, mapped like any scan and compared with the truth."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ..io.storage.result_folder import recorded_files, result_folder
 from ..mapping.t2star import T2star
 from ..phantoms import REGIONS, Phantom, gradient_echo_images, head_slice
 from ..quantities import Status
+from .provenance import Clock
 from .run import JobResult, fill_folder, in_words
 
 ECHO_TIMES = np.linspace(2e-3, 40e-3, 11)  # s
@@ -44,35 +44,27 @@ def run_demo(
     Raises:
         OutputError: `out` cannot take the results.
     """
-    seconds = dict(timings or {})
-    _refuse_foreign_images(out)
+    clock = Clock(dict(timings or {}))
+    _check_images_are_own(out)
     with result_folder(out, overwrite=overwrite) as folder:
-        start = time.perf_counter()
-        phantom = head_slice(size)
-        images = gradient_echo_images(phantom, ECHO_TIMES, snr=SNR, gain=GAIN, rng=np.random.default_rng(2024))
-        (folder / IMAGES).mkdir()
-        write_dicom(folder / IMAGES, images, ECHO_TIMES, phantom.affine, "reference object, multi-echo GRE")
-        seconds["simulating"] = time.perf_counter() - start
+        with clock("simulating"):
+            phantom = head_slice(size)
+            images = gradient_echo_images(phantom, ECHO_TIMES, snr=SNR, gain=GAIN, rng=np.random.default_rng(2024))
+            (folder / IMAGES).mkdir()
+            write_dicom(folder / IMAGES, images, ECHO_TIMES, phantom.affine, "reference object, multi-echo GRE")
         result = fill_folder(
-            folder,
-            T2star(mask="auto"),
-            [folder / IMAGES],
-            report=report,
-            quiet=quiet,
-            timings=seconds,
+            folder, T2star(mask="auto"), [folder / IMAGES], report=report, quiet=quiet, timings=clock.seconds,
             compare=lambda maps: region_errors(maps, phantom),
-        )
+        )  # fmt: skip
     result.out = out
     return result
 
 
-def _refuse_foreign_images(out: Path) -> None:
-    """`--overwrite` is meant for an earlier demonstration, never for somebody's scans of the same file names."""
-    earlier = recorded_files(out)
-    if (out / IMAGES).exists() and any(path.relative_to(out) not in earlier for path in (out / IMAGES).glob("*")):
-        raise OutputError(
-            f"{out / IMAGES}: holds files that are not of an earlier demonstration; choose another folder."
-        )
+def _check_images_are_own(out: Path) -> None:
+    """Refuses a folder of other images: `overwrite` is for an earlier demonstration, never for scans of a user."""
+    images, earlier = out / IMAGES, recorded_files(out)
+    if any(path.relative_to(out) not in earlier for path in images.glob("*")):
+        raise OutputError(f"{images}: holds files that are not of an earlier demonstration; choose another folder.")
 
 
 def region_errors(maps: Maps, phantom: Phantom) -> list[dict[str, object]]:

@@ -31,24 +31,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_in_use() -> str:
-    """The device that new arrays go to, in words."""
-    device = jax.numpy.zeros(()).devices().pop()
-    return f"{device.platform}:{device.id} {device.device_kind}"
-
-
 def surroundings() -> dict[str, Any]:
-    """When, on what and with what."""
+    """When, on which device and with which software."""
+    device = jax.numpy.zeros(()).devices().pop()  # where new arrays go
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_in_use(),
+        "device": f"{device.platform}:{device.id} {device.device_kind}",
         "versions": versions(),
         "platform": platform.platform(),
     }
 
 
 def input_facts(series: ImageSeries) -> dict[str, Any]:
-    """What was read. Neither paths nor file names of the input: they often carry names of patients."""
+    """What was read, without paths and file names: they often carry names of patients."""
     axis = series.axis
     content = hashlib.sha256()
     for piece in (*in_c_order(series.data), np.ascontiguousarray(series.values)):
@@ -65,7 +60,7 @@ def input_facts(series: ImageSeries) -> dict[str, Any]:
 
 
 class Clock:
-    """Wall-clock seconds by step; JAX's own compilation time is taken out of a step and put under its own name."""
+    """Wall-clock seconds by step; the time that JAX compiles is taken out of a step and has a name of its own."""
 
     def __init__(self, seconds: dict[str, float]):
         self.seconds = seconds
@@ -75,11 +70,10 @@ class Clock:
         compiled_before, start = sum(_compilations()), time.perf_counter()
         yield
         elapsed, compiled = time.perf_counter() - start, sum(_compilations()) - compiled_before
-        if compiling is not None:
-            compiled = min(compiled, elapsed)
-            self.seconds[compiling] = self.seconds.get(compiling, 0.0) + compiled
-            elapsed -= compiled
-        self.seconds[step] = elapsed
+        taken_out = min(compiled, elapsed) if compiling else 0.0
+        if compiling:
+            self.seconds[compiling] = self.seconds.get(compiling, 0.0) + taken_out
+        self.seconds[step] = elapsed - taken_out
 
 
 @cache
