@@ -102,10 +102,10 @@ def _map(arguments: argparse.Namespace, started: float) -> None:
     dicom = _dicom_out(arguments)
     if arguments.verbose:
         _name_files_passed_over(arguments)
-    with _computing(arguments) as how:
+    with _computing(arguments) as output:
         timings = {"starting": time.perf_counter() - started}
         result = run_job(
-            job, arguments.inputs, arguments.out, dicom=dicom, timings=timings, wording=on_the_command_line, **how
+            job, arguments.inputs, arguments.out, dicom=dicom, timings=timings, wording=on_the_command_line, **output
         )
     _print_result(result, arguments)
 
@@ -133,7 +133,7 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
         if not arguments.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    with _computing(arguments) as how:
+    with _computing(arguments) as output:
         result = run_bids(
             arguments.root,
             arguments.out,
@@ -142,7 +142,7 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
             say=say,
             on_error=traceback.print_exception if arguments.debug else lambda _: None,
             **settings_given(arguments, dataset_settings().values()),
-            **how,
+            **output,
         )
     if arguments.json:
         _print_json(result.facts())
@@ -154,8 +154,8 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
 def _demo(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.demo import IMAGES, run_demo
 
-    with _computing(arguments) as how:
-        result = run_demo(arguments.out, timings={"starting": time.perf_counter() - started}, **how)
+    with _computing(arguments) as output:
+        result = run_demo(arguments.out, timings={"starting": time.perf_counter() - started}, **output)
     _print_result(result, arguments)
     if not (arguments.json or arguments.quiet):
         print(f"images          {arguments.out / IMAGES}")

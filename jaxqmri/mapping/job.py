@@ -155,18 +155,18 @@ class Job:
 
         from .fitting.estimate import Estimate, fit_by_slabs
         from .fitting.noise import noise_of
-        from .fitting.plan import how
+        from .fitting.plan import sidecar_facts
         from .fitting.voxels import remark_if_exactly_determined
 
         with remarks_kept() as remarks:
             self.check_series(series)
-            job = self.settled(series)
+            job = self.with_files_read(series)
             fitted = np.asarray(job.mask)
             noise, noise_level = noise_of(series, job.noise, job.sigma)
             plan = job.plan(series, fitted)
             remark_if_exactly_determined(series, plan.estimated, noise)
             maps = fit_by_slabs(plan, series, fitted, noise, progress)
-        maps.metadata, maps.remarks = how(plan, noise, noise_level), tuple(remarks)
+        maps.metadata, maps.remarks = sidecar_facts(plan, noise, noise_level), tuple(remarks)
         found = {parameter: maps[name] for name, parameter in plan.maps.items() if name in maps}
         params = plan.model.parameters(**found, **plan.known)
         return Estimate(maps, plan.model, params, *job.dense(series, plan.model))
@@ -187,7 +187,7 @@ class Job:
             wanted = " or ".join(self.components)
             raise UsageError(f"{self.label} is fitted to {wanted} images, this series is {series.component}.")
 
-    def settled(self, series: "ImageSeries") -> "Job":
+    def with_files_read(self, series: "ImageSeries") -> "Job":
         """The same job with its maps read from their files, and its mask as an array."""
         from .fitting.voxels import read_map, voxels_to_fit
 

@@ -176,7 +176,7 @@ def fill_folder(
         with _progress("reading", quiet), clock("reading"):
             axes = [axis.name for axis in job.axes]
             series = read_images(inputs, axes, job.given, job.component, job.series, job.negative)
-            settled = job.settled(series)
+            settled = job.with_files_read(series)
             where = np.asarray(settled.mask)
             _remark_on_saturation(series, where)
             _check_dicom(dicom, series)

@@ -50,7 +50,7 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def how(plan: Plan, noise: Noise | None, noise_level: str | None) -> dict[str, Any]:
+def sidecar_facts(plan: Plan, noise: Noise | None, noise_level: str | None) -> dict[str, Any]:
     """How the maps were made.
 
     Args:
