@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import About, PartialFailureError, Remark, Wording, error_in_words, listener, remarks_collected
+from ..errors import About, PartialFailureError, Remark, Wording, error_in_words, listener, remark, remarks_collected
 from ..io.bids import derivative
 from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
 from ..io.nifti.sidecar import sidecars_of
@@ -173,13 +173,6 @@ class _Task:
         who = f"--participant-label {self.series.participant}{session}"
         return " ".join(["jaxqmri bids BIDS_ROOT OUT participant", who, *filter(None, words)])
 
-    def remarks(self, b1_map: Path | None) -> list[Remark]:
-        """What is to be said of it before its images are read."""
-        estimated = "no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
-        no_b1_map = self.suffix == "MESE" and self.wants_b1_map and b1_map is None
-        texts = filter(None, (self.series.left_out, estimated if no_b1_map else ""))
-        return [Remark((About(self.series.name), f": {text}")) for text in texts]
-
     def tell_once(self, told: set[Any]) -> Callable[[Remark], None]:
         """Tells of remarks of a kind that no earlier series had; each record has its own all the same."""
         tell, wording = listener(), self.wording
@@ -222,11 +215,17 @@ def _make(task: _Task, started: float) -> Row:
     series = task.series
     with staging_folder(task.out) as staged:
         series.check_fetched()
-        b1_map = task.b1_map()
+        with remarks_collected() as remarks:
+            if series.left_out:
+                remark(About(series.name), f": {series.left_out}")
+            b1_map = task.b1_map()
+            if b1_map is None and task.wants_b1_map and task.suffix == "MESE":
+                estimated = ": no TB1map in fmap/ that could be used, so B1 is estimated from the echoes."
+                remark(About(series.name), estimated)
         job = make_job(task.suffix, task.settings, b1_map)
         made = fill_folder(
             staged, job, series.images, report=task.report, quiet=task.quiet,
-            command=task.command(), remarks=task.remarks(b1_map), wording=task.wording,
+            command=task.command(), remarks=remarks, wording=task.wording,
         )  # fmt: skip
         record = json.loads((staged / RECORD).read_bytes())
         sources = [derivative.source_uri(image, task.dataset.root) for image in (*series.images, *job.files.values())]

@@ -104,6 +104,20 @@ def test_t2_takes_the_b1_map_of_the_session_where_it_is_asked_to(tmp_path, capsy
     assert "outdated: made with a B1 map that is not used now; left as it is" in run(capsys, *words[:-2]).err
 
 
+def test_a_b1_map_that_cannot_be_used_is_recorded_with_the_reason(tmp_path, capsys, quick_jobs):
+    root, out = dataset(tmp_path / "raw"), tmp_path / "out"
+    folder = add_series(root, "01", "MESE", part="_part-mag")
+    (root / "sub-01" / "fmap").mkdir()
+    first = nib.load(folder / "sub-01_echo-1_part-mag_MESE.nii.gz")
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 100.0), first.affine), root / "sub-01" / "fmap" / "sub-01_TB1map.nii.gz")
+    told = run(capsys, "bids", root, out, "participant", "--no-report", "--t2-b1", "fmap").err
+    recorded = json.loads((out / "logs" / "sub-01_MESE.json").read_text())["warnings"]
+    assert [text[:40] for text in recorded] == [
+        "sub-01_MESE: sub-01_TB1map.nii.gz is not", "sub-01_MESE: no TB1map in fmap/ that cou",
+    ]  # fmt: skip
+    assert all(f"jaxqmri: warning: {text}\n" in told for text in recorded)
+
+
 def test_a_b1_map_that_arrives_later_is_noticed(tmp_path, quick_jobs):
     root, out = dataset(tmp_path / "raw"), tmp_path / "out"
     folder = add_series(root, "01", "VFA", part="_part-mag")
