@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
-from typing import Any, NamedTuple
+from typing import Any
 
 import pooch
 
@@ -44,7 +44,6 @@ class Dataset:
     file: str  # the zip archive in the record
     size_kb: float  # as the record states it [kB]
     md5: str  # published hash of the archive
-    licence: str = "see the record"  # terms of use
 
     @property
     def url(self) -> str:
@@ -61,13 +60,10 @@ class Dataset:
         """Its unpacked files, once fetched."""
         return self.archive.with_name(f"{self.archive.stem}-{self.md5[:8]}")
 
-
-class Listing(NamedTuple):
-    """A data set on this computer."""
-
-    dataset: Dataset
-    folder: Path  # of the data set
-    cached: bool  # fetch() needs no network
+    @property
+    def cached(self) -> bool:
+        """Whether `fetch` needs no network."""
+        return self.folder.is_dir() or _md5(self.archive) == self.md5
 
 
 DATASETS: Mapping[str, Dataset] = {
@@ -89,9 +85,9 @@ def cache_dir() -> Path:
     return Path(os.environ.get("JAXQMRI_DATA_DIR") or pooch.os_cache("jaxqmri")).expanduser().absolute()
 
 
-def list_datasets() -> list[Listing]:
-    """Every known data set, the folder of its files, and whether `fetch` needs no network for it."""
-    return [Listing(d, d.folder, d.folder.is_dir() or _md5(d.archive) == d.md5) for d in DATASETS.values()]
+def list_datasets() -> list[Dataset]:
+    """Every known data set."""
+    return list(DATASETS.values())
 
 
 def fetch(name: str, *, progress: bool = False) -> Path:

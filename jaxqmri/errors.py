@@ -10,7 +10,7 @@ wrong, where (file, tag), why it matters and how to mend it. There is one except
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -109,57 +109,44 @@ class _InWords(Exception):
 
     exit_code: ClassVar[int]
 
+    def __init_subclass__(cls, exit_code: int):
+        cls.exit_code = exit_code
+
     def __init__(self, *parts: Part):
         self.parts = parts
         super().__init__(in_words(parts))
 
 
-class UsageError(_InWords, ValueError):
+class UsageError(_InWords, ValueError, exit_code=2):
     """The request itself does not make sense: settings that contradict each other or the data."""
 
-    exit_code: ClassVar[int] = 2
 
-
-class NoInputError(_InWords, ValueError):
+class NoInputError(_InWords, ValueError, exit_code=3):
     """Nothing there that could be read as an image."""
 
-    exit_code: ClassVar[int] = 3
 
-
-class CorruptInputError(_InWords, ValueError):
+class CorruptInputError(_InWords, ValueError, exit_code=4):
     """Files that cannot be read, or that do not fit together."""
 
-    exit_code: ClassVar[int] = 4
 
-
-class MetadataError(_InWords, ValueError):
+class MetadataError(_InWords, ValueError, exit_code=5):
     """The physics is missing or implausible: no echo time, an echo time in the wrong unit."""
 
-    exit_code: ClassVar[int] = 5
 
-
-class OutputError(_InWords, OSError):
+class OutputError(_InWords, OSError, exit_code=6):
     """The results cannot be written where they were asked for."""
 
-    exit_code: ClassVar[int] = 6
 
-
-class PartialFailureError(_InWords, RuntimeError):
+class PartialFailureError(_InWords, RuntimeError, exit_code=7):
     """Some of several things failed; the others have their results."""
 
-    exit_code: ClassVar[int] = 7
 
-
-class DatasetUnavailableError(_InWords, OSError):
+class DatasetUnavailableError(_InWords, OSError, exit_code=8):
     """A public data set could not be fetched, or is not the one that was published."""
 
-    exit_code: ClassVar[int] = 8
 
-
-class DeviceError(_InWords, RuntimeError):
+class DeviceError(_InWords, RuntimeError, exit_code=9):
     """The device asked for is not there, or its memory does not suffice."""
-
-    exit_code: ClassVar[int] = 9
 
 
 def error_in_words(error: Exception, wording: Wording = on_the_command_line) -> tuple[int, str]:
@@ -175,6 +162,27 @@ def error_in_words(error: Exception, wording: Wording = on_the_command_line) -> 
         return DeviceError.exit_code, in_words([f"no device to compute on ({text})", *remedy], wording)
     bug = "This is a bug; please report it with the output of --debug"
     return 1, f"unexpected {type(error).__name__}: {text}. {bug}"
+
+
+@contextmanager
+def named_as(given: Mapping[Path, Path]) -> Iterator[None]:
+    """Errors that leave the block name the path that the user gave, not the temporary one that stands in for it."""
+
+    def renamed(value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(map(renamed, value))
+        if isinstance(value, str | Path):
+            for temporary, path in given.items():
+                value = str(value).replace(str(temporary), str(path))
+        return value
+
+    try:
+        yield
+    except Exception as error:
+        for name in ("args", "parts", "filename", "filename2"):
+            if value := getattr(error, name, None):
+                setattr(error, name, renamed(value))
+        raise
 
 
 # --- remarks ---

@@ -184,17 +184,15 @@ def _doctor(arguments: argparse.Namespace, started: float) -> None:
 def _data_list(arguments: argparse.Namespace, started: float) -> None:
     from ..datasets import list_datasets
 
-    listings = list_datasets()
+    datasets = list_datasets()
     if arguments.json:
-        facts = [
-            {"name": d.name, "doi": d.doi, "folder": str(folder), "cached": cached} for d, folder, cached in listings
-        ]
+        facts = [{"name": d.name, "doi": d.doi, "folder": str(d.folder), "cached": d.cached} for d in datasets]
         _print_json({"datasets": facts})
         return
-    for dataset, folder, cached in listings:
+    for dataset in datasets:
         print(f"{dataset.name}: {dataset.title}")
         print(f"  {dataset.description}; {dataset.size_kb:g} kB, doi:{dataset.doi}")
-        print(f"  in {folder}" if cached else f"  not fetched; jaxqmri data fetch {dataset.name}")
+        print(f"  in {dataset.folder}" if dataset.cached else f"  not fetched; jaxqmri data fetch {dataset.name}")
 
 
 def _data_fetch(arguments: argparse.Namespace, started: float) -> None:

@@ -389,7 +389,7 @@ def test_unknown_name_lists_the_known_ones():
 
 def test_listing_says_what_is_cached_and_where(cache, zenodo):
     [before] = datasets.list_datasets()
-    assert (before.dataset.name, before.cached) == (NAME, False)
+    assert (before.name, before.cached) == (NAME, False)
     assert not cache.exists()
     folder = datasets.fetch(NAME)
     [after] = datasets.list_datasets()

@@ -135,24 +135,20 @@ def find_b1_map(series: BidsSeries) -> Path | None:
     found = [path for path, name in names if name is not None and name.suffix == "TB1map"]
     if not found:
         return None
+    problem = f"there are {len(found)} of them" if len(found) > 1 else ""
     try:
-        problem = f"there are {len(found)} of them" if len(found) > 1 else _b1_map_problem(found[0], series)
+        if not problem:
+            first = read_image(series.images[0])
+            values = read_on_grid(found[0], "B1 map", first.affine, first.shape[:3], "resample it onto")
+            usable = values[np.isfinite(values) & (values > 0)]
+            if not usable.size or not PLAUSIBLE_B1[0] < np.median(usable) < PLAUSIBLE_B1[1]:
+                problem = "its values are no fractions of the nominal flip angle, 1 where it is reached"
     except (NoInputError, CorruptInputError, MetadataError) as error:
         problem = str(error)
     if not problem:
         return found[0]
     remark(About(series.name), ": ", About(found[0].name), f" is not used as B1 map ({problem.rstrip('.')}).")
     return None
-
-
-def _b1_map_problem(path: Path, series: BidsSeries) -> str:
-    """Why a map cannot be the B1 (true / nominal flip angle) of these images; "" where it can."""
-    first = read_image(series.images[0])
-    values = read_on_grid(path, "B1 map", first.affine, first.shape[:3], "resample it onto")
-    usable = values[np.isfinite(values) & (values > 0)]
-    if not usable.size or not PLAUSIBLE_B1[0] < np.median(usable) < PLAUSIBLE_B1[1]:
-        return "its values are no fractions of the nominal flip angle, 1 where it is reached"
-    return ""
 
 
 def _sessions(subject: Path) -> list[str]:

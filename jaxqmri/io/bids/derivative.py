@@ -10,8 +10,10 @@ reports, for which BIDS has no names, are listed in `.bidsignore`.
 import csv
 import io
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ REFERENCES = {
     "VFA": "Deoni et al., Magn Reson Med 49:515 (2003), doi:10.1002/mrm.10407",
 }
 
+_KEY = itemgetter("participant_id", "series")  # of a row of the summary
 _MARK = "# Written by jaxqmri"
 _IGNORE = f"""{_MARK}: what BIDS has no name for.
 *.html
@@ -114,12 +117,8 @@ def finish_derivative(out: Path, dataset: BidsDataset) -> None:
 
 def _relative_link(out: Path, root: Path) -> str:
     """From `out` to `root` if the link holds no name but that of the dataset, as folders may name people; else ""."""
-    if root.is_relative_to(out):
-        return root.relative_to(out).as_posix()
-    if out.is_relative_to(root):
-        return "/".join([".."] * len(out.relative_to(root).parts))
-    up = [".."] * len(out.relative_to(root.parent).parts) if out.is_relative_to(root.parent) else []
-    return "/".join([*up, root.name]) if up else ""
+    close = root.is_relative_to(out) or out.is_relative_to(root.parent)
+    return Path(os.path.relpath(root, out)).as_posix() if close else ""
 
 
 def source_uri(image: Path, root: Path) -> str:
@@ -211,9 +210,9 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
     Their keys are equal and in the order of the columns; None becomes n/a.
     """
     with output_errors(out), one_at_a_time(out):
-        table = {_key(row): row for row in _read_summary(out / SUMMARY)}
+        table = {_KEY(row): row for row in _read_summary(out / SUMMARY)}
         new = [{key: _cell(value) for key, value in row.items()} for row in rows]
-        table |= {_key(row): row for row in new}
+        table |= {_KEY(row): row for row in new}
         # A run of some sessions that finds nothing to fit does not remove what another run has fitted.
         fitted = {row["participant_id"] for row in table.values() if row["series"] != "n/a"}
         table = {k: row for k, row in table.items() if row["participant_id"] not in fitted or row["series"] != "n/a"}
@@ -229,10 +228,6 @@ def read_problems(out: Path, participant: str) -> dict[str, str]:
     rows = (row for row in _read_summary(out / SUMMARY) if row["participant_id"] == f"sub-{participant}")
     problems = (row for row in rows if row["series"] != "n/a" and row["status"] != "done")
     return {row["series"]: f"{row['status']}: {row['message']}" for row in problems}
-
-
-def _key(row: Mapping[str, str]) -> tuple[str, str]:
-    return row["participant_id"], row["series"]
 
 
 def _read_summary(path: Path) -> list[dict[str, str]]:

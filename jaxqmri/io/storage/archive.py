@@ -18,6 +18,7 @@ from pathlib import Path, PureWindowsPath
 from ...errors import CorruptInputError, NoInputError, OutputError
 from .atomic import sync_folders
 
+MAX_RATIO = 100  # unpacked size / archive size
 RATIO_FLOOR = 10 * 2**20  # bytes; below this a high ratio is harmless and common (masks, empty slices)
 MAX_NAME = 255  # bytes; the limit of one path component on the file systems in use
 CHUNK = 2**20  # bytes
@@ -32,7 +33,6 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplemente
 _DISTRUST = "Nothing was unpacked; get it from a source you trust."
 _GET_AGAIN = "Get it again from its source."
 _BY_OTHER_MEANS = "Nothing was unpacked; if you trust it, unpack it with another program and use the folder."
-_Members = list[tuple[zipfile.ZipInfo, tuple[str, ...]]]  # with the components of their paths
 
 
 class _Refused(Exception):
@@ -61,7 +61,6 @@ def unpack_zip(
     *,
     max_bytes: int = 2**30,  # of everything unpacked
     max_members: int = 10_000,  # files and folders
-    max_ratio: float = 100.0,  # unpacked size / archive size, for more than 10 MiB unpacked
     durable: bool = True,  # sync every file to disk, so that it survives a power cut
 ) -> None:
     """Unpacks a zip archive into a new folder, completely or not at all.
@@ -77,12 +76,15 @@ def unpack_zip(
         )
     try:
         with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
             # Against the file on disk: the members of a bomb may share their packed bytes.
-            _check_amount(opened.infolist(), archive.stat().st_size, max_bytes, max_members, max_ratio)
-            members = _checked_members(opened.infolist())
-            if sum(member.file_size for member, _ in members) > shutil.disk_usage(folder.parent).free:
+            _check_amount(members, archive.stat().st_size, max_bytes, max_members)
+            for member in members:
+                _check_member(member)
+            _check_clashes(members)
+            if sum(member.file_size for member in members) > shutil.disk_usage(folder.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # rather than fill the disk for other programs
-            _write_all(opened, members, folder, durable)
+            _write_all(opened, folder, durable)
     except _Refused as refused:
         raise CorruptInputError(f"{archive.name}: {refused}") from refused
     except _DAMAGE as error:
@@ -102,34 +104,23 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{error}".split())[:200] or type(error).__name__
 
 
-def _check_amount(
-    members: list[zipfile.ZipInfo], packed: int, max_bytes: int, max_members: int, max_ratio: float
-) -> None:
+def _check_amount(members: list[zipfile.ZipInfo], packed: int, max_bytes: int, max_members: int) -> None:
     declared = sum(member.file_size for member in members)
     if len(members) > max_members:
         raise _Refused(f"it has {len(members)} members, more than {max_members}", _BY_OTHER_MEANS)
     if declared > max_bytes:
         raise _Refused(f"it unpacks to {declared} bytes, more than {max_bytes}", _BY_OTHER_MEANS)
-    if declared > max(RATIO_FLOOR, max_ratio * packed):
-        why = f"{packed} bytes unpack to {declared}, more than {max_ratio:g} times as many"
+    if declared > max(RATIO_FLOOR, MAX_RATIO * packed):
+        why = f"{packed} bytes unpack to {declared}, more than {MAX_RATIO} times as many"
         raise _Refused(why, _BY_OTHER_MEANS)
-
-
-def _checked_members(members: list[zipfile.ZipInfo]) -> _Members:
-    for member in members:
-        _check_member(member)
-    found = [(member, _components(member.orig_filename)) for member in members]
-    if clash := _clash(found):
-        raise _Refused(f"member {_shown(clash)} has the same name as another one (upper and lower case alike)")
-    return found
 
 
 def _shown(member: zipfile.ZipInfo) -> str:
     return ascii(member.orig_filename[:80])
 
 
-def _components(name: str) -> tuple[str, ...]:
-    return tuple(part for part in name.split("/") if part not in ("", "."))
+def _components(member: zipfile.ZipInfo) -> tuple[str, ...]:
+    return tuple(part for part in member.orig_filename.split("/") if part not in ("", "."))
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
@@ -138,7 +129,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     in_bytes = name.encode(errors="replace").split(b"/")
     distrust = {
         "has control characters in its name": any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name),
-        "has no name": not _components(name) and not member.is_dir(),
+        "has no name": not _components(member) and not member.is_dir(),
         "has a backslash in its name, which Windows takes for a folder": "\\" in name,
         "has an absolute path": name.startswith("/") or PureWindowsPath(name).drive,
         "points outside the folder ('..')": b".." in in_bytes,
@@ -152,26 +143,28 @@ def _check_member(member: zipfile.ZipInfo) -> None:
             raise _Refused(f"member {_shown(member)} {why}", remedy)
 
 
-def _clash(members: _Members) -> zipfile.ZipInfo | None:
-    """A member that some file system would write over another one, or None."""
+def _check_clashes(members: list[zipfile.ZipInfo]) -> None:
+    """Refuses a member that some file system would write over another one."""
     # macOS and Windows ignore case, composed or decomposed accents, trailing dots and blanks.
-    keys = [tuple(unicodedata.normalize("NFC", part).casefold().rstrip(". ") for part in path) for _, path in members]
+    keys = [
+        tuple(unicodedata.normalize("NFC", part).casefold().rstrip(". ") for part in _components(member))
+        for member in members
+    ]
     folders = {key[:depth] for key in keys for depth in range(1, len(key))}
     seen: set[tuple[str, ...]] = set()
-    for (member, _), key in zip(members, keys, strict=True):
+    for member, key in zip(members, keys, strict=True):
         if key in seen or (key in folders and not member.is_dir()):
-            return member
+            raise _Refused(f"member {_shown(member)} has the same name as another one (upper and lower case alike)")
         seen.add(key)
-    return None
 
 
-def _write_all(opened: zipfile.ZipFile, members: _Members, folder: Path, durable: bool) -> None:
+def _write_all(opened: zipfile.ZipFile, folder: Path, durable: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name[:40]}-", dir=folder.parent) as scratch:
         # A folder of its own: the scratch folder is private to the user and would stay so after the move.
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
-        for member, path in members:
-            target = unpacked.joinpath(*path)
+        for member in opened.infolist():
+            target = unpacked.joinpath(*_components(member))
             (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
             if not member.is_dir():
                 _write_one(opened, member, target, durable)

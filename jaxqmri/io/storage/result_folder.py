@@ -16,11 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ...errors import remark
+from ...errors import named_as, remark
 from ..maps import check_output_folder
 from .atomic import TEMPORARY, output_errors, sync_folders
 from .locks import acquire, one_at_a_time, release
-from .naming import named_as
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
 _PREFIX = ".jaxqmri-"
@@ -144,19 +143,17 @@ def _files(staged: Path) -> list[Path]:
 def tidy_up(folder: Path) -> None:
     """Removes what killed runs left, or completes it where their files were being moved, with a remark."""
     for staging in [path for path in folder.iterdir() if _STAGING.fullmatch(path.name) and path.is_dir()]:
-        try:
+        with suppress(Timeout):  # its run is alive
             lock = acquire(staging / _LOCK)
-        except Timeout:
-            continue  # its run is alive
-        if lock is None:  # it has ended in this moment, or belongs to another user
-            continue
-        try:
-            done = _complete(staging, folder)
-        except OSError:
-            release(lock)
-            raise
-        _remove(staging, lock)
-        remark(f"{folder}: the leftovers of a run that was killed {done}.")
+            if lock is None:  # it has ended in this moment, or belongs to another user
+                continue
+            try:
+                done = _complete(staging, folder)
+            except OSError:
+                release(lock)
+                raise
+            _remove(staging, lock)
+            remark(f"{folder}: the leftovers of a run that was killed {done}.")
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
         with suppress(FileNotFoundError, PermissionError):  # removed by another run, or another user's
             if time.time() - path.lstat().st_mtime > _MAX_AGE:

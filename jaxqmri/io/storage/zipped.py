@@ -10,10 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ...errors import OutputError
+from ...errors import OutputError, named_as
 from .archive import is_zip, unpack_zip
 from .memory import temporary_folder
-from .naming import named_as
 
 MAX_BYTES = 8 * 2**30  # as large as the images of a long examination
 MAX_FILES = 100_000  # one per slice and echo
