@@ -197,17 +197,12 @@ def _head(size: int, n_slices: int, thickness_mm: float, skull_stripped: bool, b
     # x to the patient's left, y to the front, z to the top
     x, y, z = np.meshgrid(in_plane, in_plane, along, indexing="ij", sparse=True)
     labels = _anatomy(x, y, z, skull_stripped)
-    regions = [HEAD_REGIONS[label] for label in range(1, len(HEAD_REGIONS) + 1)]
-
-    def of_regions(name: str, air: float = np.nan) -> Map:
-        return np.array([air, *(getattr(region, name) for region in regions)])[labels]
-
+    air = Region("air", m0=0.0, t1=np.nan, t2=np.nan, t2star=np.nan)
+    regions = [air, *(HEAD_REGIONS[label] for label in sorted(HEAD_REGIONS))]
+    maps = {key: np.array([getattr(one, key) for one in regions])[labels] for key in ("m0", "t1", "t2", "t2star")}
     return Phantom(
-        labels=labels,
-        m0=of_regions("m0", air=0.0),
-        t1=of_regions("t1"),
-        t2=of_regions("t2"),
-        t2star=of_regions("t2star"),
+        labels,
+        **maps,
         b1=b1_scale * _transmit_field(x, y, z),
         affine=_oblique_affine((size, size, n_slices), 2 * _HALF_FIELD_OF_VIEW_MM / size, thickness_mm),
     )
