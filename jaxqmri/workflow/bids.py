@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import About, PartialFailureError, Remark, Wording, error_in_words, listener, remark, remarks_collected
 from ..io.bids import derivative
-from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset, wanted_participants
+from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset
 from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
 from ..io.storage.result_folder import RECORD, staging_folder
@@ -106,7 +106,7 @@ def run_bids(
     """
     check_settings(settings)
     dataset = open_dataset(root)
-    found = find_series(dataset, wanted_participants(dataset, participants), sessions)
+    found = find_series(dataset, participants, sessions)
     derivative.check_derivative_folder(out, root)
     check_writable(out)
     derivative.begin_derivative(out, {int(status): status.name for status in Status})

@@ -8,7 +8,7 @@ from bids_datasets import COMMON, SCANNER, SHAPE, T2STAR, TE_GRE, add_series, da
 from nifti_files import edit
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
-from jaxqmri.io.bids.dataset import find_b1_map, find_series, open_dataset, wanted_participants
+from jaxqmri.io.bids.dataset import find_b1_map, find_series, open_dataset
 from jaxqmri.io.bids.names import parse_name
 from jaxqmri.io.nifti.reader import read_nifti
 from jaxqmri.io.nifti.sidecar import read_sidecar
@@ -20,7 +20,7 @@ def root(tmp_path):
 
 
 def names(root, *participants, **options):
-    found = find_series(open_dataset(root), wanted_participants(open_dataset(root), participants or None), **options)
+    found = find_series(open_dataset(root), participants or None, **options)
     return {who: [str(series.name) for series in several] for who, several in found.items()}
 
 

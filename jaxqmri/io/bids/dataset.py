@@ -91,13 +91,6 @@ def _description(path: Path) -> dict[str, Any]:
     return {}
 
 
-def wanted_participants(dataset: BidsDataset, labels: Sequence[str] | None) -> list[str]:
-    """The participants asked for, with or without `sub-`, each once; all of them for None."""
-    if labels is None:
-        return list(dataset.participants)
-    return _wanted("participant_label", "sub-", labels, dataset.participants)
-
-
 def _wanted(setting: str, prefix: str, labels: Sequence[str], present: Sequence[str]) -> list[str]:
     """Labels without their prefix, each once, if all of them are present."""
     wanted = list(dict.fromkeys(label.removeprefix(prefix) for label in labels))
@@ -109,18 +102,20 @@ def _wanted(setting: str, prefix: str, labels: Sequence[str], present: Sequence[
 
 
 def find_series(
-    dataset: BidsDataset, participants: Sequence[str], sessions: Sequence[str] | None = None
+    dataset: BidsDataset, participants: Sequence[str] | None = None, sessions: Sequence[str] | None = None
 ) -> dict[str, list[BidsSeries]]:
-    """The series of each participant (without `sub-`) that can be fitted, sorted by name; [] where there are none.
+    """The series of each participant that can be fitted, sorted by name; [] where there are none.
 
-    `sessions` are with or without `ses-`; None: all of them, and images without a session.
+    Labels are with or without `sub-` and `ses-`. None: all participants; all sessions, and images without a session.
     """
+    everybody = dataset.participants
+    participants = _wanted("participant_label", "sub-", everybody if participants is None else participants, everybody)
     if sessions is not None:
         present = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
         sessions = _wanted("session_label", "ses-", sessions, present)
     found = {name: _series_of(dataset.root / f"sub-{name}", name, sessions) for name in participants}
     if not any(found.values()):
-        who = "no participant" if len(found) > 1 else f"sub-{participants[0]}"
+        who = "no participant" if len(found) != 1 else f"sub-{participants[0]}"
         raise NoInputError(
             f"{dataset.root}: {who} has images to be fitted; they are named sub-*_{'|'.join(FITTED)}.nii[.gz] and lie "
             "in sub-*/anat or sub-*/ses-*/anat."

@@ -57,7 +57,7 @@ figures
 
 
 def check_derivative_folder(out: Path, root: Path) -> None:
-    """Checks, before anything is computed, that `out` is new, empty or an earlier derivative."""
+    """Checks, before anything is computed, that `out` is new, empty or was begun by `begin_derivative`."""
     with output_errors(out):
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out}: is a file, so no maps can be written into it; name a folder.")
@@ -68,20 +68,16 @@ def check_derivative_folder(out: Path, root: Path) -> None:
                 f"{out}: {where}, where maps would be taken for images; name a folder outside it or in "
                 f"{root / 'derivatives'}, e.g. {root / 'derivatives' / 'jaxqmri'}."
             )
-        if out.is_dir() and not is_own(out):
+        own = False
+        with suppress(OSError, ValueError):
+            own = (out / ".bidsignore").read_text(encoding="utf-8").startswith(_MARK)
+        if out.is_dir() and not own:
             others = [entry for entry in out.iterdir() if not entry.name.startswith(".") and entry.name != SOURCE_DATA]
             if others:
                 raise OutputError(
                     f"{out}: has {len(others)} file(s) or folder(s) that are no results of jaxqmri for a dataset; name "
                     "another folder, or a new one in it."
                 )
-
-
-def is_own(out: Path) -> bool:
-    """Whether a folder was begun by `begin_derivative`."""
-    with suppress(OSError, ValueError):
-        return (out / ".bidsignore").read_text(encoding="utf-8").startswith(_MARK)
-    return False
 
 
 def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
