@@ -1,49 +1,41 @@
-"""What a scan of files found: candidates, each the images of one series, component and grid that could be fitted.
-
-The readers of DICOM and NIfTI files fill them from headers alone and load the pixels of the one that is chosen; which
-one that is, `choose` says for both.
-"""
+"""What the headers in files say: candidates, each the images of one series, component and grid that could be fitted."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..errors import MetadataError, UsageError
 from ..quantities import Axis
 from .bids.names import BidsName
+from .phase import radians_per_unit
 
 OTHER_SERIES = "images of other series"
+Place = tuple[int, float]  # slice from 0, value of the axis
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Image(ABC):
-    """One stored image, a slice in a DICOM file or a volume in a NIfTI file, as the choice sees it.
+    """One stored image, a slice in a DICOM file or a volume in a NIfTI file, as the choice sees it."""
 
-    Attributes:
-        name: of its file, without folders, for messages.
-        uid: what tells it from other images, but not from copies of itself.
-        series_uid: Series Instance UID; "" where unknown.
-        series_number: the scanner's number of the series.
-        description: the series' own name for itself, in one line.
-        bids: what BIDS calls the series, where files have such names.
-        component: "magnitude", "phase", "real", "imaginary" or, never fitted, "derived map".
-        derived: computed from other images, not measured.
-        listed: its place in the caller's list of files, where that order means something.
-    """
-
-    name: str
-    uid: str
-    series_uid: str
+    time_unit: ClassVar[float]  # of times in the header [s]
+    name: str  # of its file, without folders, for messages
+    uid: str  # what tells it from other images, but not from copies of itself
+    series_uid: str  # "" where unknown
     series_number: int | str | None
-    description: str
-    bids: BidsName | None = None
-    component: str
-    derived: bool
-    listed: int | None = None
+    description: str  # the series' own name for itself, in one line
+    bids: BidsName | None = None  # what BIDS calls the series, where files have such names
+    component: str  # one of COMPONENTS or, never fitted, "derived map"
+    derived: bool  # computed from other images, not measured
+    listed: int | None = None  # its place in the caller's list of files, where that order means something
+    slope: float  # displayed per stored value
+    intercept: float  # displayed where the stored value is 0
+    scale_slope: float | None = None  # Philips', see dicom.pixels.rescaled
+    unit: str  # of displayed values, in the words of the file
 
     @abstractmethod
     def header(self, keyword: str) -> Any:
@@ -69,14 +61,9 @@ class Image(ABC):
         """Numbers by which given values may go to the images of a slice, best first, each with its name."""
 
     @property
-    @abstractmethod
-    def scaling(self) -> tuple[float, float, float | None]:
-        """Slope and intercept from stored to displayed values; Philips' scale slope or None."""
-
-    @property
-    @abstractmethod
-    def repetition_time(self) -> float | None:
-        """[s]"""
+    def radians_per_value(self) -> float | None:
+        """Angle per displayed value of a phase image [rad], or None where nothing declares it."""
+        return radians_per_unit(self.slope, self.intercept, self.unit)
 
     @property
     def image_type(self) -> tuple[str, ...]:
@@ -91,37 +78,21 @@ class Image(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Images of one series and component on one grid.
+    """Images of one series and component on one grid."""
 
-    Attributes:
-        images: in an order that does not depend on file names.
-        slices: (image,) int, the slice each belongs to, counted along the normal; 0 for whole volumes.
-        shape: the first two axes of the volume.
-        n_slices: the third.
-        voxel_size: along x, y, z [mm].
-        grid: where the voxels lie; `grid.same_as(other)` says whether others lie there.
-        names: what it is counted by: images of DICOM, files of NIfTI.
-        is_enhanced: whether the images come from Enhanced MR files.
-        axis: what is to vary.
-        each: (image,) value of it [s] or [rad], NaN where there is none.
-        value_error: why its values cannot be used, or None.
-        is_given: the values come from the caller.
-        parts: the candidates it was joined from.
-    """
-
-    images: tuple[Any, ...]
-    slices: np.ndarray
-    shape: tuple[int, int]
-    n_slices: int
-    voxel_size: tuple[float, float, float]
-    grid: Any
-    names: tuple[str, ...]
-    axis: Axis
-    is_enhanced: bool = False
-    each: tuple[float, ...] = ()
-    value_error: MetadataError | UsageError | None = None
-    is_given: bool = False
-    parts: tuple["Candidate", ...] = ()
+    images: tuple[Any, ...]  # in an order that does not depend on file names
+    slices: np.ndarray  # (image,) int, the slice each belongs to, counted along the normal; 0 for whole volumes
+    shape: tuple[int, int]  # the first two axes of the volume
+    n_slices: int  # the third
+    voxel_size: tuple[float, float, float]  # along x, y, z [mm]
+    grid: Any  # where the voxels lie; `grid.same_as(other)` says whether others lie there
+    names: tuple[str, ...]  # what it is counted by: images of DICOM, files of NIfTI
+    axis: Axis  # what is to vary
+    is_enhanced: bool = False  # whether the images come from Enhanced MR files
+    each: tuple[float, ...] = ()  # (image,) value of the axis [s] or [rad], NaN where there is none
+    value_error: MetadataError | UsageError | None = None  # why these cannot be used
+    is_given: bool = False  # whether they come from the caller
+    parts: tuple["Candidate", ...] = ()  # what it was joined from
 
     def along(self, axis: Axis) -> "Candidate":
         """The same images with what their headers say of an axis."""
@@ -153,14 +124,6 @@ class Candidate:
         return self.first.component
 
     @property
-    def derived(self) -> bool:
-        return self.first.derived
-
-    @property
-    def series_number(self) -> int | str | None:
-        return self.first.series_number
-
-    @property
     def numbers(self) -> tuple[int | str, ...]:
         """The numbers of its series: several where series of one value each were joined."""
         return tuple(dict.fromkeys(i.series_number for i in self.images if i.series_number is not None))
@@ -169,11 +132,6 @@ class Candidate:
     def series_uids(self) -> tuple[str, ...]:
         """Their Series Instance UIDs, sorted."""
         return tuple(sorted({image.series_uid for image in self.images} - {""}))
-
-    @property
-    def is_identified(self) -> bool:
-        """Whether anything tells what series it is of."""
-        return bool(self.series_uids or self.numbers or self.first.description or self.first.bids)
 
     @property
     def n_images(self) -> int:
@@ -195,45 +153,45 @@ class Candidate:
     def is_map_at_te_0(self) -> bool:
         """Whether it is a volume without echo time that came with images of other echo times."""
         at_0 = all(number(image.header("EchoTime")) == 0 for image in self.images)
-        return self.derived and at_0 and "DERIVED" not in self.first.image_type[:1]
+        return self.first.derived and at_0 and "DERIVED" not in self.first.image_type[:1]
 
     @property
-    def one_each(self) -> dict[tuple[int, float], Any]:
+    def places(self) -> list[Place]:
+        """(image,) of each its slice and value."""
+        return list(zip(self.slices.tolist(), self.each, strict=True))
+
+    @property
+    def one_each(self) -> dict[Place, Any]:
         """Slice and value -> the first image of them; others are its copies."""
-        found: dict[tuple[int, float], Any] = {}
-        for place, image in zip(zip(self.slices.tolist(), self.each, strict=True), self.images, strict=True):
+        found: dict[Place, Any] = {}
+        for place, image in zip(self.places, self.images, strict=True):
             found.setdefault(place, image)
         return found
 
     @property
     def repetition_times(self) -> tuple[float, ...]:
         """Different repetition times, ascending [s]."""
-        return tuple(sorted({image.repetition_time for image in self.images if image.repetition_time}))
+        said = [(number(image.header("RepetitionTime")), image.time_unit) for image in self.images]
+        return tuple(sorted({tr * unit for tr, unit in said if tr}))
 
     @property
     def scaling(self) -> str:
         """How stored values become image values, in words."""
-        slopes, intercepts, scale_slopes = zip(*(image.scaling for image in self.images), strict=True)
-        text = f"slope {_span(slopes)}, intercept {_span(intercepts)}"
-        return text if None in scale_slopes else f"{text}, Philips scale slope {_span(scale_slopes)}"
+        factors = {"slope": "slope", "intercept": "intercept", "Philips scale slope": "scale_slope"}
+        found = {name: [getattr(image, field) for image in self.images] for name, field in factors.items()}
+        return ", ".join(f"{name} {_span(values)}" for name, values in found.items() if None not in values)
 
     @property
-    def missing(self) -> tuple[tuple[int, float], ...]:
+    def missing(self) -> tuple[Place, ...]:
         """Slices, from 0, and values that have no image although other slices or values do; by slice."""
-        there = set(zip(self.slices.tolist(), self.each, strict=True))
+        there = set(self.places)
         return tuple((k, v) for k in range(int(self.slices.max()) + 1) for v in self.values if (k, v) not in there)
 
-    def lacking(self, most: int = 4) -> str:
-        """Words for `missing`, e.g. "slice 7 of 36 lacks TE 9.2 ms", or nothing; no more than `most` slices."""
-        lacks: dict[int, list[float]] = defaultdict(list)
-        for k, value in self.missing:
-            lacks[k].append(value)
-        named = [
-            f"slice {k + 1} of {self.n_slices} lacks {at(self.axis, *values)}"
-            for k, values in list(lacks.items())[:most]
-        ]
-        more = len(lacks) - len(named)
-        return ", ".join(named) + (f" and {more} more slices lack images" if more else "")
+    def lacking(self) -> str:
+        """Words for `missing`, e.g. "slice 7 of 36 lacks TE 9.2 ms", or nothing; four slices at most are named."""
+        lacks = {k: [value for _, value in places] for k, places in groupby(self.missing, key=itemgetter(0))}
+        named = [f"slice {k + 1} of {self.n_slices} lacks {at(self.axis, *values)}" for k, values in lacks.items()]
+        return ", ".join(named[:4]) + (f" and {len(named) - 4} more slices lack images" if len(named) > 4 else "")
 
     def __str__(self) -> str:
         axis, n = self.axis, len(self.values)
@@ -242,56 +200,39 @@ class Candidate:
             values = f"no usable {axis.terms}"
         elif self.is_constant:
             values = f"{axis.symbol} {axis.described(self.values * self.images_per_slice[1])}"
-        number = "without number" if self.series_number is None else self.series_number
+        number = "without number" if self.first.series_number is None else self.first.series_number
         name = self.first.bids or f"series {number} '{self.first.description}'"
         return f"{name} ({self.component}, {values}, {'x'.join(map(str, (*self.shape, self.n_slices)))})"
 
 
-Index = tuple[slice | int, ...]
+Images = Generator[tuple[tuple[slice | int, ...], np.ndarray, np.ndarray], None, None]
 
 
 class Reader(NamedTuple):
-    """What is particular to one file format.
-
-    Attributes:
-        source_format: its name.
-        refusal: why a scan without a candidate of the wanted component cannot be fitted, or None: nothing particular.
-        check: raises, or remarks, where the images of a candidate do not belong together.
-        affine: (4, 4) voxel index -> RAS+ [mm].
-        load: of each image its place in (x, y, z, n), its values and whether those are at the top of their range.
-        physics: key of BIDS -> keyword of the files, and what turns their unit into that of BIDS.
-        radians: of each image the angle per loaded value [rad], None where it is not declared; for phase images.
-        identity: whose images they are, or None.
-    """
+    """What is particular to one file format."""
 
     source_format: str
-    refusal: Callable[["Scan"], Exception | None]
+    # Raises, or remarks, where the images of a candidate do not belong together.
     check: Callable[["Scan", Candidate], None]
-    affine: Callable[[Candidate], np.ndarray]
-    load: Callable[[Candidate], Generator[tuple[Index, np.ndarray, np.ndarray], None, None]]
-    physics: Mapping[str, tuple[str, float]]
-    radians: Callable[[Candidate], Sequence[float | None]]
-    identity: Callable[[Candidate], Any]
+    affine: Callable[[Candidate], np.ndarray]  # (4, 4) voxel index -> RAS+ [mm]
+    # Of each image its place in (x, y, z, n), its values and whether those are at the top of their range.
+    load: Callable[[Candidate], Images]
+    physics: Mapping[str, tuple[str, float]]  # key of BIDS -> keyword of the files, and BIDS's unit per theirs
+    radians: Callable[[Candidate], Sequence[float | None]]  # angle per loaded value of each phase image, if declared
+    # Why a scan without a candidate of the wanted component cannot be fitted, where that is particular to the format.
+    refusal: Callable[["Scan"], Exception | None] = lambda scan: None
+    identity: Callable[[Candidate], Any] = lambda candidate: None  # whose images they are
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        source: what was scanned, for messages.
-        candidates: by series number, or in the order of their files.
-        skipped: reason -> names of the images, and of the files that hold none, passed over for it.
-        axis: what is to vary.
-        given: (n,) values of it that the caller gave [s] or [rad], or None.
-        reader: of the files.
-    """
-
-    source: str
-    candidates: tuple[Candidate, ...]
-    skipped: Mapping[str, tuple[str, ...]]
-    axis: Axis
-    given: np.ndarray | None
+    source: str  # what was scanned, for messages
+    candidates: tuple[Candidate, ...]  # by series number, or in the order of their files
+    skipped: Mapping[str, tuple[str, ...]]  # reason -> names of the images, and of files that hold none, passed over
+    axis: Axis  # what is to vary
+    given: np.ndarray | None  # (n,) values of it that the caller gave [s] or [rad]
     reader: Reader
 
     def along(self, axis: Axis) -> "Scan":
@@ -301,14 +242,9 @@ class Scan:
         return replace(self, candidates=tuple(c.along(axis) for c in self.candidates), axis=axis, given=None)
 
     def of_series(self, series: int | str | Sequence[int | str]) -> "Scan":
-        """The same as if only some series were there; all of them if none is named.
+        """The same as if only the series of these names were there (all of them if none is named); see `_has_name`.
 
-        Args:
-            series: Series Number (0020,0011), BIDS name, or Series Instance UID (0020,000E) or how it begins; one or
-                several.
-
-        Raises:
-            UsageError: there is no such series.
+        Raises UsageError where there is no such series.
         """
         wanted = [str(name).strip() for name in ([series] if isinstance(series, int | str) else series)]
         if not wanted:
@@ -325,10 +261,10 @@ class Scan:
 
 
 def _has_name(candidate: Candidate, name: str) -> bool:
-    """Whether a series is called so; a number never is the beginning of a UID."""
+    """Whether a series has this number, BIDS name or (beginning of a) UID; a number never is that of a UID."""
     if "." in name:
         return any(uid.startswith(name) for uid in candidate.series_uids)
-    return name in (str(candidate.series_number), str(candidate.first.bids))
+    return name in (str(candidate.first.series_number), str(candidate.first.bids))
 
 
 def in_brackets(skipped: Mapping[str, Sequence[str]]) -> str:
@@ -337,15 +273,15 @@ def in_brackets(skipped: Mapping[str, Sequence[str]]) -> str:
     return f" (passed over: {counts})" if counts else ""
 
 
-def listed(candidates: Sequence[Candidate], most: int = 6) -> str:
-    """Candidates in print."""
-    text = "; ".join(map(str, candidates[:most]))
-    return text if len(candidates) <= most else f"{text} and {len(candidates) - most} more"
+def listed(candidates: Sequence[Candidate]) -> str:
+    """Candidates in print, six at most."""
+    text = "; ".join(map(str, candidates[:6]))
+    return text if len(candidates) <= 6 else f"{text} and {len(candidates) - 6} more"
 
 
 def at(axis: Axis, *values: float) -> str:
     """Values of what varies in print: "TE 5 ms"."""
-    return f"{axis.symbol} {axis.listed(values)} {axis.shown_unit}"
+    return f"{axis.symbol} {axis.described(values)}"
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -1,7 +1,4 @@
-"""Which candidate of a scan is read: series of one value each are joined, copies and what cannot be meant left out.
-
-Where two readings are possible none is guessed; the message says what to do. One rule for DICOM and NIfTI.
-"""
+"""Which candidate of a scan of DICOM or NIfTI files is read. Of two possible readings none is guessed."""
 
 from collections.abc import Sequence
 
@@ -34,23 +31,18 @@ OWN_FOLDER = "put the images of one of them in a folder of their own and give th
 def choose(scan: Scan, component: str | None = None) -> Candidate:
     """The one candidate that can be fitted: of one component, two or more values; measured images before derived ones.
 
-    Args:
-        scan: what is there.
-        component: which images; None: magnitude or, where inversion times vary in real images only, real.
-
-    Raises:
-        NoInputError: no MR image of any kind.
-        CorruptInputError: several could be meant; single images only, or only of other components; incomplete.
-        MetadataError: the values of the axis cannot be used; there is only phase, of unknown range.
-        UsageError: no such component; the number of given values is not that of the images of a slice.
+    Series of one value each are joined, copies left out. No component given: magnitude or, where inversion times vary
+    in real images only, real.
     """
     candidates = joined(scan)
     component = _wanted_component(scan, component, candidates)
     wanted = [c for c in candidates if c.component == component]
     for c in wanted:  # it could be one of the images of another candidate
-        if scan.given is None and c.value_error and not c.is_identified:
+        is_identified = c.series_uids or c.numbers or c.first.description or c.first.bids
+        if scan.given is None and c.value_error and not is_identified:
             raise c.value_error
-    for alike in ([c for c in wanted if not c.derived], [c for c in wanted if c.derived]):
+    for derived in (False, True):
+        alike = [c for c in wanted if c.first.derived is derived]
         usable = [c for c in alike if c.value_error is None and c.is_given == (scan.given is not None)]
         several = _without_copies([c for c in usable if len(c.values) > 1])
         if len(several) > 1:
@@ -82,22 +74,18 @@ def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -
     if len(found) > 1:
         both = " and ".join(str(candidate) for _, candidate, _ in found)
         raise UsageError(f"{scan.source}: {both} could both be meant; say which with ", Setting("method"), ".")
-    if not found:
-        raise _none_varies(scan, refused)
-    turned, candidate, remarks = found[0]
-    for one in remarks:
-        remark(*one.parts)
-    return turned, candidate
-
-
-# what is chosen -------------------------------------------------------------------------------------------------------
+    for turned, candidate, remarks in found:
+        for one in remarks:
+            remark(*one.parts)
+        return turned, candidate
+    raise _none_varies(scan, refused)
 
 
 def _wanted_component(scan: Scan, component: str | None, candidates: Sequence[Candidate]) -> str:
-    if component is not None:
-        if component not in COMPONENTS:
-            raise UsageError(f"component {component!r} is not one of {', '.join(COMPONENTS)}.")
+    if component in COMPONENTS:
         return component
+    if component is not None:
+        raise UsageError(f"component {component!r} is not one of {', '.join(COMPONENTS)}.")
     found = [c.component for c in candidates for _ in range(len(c.values) or (scan.given is not None))]
     real_only = found.count("real") > 1 >= found.count("magnitude")
     return "real" if scan.axis is INVERSION_TIME and real_only else "magnitude"
@@ -119,8 +107,8 @@ def _is_copy(enhanced: Candidate, classic: Candidate) -> bool:
         enhanced.is_enhanced
         and not classic.is_enhanced
         and not owners_differ(enhanced.first, classic.first)
-        and (enhanced.series_number, enhanced.values, enhanced.shape, enhanced.n_slices)
-        == (classic.series_number, classic.values, classic.shape, classic.n_slices)
+        and (enhanced.first.series_number, enhanced.values, enhanced.shape, enhanced.n_slices)
+        == (classic.first.series_number, classic.values, classic.shape, classic.n_slices)
         and enhanced.grid.same_as(classic.grid)
     )
 
@@ -145,7 +133,7 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
             About(chosen),
             ".",
         )
-    if chosen.derived:
+    if chosen.first.derived:
         remark(
             About(chosen), " is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan."
         )
@@ -160,9 +148,6 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
         remark(f"the given {axis.terms} do not ascend; they were sorted together with their images.")
     return chosen
-
-
-# why nothing is -------------------------------------------------------------------------------------------------------
 
 
 def _how_to_choose(candidates: Sequence[Candidate]) -> list[Part]:

@@ -86,6 +86,11 @@ def exists(path: Path) -> bool:
     return False
 
 
+def name_of(paths: Sequence[Path]) -> str:
+    """What was given, for messages."""
+    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
+
+
 def files_below(paths: Sequence[Path]) -> Iterator[Path]:
     """The files given, and those in folders given and in theirs."""
     for path in paths:

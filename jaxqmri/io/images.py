@@ -13,7 +13,7 @@ from .axis import axis_named
 from .candidates import Scan
 from .choose import choose, choose_axis
 from .dicom.reader import scan_dicom
-from .formats import check_paths, files_below, input_errors, is_dicom, is_nifti
+from .formats import check_paths, files_below, input_errors, is_dicom, is_nifti, name_of
 from .load import read_candidate
 from .negative import Negative
 from .nifti.file import read_on_grid
@@ -70,7 +70,7 @@ def scan_images(
             scan = scan_nifti(folders, given, axis)
         else:
             try:
-                scan = replace(scan_dicom(folders, given, axis), source=_name_of(paths))
+                scan = replace(scan_dicom(folders, given, axis), source=name_of(paths))
             except NoInputError as error:
                 raise (_nifti_below(folders) or error) from None
         yield scan.of_series(series)
@@ -81,7 +81,7 @@ def _nifti_below(paths: Sequence[Path]) -> NoInputError | None:
     if all(_is_own_map(file) for file in files_below(paths) if is_nifti(file)):
         return None
     return NoInputError(
-        f"{_name_of(paths)}: no DICOM images, and its NIfTI files lie in subfolders, which are not searched; name the "
+        f"{name_of(paths)}: no DICOM images, and its NIfTI files lie in subfolders, which are not searched; name the "
         "folder that holds them (unpack an archive first), or map a BIDS data set with `jaxqmri bids`."
     )
 
@@ -91,17 +91,13 @@ def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
     return read_on_grid(path, "B1 map", series.affine, series.data.shape[:3], "resample it onto")
 
 
-def _name_of(paths: Sequence[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
-
-
 def _are_nifti(paths: Sequence[Path]) -> bool:
     check_paths(paths)
     files = [file for path in paths for file in _files_at(path)]
     nifti_files = [file for file in files if is_nifti(file)]
     if not nifti_files:
         return False
-    where = _name_of(paths)
+    where = name_of(paths)
     n_dicom = sum(is_dicom(file) for file in files if not is_nifti(file))
     if all(map(_is_own_map, nifti_files)):
         if n_dicom or any(entry.is_dir() for path in paths if path.is_dir() for entry in path.iterdir()):

@@ -46,8 +46,8 @@ def _belongs_to(family: Sequence[Candidate], candidate: Candidate, axis: Axis) -
     return (
         first.images_per_slice == candidate.images_per_slice == (1, 1)
         and not {uid for member in family for uid in member.series_uids} & set(candidate.series_uids)
-        and (first.component, first.derived, first.shape, first.n_slices, first.is_enhanced)
-        == (candidate.component, candidate.derived, candidate.shape, candidate.n_slices, candidate.is_enhanced)
+        and (first.component, first.first.derived, first.shape, first.n_slices, first.is_enhanced)
+        == (candidate.component, candidate.first.derived, candidate.shape, candidate.n_slices, candidate.is_enhanced)
         and first.grid.same_as(candidate.grid)
         and not differences(first.first, candidate.first, axis)
         and not any(owners_differ(member.first, candidate.first) for member in family)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,37 +23,28 @@ from .storage.memory import new_images
 from .storage.zipped import unpacked
 
 
-class OtherFormat(NamedTuple):
-    """Files that the caller may have meant to read: their name, how to tell them, and what reads them."""
-
-    name: str
-    matches: Callable[[Path], bool]
-    function: str
-
-
 def read_files(
     paths: Sequence[Path],
     scan_files: Callable[[Sequence[Path], Values | None, Axis], Scan],
-    other: OtherFormat,
     axis: Axis,
     given: Values | None,
-    *,
     series: int | str | Sequence[int | str],
     component: str | None,
     negative: Negative,
+    *,
+    is_other: Callable[[Path], bool],
+    instead: str,
 ) -> ImageSeries:
     """The one series among files of one format that can be fitted, phase in radians; keeps what was remarked.
 
-    Raises as `scan_files`, `Scan.of_series`, `choose` and `read_candidate`; NoInputError names the function for files
-    of the `other` format where there are only such.
+    `is_other` tells files of the other format; where there are only such, the error says to read them `instead`.
     """
     with remarks_kept() as remarks, unpacked(paths) as folders:
         try:
             scan = scan_files(folders, given, axis)
         except NoInputError as error:
-            if any(map(other.matches, files_below(list(filter(exists, folders))))):
-                where = ", ".join(map(str, paths))
-                raise NoInputError(f"{where}: {other.name} files; read them by {other.function}.") from None
+            if any(map(is_other, files_below(list(filter(exists, folders))))):
+                raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
         scan = scan.of_series(series)
         chosen = choose(scan, component)
@@ -66,13 +57,7 @@ def read_files(
 
 
 def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -> ImageSeries:
-    """The images of a candidate of any component, scaled as the files say; others are counted as skipped.
-
-    Raises:
-        CorruptInputError: images damaged, contradictory, or not a regular volume.
-        MetadataError: the candidate has no usable values of what varies.
-        DeviceError, OutputError: neither memory nor disk suffice for the images, see `new_images`.
-    """
+    """The images of a candidate of any component, scaled as the files say; others are counted as skipped."""
     reader, values = scan.reader, chosen.values
     if chosen.value_error:
         raise chosen.value_error

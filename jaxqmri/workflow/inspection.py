@@ -163,7 +163,7 @@ def _jobs_for_echoes(candidate: Candidate) -> Sequence[str]:
 def _facts(candidate: Candidate, is_chosen: bool = False) -> dict[str, Any]:
     axes = dict.fromkeys((*IN_EVERY_HEADER, candidate.axis))
     facts = {
-        "number": candidate.series_number,
+        "number": candidate.first.series_number,
         "uids": list(candidate.series_uids),
         "description": candidate.first.description,
         "component": candidate.component,
@@ -175,7 +175,7 @@ def _facts(candidate: Candidate, is_chosen: bool = False) -> dict[str, Any]:
         "scaling": candidate.scaling,
         "image_type": list(candidate.first.image_type),
         "enhanced": candidate.is_enhanced,
-        "derived": candidate.derived,
+        "derived": candidate.first.derived,
         "lacking": candidate.lacking(),
     }
     name = next(name for name, axis in AXES.items() if axis is candidate.axis)

@@ -136,7 +136,7 @@ def test_scan_says_what_is_there_without_reading_voxels(folder):
     save(folder / "scan_e1_ph.nii", echo_values(0.004), sidecar={"EchoTime": 0.004, "SeriesNumber": 7})
     scan = scan_nifti(folder)
     magnitude, phase = sorted(scan.candidates, key=lambda candidate: candidate.component)
-    assert (magnitude.values, magnitude.shape, magnitude.n_slices, magnitude.series_number) == (TE, (5, 4), 3, 7)
+    assert (magnitude.values, magnitude.shape, magnitude.n_slices, magnitude.first.series_number) == (TE, (5, 4), 3, 7)
     np.testing.assert_allclose(magnitude.voxel_size, (2.0, 1.5, 3.0), rtol=1e-6)
     assert magnitude.scaling == "slope 1, intercept 0"
     assert (phase.component, phase.values) == ("phase", (0.004,))

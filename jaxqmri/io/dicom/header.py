@@ -1,7 +1,4 @@
-"""What the header of one DICOM image says: what kind it is, its echo time or the like, and where it lies.
-
-Enhanced MR comes here frame by frame, under the keywords of classic files; see `enhanced`.
-"""
+"""What the header of one DICOM image, under classic keywords, says: its kind, its echo time or the like, its place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +12,6 @@ from ...errors import CorruptInputError, Give, MetadataError
 from ...quantities import AXES, ECHO_TIME, Axis
 from ..axis import check_axis_values
 from ..candidates import Image, number, words
-from ..phase import radians_per_unit
 from . import vendors
 from .enhanced import ENHANCED_MR, is_enhanced, where_in_enhanced
 
@@ -30,8 +26,8 @@ UNPLACED = "no place in space"
 _USED_LATER = (
     "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Manufacturer", "ManufacturerModelName",
     "MagneticFieldStrength", "MRAcquisitionType", "ScanningSequence", "RepetitionTime", "SliceThickness",
-    "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope",
-    "RescaleIntercept", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoNumbers",
+    "BitsAllocated", "BitsStored", "PixelRepresentation",
     *(axis.keyword for axis in AXES.values() if axis.tag),
 )  # fmt: skip
 _DICOMDIR_UID = "1.2.840.10008.1.3.10"
@@ -39,28 +35,16 @@ _DICOMDIR_UID = "1.2.840.10008.1.3.10"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Frame(Image):
-    """One stored 2-D image: what its header says, and where its pixels are.
+    """One stored 2-D image: what its header says, and where its pixels are."""
 
-    Attributes:
-        dataset: its header, under the keywords of classic files.
-        file: the parsed file that holds it; its pixels stay on disk until they are asked for.
-        index: which frame of the file it is, from 0.
-        shape: rows, columns.
-        position: (3,) centre of the first pixel, LPS+ [mm].
-        orientation: (6,) unit vectors along a row and along a column, LPS+.
-        pixel_spacing: distance between rows, between columns [mm].
-        echo_number: Echo Number(s) (0018,0086).
-        instance_number: Instance Number (0020,0013).
-    """
-
-    dataset: Dataset
-    file: Dataset
-    index: int
-    shape: tuple[int, int]
-    position: np.ndarray
-    orientation: np.ndarray
-    pixel_spacing: tuple[float, float]
-    echo_number: int | None
+    time_unit = 1e-3
+    dataset: Dataset  # its header, under the keywords of classic files
+    file: Dataset  # the parsed file that holds it; its pixels stay on disk until they are asked for
+    index: int  # which frame of the file it is, from 0
+    shape: tuple[int, int]  # rows, columns
+    position: np.ndarray  # (3,) centre of the first pixel, LPS+ [mm]
+    orientation: np.ndarray  # (6,) unit vectors along a row and along a column, LPS+
+    pixel_spacing: tuple[float, float]  # distance between rows, between columns [mm]
     instance_number: int | None
     series_number: int | None
 
@@ -88,28 +72,8 @@ class Frame(Image):
     def order(self, axis: Axis, *, of_several_series: bool) -> Sequence[tuple[str, float | None]]:
         if of_several_series:
             return [("SeriesNumber (0020,0011)", self.series_number)]
-        of_echo = [("EchoNumbers (0018,0086)", self.echo_number)] if axis is ECHO_TIME else []
+        of_echo = [("EchoNumbers (0018,0086)", as_int(self.header("EchoNumbers")))] if axis is ECHO_TIME else []
         return [*of_echo, ("InstanceNumber (0020,0013)", self.instance_number)]
-
-    @property
-    def scaling(self) -> tuple[float, float, float | None]:
-        return *self.rescale, vendors.philips_scale_slope(self.dataset)
-
-    @property
-    def rescale(self) -> tuple[float, float]:
-        """Slope and intercept (0028,1053), (0028,1052) from stored to displayed values; 1 and 0 where absent."""
-        slope, intercept = number(self.header("RescaleSlope")), number(self.header("RescaleIntercept"))
-        return (1.0 if slope is None else slope), (0.0 if intercept is None else intercept)
-
-    @property
-    def repetition_time(self) -> float | None:
-        tr_ms = number(self.header("RepetitionTime"))
-        return tr_ms and tr_ms / 1e3
-
-    @property
-    def radians_per_displayed(self) -> float | None:
-        """Angle per displayed value of a phase image [rad], or None where the header does not declare it."""
-        return radians_per_unit(*self.rescale, str(self.header("RescaleType") or ""))
 
 
 def reason_to_skip(dataset: Dataset) -> str | None:
@@ -132,14 +96,12 @@ def reason_to_skip(dataset: Dataset) -> str | None:
 
 
 def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | None:
-    """The header facts of one MR image, under the keywords of classic files; None if it does not say where it lies.
+    """The header facts of one MR image; None if it does not say where it lies.
 
-    `file` holds its pixels where that is not `dataset`, as frame `index`. Raises CorruptInputError where the file ends
-    before its pixels, and whatever pydicom makes of a value that its type does not allow.
+    `file` holds its pixels where that is not `dataset`. pydicom may raise anything for a value its type does not allow.
     """
     for keyword in _USED_LATER:
         dataset.get(keyword)
-    vendors.philips_scale_slope(dataset)
     file = dataset if file is None else file
     rows, columns = as_int(dataset.get("Rows")), as_int(dataset.get("Columns"))
     if "PixelData" not in file or not rows or not columns:
@@ -155,6 +117,7 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
     if np.any(np.abs(lengths - 1) > 0.01):
         return None
     image_type = words(dataset.get("ImageType"))
+    slope, intercept = number(dataset.get("RescaleSlope")), number(dataset.get("RescaleIntercept"))
     return Frame(
         name=name,
         uid=str(dataset.get("SOPInstanceUID")),
@@ -163,6 +126,10 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
         description=" ".join(str(dataset.get("SeriesDescription") or "").split()),
         component=vendors.ge_component(dataset) or vendors.component_by_name(dataset, image_type) or "magnitude",
         derived="DERIVED" in image_type[:1],
+        slope=1.0 if slope is None else slope,
+        intercept=intercept or 0.0,
+        scale_slope=vendors.philips_scale_slope(dataset),
+        unit=str(dataset.get("RescaleType") or ""),
         dataset=dataset,
         file=file,
         index=index,
@@ -170,7 +137,6 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
         position=position,
         orientation=(orientation.reshape(2, 3) / lengths[:, None]).ravel(),
         pixel_spacing=(float(spacing[0]), float(spacing[1])),
-        echo_number=as_int(dataset.get("EchoNumbers")),
         instance_number=as_int(dataset.get("InstanceNumber")),
     )
 

@@ -15,10 +15,7 @@ from .header import Frame, as_int
 
 
 def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
-    """(row, column) values as stored; other frames of the same file are left alone.
-
-    Raises CorruptInputError: pixels missing, cut short, of another size than the header says, or without a decoder.
-    """
+    """(row, column) values as stored; other frames of the same file are left alone."""
     try:
         syntax = frame.file.file_meta.TransferSyntaxUID
         compressed = syntax.is_encapsulated
@@ -66,24 +63,21 @@ def rescaled(frame: Frame, stored: np.ndarray, *, floating_point: bool) -> np.nd
     """(row, column) float64 image values: displayed values, or Philips' floating-point values.
 
     DV = SV * RS + RI; FP = DV / (RS * SS). float64 keeps any integer exact until the one rounding to float32. Source:
-    Chenevert et al., Transl Oncol 7:65 (2014). Raises CorruptInputError where the rescale slope is 0.
+    Chenevert et al., Transl Oncol 7:65 (2014).
     """
-    slope, intercept, scale_slope = frame.scaling
-    if slope == 0:
+    if frame.slope == 0:
         raise CorruptInputError(
             f"{frame.name}: RescaleSlope (0028,1053) is 0, so every value vanishes; export the series again."
         )
-    displayed = stored * slope + intercept
-    return displayed / (slope * scale_slope) if floating_point and scale_slope else displayed
+    displayed = stored * frame.slope + frame.intercept
+    return displayed / (frame.slope * frame.scale_slope) if floating_point and frame.scale_slope else displayed
 
 
 def use_floating_point(frames: Sequence[Frame]) -> bool:
     """Whether all images carry Philips' scale slope, so that images scaled each on their own become comparable."""
-    if not vendors.is_philips(frames[0].dataset):
-        return False
-    if all(frame.scaling[2] for frame in frames):
+    if all(frame.scale_slope for frame in frames):
         return True
-    if len({frame.rescale for frame in frames}) > 1:
+    if vendors.is_philips(frames[0].dataset) and len({(frame.slope, frame.intercept) for frame in frames}) > 1:
         remark(
             "Philips images with different rescale slopes lack the scale slope (2005,100E): displayed values are used "
             "and may not be comparable between echoes; export the series without removing private tags."

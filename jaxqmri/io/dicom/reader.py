@@ -1,43 +1,37 @@
-"""DICOM files -> `ImageSeries`: whether the images of a candidate are complete, their pixels, where the voxels lie.
+"""DICOM files -> `ImageSeries`: whether the images of a candidate are complete, their pixels, where the voxels lie."""
 
-Enhanced MR keeps many images in one file. `scan` turns every file into frames, one per image, and `pixels` decodes one;
-nothing between knows how many files there are.
-"""
-
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import CorruptInputError, MetadataError, remark
 from ...quantities import ECHO_TIME, Axis
-from ..axis import Values, requested_axis
-from ..candidates import Candidate, Index, Reader, Scan, at, in_brackets
+from ..axis import Values, given_values, requested_axis
+from ..candidates import Candidate, Images, Place, Reader, Scan, at, in_brackets
 from ..choose import OWN_FOLDER
-from ..formats import as_paths, is_nifti
-from ..load import OtherFormat, read_files
+from ..formats import as_paths, is_nifti, name_of
+from ..load import read_files
 from ..negative import Negative
 from ..series import ImageSeries
 from . import header
 from .codec import Decoder
 from .geometry import IRREGULAR, Slices, slices_affine
-from .groups import thickness
+from .groups import candidates, thickness
 from .header import Frame
 from .identity import dicom_identity
 from .pixels import at_top, pixels_released, rescaled, stored_values, upright, use_floating_point
-from .scan import scan_files
+from .scan import find_frames
 
 # By these a scanner tells repeated images of one slice apart.
 _REPEATS = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "EchoTime", "FlipAngle", "InversionTime", "RepetitionTime",
     "TriggerTime",
 )  # fmt: skip
-_MS = 1e-3
 _PHYSICS = {
-    **{key: (key, _MS) for key in ("RepetitionTime", "EchoTime", "InversionTime")},
+    **{key: (key, Frame.time_unit) for key in ("RepetitionTime", "EchoTime", "InversionTime")},
     **{key: (key, 1.0) for key in ("FlipAngle", "MagneticFieldStrength", "SliceThickness", "Manufacturer")},
     "ManufacturersModelName": ("ManufacturerModelName", 1.0),
     **{key: (key, 1.0) for key in ("MRAcquisitionType", "ScanningSequence")},
@@ -47,8 +41,6 @@ _NOT_READ = {
     header.MOSAIC: f"mosaics hold all slices of a volume in one image; {_DCM2NIIX}",
     header.MULTIFRAME: f"several frames in one classic MR file are not read; {_DCM2NIIX}",
 }
-
-Place = tuple[int, float]  # slice, value of the axis
 
 
 def read_dicom(
@@ -100,17 +92,21 @@ def read_dicom(
     Sources:
         DICOM PS3.3 C.7.6.2 (geometry) and C.11.1 (rescale).
     """
-    wanted, given = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
-    other = OtherFormat("NIfTI", is_nifti, "read_nifti")
-    paths_given = as_paths(path, "path")
+    asked_for = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
     return read_files(
-        paths_given, scan_dicom, other, wanted, given, series=series, component=component, negative=negative
-    )
+        as_paths(path, "path"), scan_dicom, *asked_for, series, component, negative,
+        is_other=is_nifti, instead="NIfTI files; read them by read_nifti",
+    )  # fmt: skip
 
 
 def scan_dicom(path: str | Path | Iterable[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """What `scan_files` finds in a folder, a file, or several of either, to be read by this module."""
-    return scan_files(as_paths(path, "path"), READER, given, axis)
+    """The candidates along an axis in a folder, a file, or several of either, from headers alone.
+
+    `given` (n,) values [s] or [rad] replace those in the files, see `read_dicom`.
+    """
+    paths, values = as_paths(path, "path"), given_values(axis, given)
+    frames, skipped = find_frames(paths)
+    return Scan(name_of(paths), candidates(frames, axis), skipped, axis, values, READER)
 
 
 def _refusal(scan: Scan) -> Exception | None:
@@ -127,36 +123,28 @@ def _refusal(scan: Scan) -> Exception | None:
 
 def _check_complete(scan: Scan, candidate: Candidate) -> None:
     """Refuses a candidate in which a slice lacks an image, cell by cell."""
-    n_missing, n_cells = len(candidate.missing), candidate.n_slices * len(candidate.values)
-    passed_over = in_brackets(scan.skipped)
-    if n_missing:
+    if n_missing := len(candidate.missing):
+        n_cells, passed_over = candidate.n_slices * len(candidate.values), in_brackets(scan.skipped)
         raise CorruptInputError(
             f"{candidate}: {n_missing} of {n_cells} images missing: {candidate.lacking()}{passed_over}. Every "
             f"slice needs every {candidate.axis.one}; copy the series again."
         )
 
 
-def _places(candidate: Candidate) -> Iterator[tuple[Place, Frame]]:
-    return zip(zip(candidate.slices.tolist(), candidate.each, strict=True), candidate.images, strict=True)
-
-
-def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
+def _load(candidate: Candidate) -> Images:
     """Decodes one image of each slice and value; also their copies, which must be identical.
 
     They come file by file, so that the pixels of no two files are in memory at once.
-
-    Raises:
-        CorruptInputError: pixels damaged, or different images of one slice and value.
     """
     images, values = candidate.one_each, candidate.values
-    n_copies = Counter(place for place, _ in _places(candidate))
+    n_copies = Counter(candidate.places)
     copies: dict[Place, tuple[Frame, np.ndarray]] = {}
     floating_point = use_floating_point(list(images.values()))
-    rank = {id(frame.file): i for i, frame in reversed(list(enumerate(candidate.images)))}
-    by_file = sorted(_places(candidate), key=lambda at_place: rank[id(at_place[1].file)])
+    by_file: dict[int, list[tuple[Place, Frame]]] = defaultdict(list)
+    for place, frame in zip(candidate.places, candidate.images, strict=True):
+        by_file[id(frame.file)].append((place, frame))
     with closing(Decoder()) as decoding:
-        for _, of_one_file in groupby(by_file, key=lambda at_place: id(at_place[1].file)):
-            members = list(of_one_file)
+        for members in by_file.values():
             with pixels_released(members[0][1].file):
                 for place, frame in members:
                     stored = stored_values(frame, decoding)
@@ -171,7 +159,8 @@ def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray
 
 
 def _check_copy(axis: Axis, place: Place, first: Frame, known: np.ndarray, frame: Frame, stored: np.ndarray) -> None:
-    if first is frame or (np.array_equal(stored, known) and first.rescale == frame.rescale):
+    same_scale = (first.slope, first.intercept) == (frame.slope, frame.intercept)
+    if first is frame or (same_scale and np.array_equal(stored, known)):
         return
     names = " and ".join(sorted((first.name, frame.name)))
     tags = [tag for tag in _REPEATS if first.header(tag) != frame.header(tag)]
@@ -200,10 +189,10 @@ def _affine(candidate: Candidate) -> np.ndarray:
 
 def _radians(candidate: Candidate) -> list[float | None]:
     """Angle [rad] per value that `_load` gives, of each image."""
-    factors = [frame.radians_per_displayed for frame in candidate.images]
+    factors = [frame.radians_per_value for frame in candidate.images]
     if not use_floating_point(candidate.images):
         return factors
-    displayed = [slope * (scale_slope or 1.0) for slope, _, scale_slope in (f.scaling for f in candidate.images)]
+    displayed = [frame.slope * frame.scale_slope for frame in candidate.images]
     return [factor and float(f"{factor * unit:.6g}") for factor, unit in zip(factors, displayed, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """What lies in a folder of DICOM files, from the headers alone: candidates, and what was passed over."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pydicom
@@ -9,13 +9,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ...errors import CorruptInputError, NoInputError, remark
-from ...quantities import ECHO_TIME, Axis
-from ..axis import Values, given_values
-from ..candidates import Reader, Scan, in_brackets
+from ..candidates import in_brackets
+from ..formats import check_paths, name_of
 from ..storage.archive import starts_as_zip
 from . import header
 from .enhanced import frame_headers, is_enhanced
-from .groups import candidates
 from .header import Frame
 
 EMPTY = "empty file"
@@ -32,31 +30,28 @@ _STAY_ON_DISK = 1024  # bytes; larger values (pixels, vendors' protocols) are re
 _MR_STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 
-def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """Groups DICOM files into candidates, without reading pixels.
+def find_frames(paths: Sequence[Path]) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
+    """The MR images in files and in folders (searched recursively, links followed once), from headers alone.
 
-    Args:
-        paths: folders (searched recursively, links followed once) and files.
-        reader: of their pixels.
-        given: (n,) values of the axis that replace those in the files [s] or [rad]; they go to the images of a slice in
-            order of Echo Number(s) (0018,0086) if they are echo times or, where that does not tell them apart, of
-            Instance Number (0020,0013); to series of one value each in order of Series Number (0020,0011).
-        axis: what is to vary.
-
-    Raises:
-        NoInputError: a path does not exist, or no DICOM file is there.
-        CorruptInputError: a file announces itself as DICOM and cannot be parsed, or ends before its pixels.
-        UsageError, MetadataError: `given` is not to be used, see `given_values`.
+    With them the names of what was passed over, by reason.
     """
-    source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
-    values = given_values(axis, given)
-    frames, skipped = _read_frames(_find_files(paths))
+    frames: list[Frame] = []
+    passed_over: dict[str, list[str]] = defaultdict(list)
+    for path in _find_files(paths):
+        parsed = _parse(path)
+        found = {path.name: parsed} if isinstance(parsed, str) else _examine(path, parsed)
+        for name, image in found.items():
+            if isinstance(image, str):
+                passed_over[image].append(name)
+            else:
+                frames.append(image)
+    skipped = {reason: tuple(sorted(names)) for reason, names in passed_over.items()}
     if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE}:
-        raise NoInputError(f"no DICOM or NIfTI images found in {source}{_what_else(skipped)}")
+        raise NoInputError(f"no DICOM or NIfTI images found in {name_of(paths)}{_what_else(skipped)}")
     counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _REMARKED if reason in skipped)
     if counts:
         remark(f"passed over: {counts}; `jaxqmri inspect -v` names them.")
-    return Scan(source, candidates(frames, axis), skipped, axis, values, reader)
+    return frames, skipped
 
 
 def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
@@ -70,14 +65,12 @@ def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _find_files(paths: Iterable[Path]) -> list[Path]:
+def _find_files(paths: Sequence[Path]) -> list[Path]:
     """Every file at or below the paths, once, even through links that form a loop."""
+    check_paths(paths)
     found: dict[Path, Path] = {}
     visited: set[Path] = set()
     waiting = list(paths)
-    for path in waiting:
-        if not path.exists():
-            raise NoInputError(f"{path}: no such file or folder; check the path.")
     while waiting:
         path = waiting.pop()
         try:
@@ -93,20 +86,6 @@ def _find_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def _read_frames(paths: Iterable[Path]) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
-    frames: list[Frame] = []
-    skipped: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        parsed = _parse(path)
-        found = {path.name: parsed} if isinstance(parsed, str) else _examine(path, parsed)
-        for name, image in found.items():
-            if isinstance(image, str):
-                skipped[image].append(name)
-            else:
-                frames.append(image)
-    return frames, {reason: tuple(sorted(names)) for reason, names in skipped.items()}
-
-
 def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
     """The images a file holds, by name; in place of each that is passed over the reason."""
     try:
@@ -115,7 +94,12 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
         if not is_enhanced(dataset):
             return {path.name: _examine_image(dataset, path.name)}
         headers = list(frame_headers(dataset))
-        _check_frames(path.name, header.as_int(dataset.get("NumberOfFrames")) or 1, len(headers))
+        n_frames = header.as_int(dataset.get("NumberOfFrames")) or 1
+        if n_frames != len(headers):
+            raise CorruptInputError(
+                f"{path.name}: NumberOfFrames (0028,0008) is {n_frames}, but PerFrameFunctionalGroupsSequence "
+                f"(5200,9230) describes {len(headers)}, so that no frame has a certain header; export it again."
+            )
         names = [f"{path.name} frame {i + 1}" for i in range(len(headers))]
         return {name: _examine_image(headers[i], name, dataset, i) for i, name in enumerate(names)}
     except CorruptInputError:
@@ -127,14 +111,6 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
 def _examine_image(image: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | str:
     reason = header.reason_to_skip(image)
     return reason or header.read_frame(image, name, file, index) or header.UNPLACED
-
-
-def _check_frames(name: str, n_frames: int, n_headers: int) -> None:
-    if n_frames != n_headers:
-        raise CorruptInputError(
-            f"{name}: NumberOfFrames (0028,0008) is {n_frames}, but PerFrameFunctionalGroupsSequence (5200,9230) "
-            f"describes {n_headers}, so that no frame has a certain header; export it again."
-        )
 
 
 def _parse(path: Path) -> Dataset | str:

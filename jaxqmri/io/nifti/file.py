@@ -19,7 +19,6 @@ from nibabel.wrapstruct import WrapStructError
 
 from ...errors import CorruptInputError, NoInputError
 from ..formats import NOT_FETCHED, is_not_fetched
-from ..phase import radians_per_unit
 from .sidecar import read_sidecar
 
 INFLATION = 1032  # no byte of deflated data holds more
@@ -35,27 +34,17 @@ SAME_GRID = 1e-3  # of a voxel edge; the float32 quaternion of a qform leaves 1e
 
 @dataclass(frozen=True, eq=False)
 class NiftiFile:
-    """Header and sidecar of one file, no voxels.
-
-    Attributes:
-        path: the file.
-        shape: (x, y, z) or (x, y, z, volume).
-        affine: (4, 4) float64, voxel index -> RAS+ [mm].
-        slope: signal per stored value.
-        intercept: signal where the stored value is 0.
-        sidecar: its JSON; it may hold identity, so it is not for passing on.
-        remark: what is odd about its geometry, or "".
-        header: as it is in the file.
-    """
+    """Header and sidecar of one file, no voxels."""
 
     path: Path
-    shape: tuple[int, ...]
-    affine: np.ndarray
-    slope: float
-    intercept: float
-    sidecar: Mapping[str, Any]
-    remark: str
-    header: Nifti1Header
+    shape: tuple[int, ...]  # (x, y, z) or (x, y, z, volume)
+    affine: np.ndarray  # (4, 4) float64, voxel index -> RAS+ [mm]
+    dtype: np.dtype  # of the stored values
+    offset: int  # bytes before them
+    slope: float  # signal per stored value
+    intercept: float  # signal where the stored value is 0
+    sidecar: Mapping[str, Any]  # may hold identity, so it is not for passing on
+    remark: str  # what is odd about its geometry, or ""
 
     @property
     def n_volumes(self) -> int:
@@ -66,35 +55,23 @@ class NiftiFile:
         return same_grid(self.affine, other.affine)
 
     @property
-    def is_scaled(self) -> bool:
-        return (self.slope, self.intercept) != (1.0, 0.0)
-
-    @property
-    def radians_per_value(self) -> float | None:
-        """Angle per value of a phase image [rad], or None where nothing declares it."""
-        return radians_per_unit(self.slope, self.intercept, str(self.sidecar.get("Units") or ""))
+    def n_bytes(self) -> int:
+        """Length of the content that the header promises."""
+        return self.offset + prod(self.shape) * self.dtype.itemsize
 
 
 def read_image(path: Path) -> NiftiFile:
-    """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not by content, not by name.
-
-    Raises:
-        NoInputError: the file only stands for content that was not fetched.
-        CorruptInputError: no NIfTI header, complex or colour values, not 2 to 4 axes, no usable affine.
-        MetadataError: the sidecar is no JSON object.
-    """
+    """Reads the header and the sidecar of a NIfTI-1 or NIfTI-2 file, compressed or not by content, not by name."""
     if is_not_fetched(path):
         raise NoInputError(f"{path.name}: {NOT_FETCHED}")
-    try:
+    with _unreadable(path):
         with _opened(path) as file:
-            header = _header(file.read(HEADER_SIZE))
+            header: Any = _header(file.read(HEADER_SIZE))
         shape = tuple(map(int, header.get_data_shape()))
-        dtype = header.get_data_dtype()
+        dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
         slope, intercept = header.get_slope_inter()  # None where the slope is 0 or NaN, which means "not scaled"
         affine = np.array(header.get_best_affine(), dtype=np.float64)
         remark = _remark(header, affine)
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
     if dtype.kind not in "iuf":
         kind = "complex" if dtype.kind == "c" else "colour"
         raise CorruptInputError(f"{path.name}: holds {kind} values; take the magnitude and save it as a NIfTI file.")
@@ -107,19 +84,19 @@ def read_image(path: Path) -> NiftiFile:
         path=path,
         shape=_image_shape(shape, path),
         affine=affine,
+        dtype=dtype,
+        offset=offset,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         sidecar=read_sidecar(path),
         remark=remark,
-        header=header,
     )
 
 
 def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[int, ...], mend: str) -> np.ndarray:
     """Reads a 3-D file that lies on the grid of the images, (x, y, z) as stored.
 
-    `what` it is and what to do where the shapes differ, `mend`, are for messages. Raises NoInputError where there is no
-    such file, CorruptInputError where it is unreadable, of another shape or in another place.
+    `what` it is and what to do where the shapes differ, `mend`, are for messages.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,54 +111,40 @@ def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[i
             f"{path.name}: the {what} has the shape of the images but lies elsewhere (its affine differs by more than "
             f"{SAME_GRID:g} of a voxel); resample it onto the images."
         )
-    return read_voxels(file)[..., 0]
-
-
-def read_voxels(image: NiftiFile) -> np.ndarray:
-    """Reads the voxels of a file, (x, y, z, volume); see `read_volumes`."""
-    check_length(image)
-    return np.stack([values for values, _ in read_volumes(image)], axis=-1)
+    check_length(file)
+    ((values, _),) = read_volumes(file)  # to its end, where the checksum is
+    return values
 
 
 def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Reads the voxels of a file, one volume at a time.
 
     Yields (x, y, z) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value is at
-    the top of its range. Raises CorruptInputError: truncated, or its checksum is wrong, known only behind the last
-    volume.
+    the top of its range. A wrong checksum is known only behind the last volume.
     """
-    try:
-        dtype, offset = _layout(image)
-        # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
-        whole = dtype.kind in "iu" and not image.is_scaled
-        top = np.iinfo(dtype).max if whole else np.inf
-        shape = image.shape[:3]
-        with _opened(image.path) as file:
-            _read_exactly(file, offset, 0, image)
-            for k in range(image.n_volumes):
-                n_bytes = prod(shape) * dtype.itemsize
-                content = _read_exactly(file, n_bytes, offset + k * n_bytes, image)
-                stored = np.frombuffer(content, dtype).reshape(shape, order="F")
-                values = stored * np.float64(image.slope) + image.intercept if image.is_scaled else stored
-                yield values.astype(np.float32), stored == top
-            if isinstance(file, gzip.GzipFile):
-                _skip_rest(file)
-    except UNREADABLE as error:
-        raise _unreadable(image.path, error) from error
+    dtype, shape = image.dtype, image.shape[:3]
+    n_bytes = prod(shape) * dtype.itemsize
+    is_scaled = (image.slope, image.intercept) != (1.0, 0.0)
+    # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
+    top = np.iinfo(dtype).max if dtype.kind in "iu" and not is_scaled else np.inf
+    with _unreadable(image.path), _opened(image.path) as file:
+        _read_exactly(file, image.offset, 0, image)
+        for k in range(image.n_volumes):
+            content = _read_exactly(file, n_bytes, image.offset + k * n_bytes, image)
+            stored = np.frombuffer(content, dtype).reshape(shape, order="F")
+            values = stored * np.float64(image.slope) + image.intercept if is_scaled else stored
+            yield values.astype(np.float32), stored == top
+        if isinstance(file, gzip.GzipFile):
+            _skip_rest(file)
 
 
 def check_length(image: NiftiFile) -> None:
     """Raises CorruptInputError where a file cannot hold what its header promises, before room is made for that."""
-    try:
-        wanted, on_disk = _n_bytes(image), image.path.stat().st_size
-        with _opened(image.path) as file:
-            compressed = isinstance(file, gzip.GzipFile)
-            if wanted <= on_disk * (INFLATION if compressed else 1):
-                return
-            there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else on_disk
-        raise _truncated(there, wanted)
-    except UNREADABLE as error:
-        raise _unreadable(image.path, error) from error
+    with _unreadable(image.path), _opened(image.path) as file:
+        there, compressed = image.path.stat().st_size, isinstance(file, gzip.GzipFile)
+        if image.n_bytes > there * (INFLATION if compressed else 1):
+            there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else there
+            raise _truncated(there, image)
 
 
 def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
@@ -199,27 +162,15 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if compressed else file
 
 
-def _layout(image: NiftiFile) -> tuple[np.dtype, int]:
-    """Type of the stored values and where in the file they begin."""
-    header: Any = image.header
-    return header.get_data_dtype(), int(header.get_data_offset())
-
-
-def _n_bytes(image: NiftiFile) -> int:
-    """Length of the content that its header promises."""
-    dtype, offset = _layout(image)
-    return offset + prod(image.shape) * dtype.itemsize
-
-
 def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiFile) -> bytes:
     content = file.read(n_bytes)
     if len(content) < n_bytes:
-        raise _truncated(n_before + len(content), _n_bytes(image))
+        raise _truncated(n_before + len(content), image)
     return content
 
 
-def _truncated(there: int, wanted: int) -> EOFError:
-    return EOFError(f"truncated: {there} of {wanted} bytes")
+def _truncated(there: int, image: NiftiFile) -> EOFError:
+    return EOFError(f"truncated: {there} of {image.n_bytes} bytes")
 
 
 def _skip_rest(packed: gzip.GzipFile) -> None:
@@ -231,21 +182,14 @@ def _skip_rest(packed: gzip.GzipFile) -> None:
             raise ValueError(f"more than {MOST_BEHIND} bytes behind the voxels that its header declares")
 
 
-@contextmanager
-def _nibabel_silent() -> Iterator[None]:
-    """It would print on stderr what our errors say."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
 def _header(head: bytes) -> Nifti1Header:
     if len(head) < 348:
         raise EOFError("truncated within its header" if head else "empty file")
-    with _nibabel_silent():
+    before, logger.disabled = logger.disabled, True  # nibabel would print on stderr what our errors say
+    try:
         return Nifti2Header(head) if head[:4] in NIFTI2_SIZES else Nifti1Header(head[:348])
+    finally:
+        logger.disabled = before
 
 
 def _remark(header: Nifti1Header, affine: np.ndarray) -> str:
@@ -265,6 +209,13 @@ def _image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     return shape if len(shape) > 2 else (*shape, 1)
 
 
-def _unreadable(path: Path, error: Exception) -> CorruptInputError:
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-    return CorruptInputError(f"{path.name}: not a readable NIfTI image ({reason}); copy or convert it again.")
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """What goes wrong on reading as a CorruptInputError."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise CorruptInputError(
+            f"{path.name}: not a readable NIfTI image ({reason}); copy or convert it again."
+        ) from error

@@ -1,6 +1,6 @@
 """NIfTI images as an `ImageSeries`, and masks drawn on them."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from ...errors import About, CorruptInputError, Give, remark
 from ...quantities import ECHO_TIME, Axis
-from ..axis import Values, requested_axis
+from ..axis import Values, given_values, requested_axis
 from ..bids.names import NUMBERS, parse_name
-from ..candidates import Candidate, Index, Reader, Scan, at
+from ..candidates import Candidate, Images, Reader, Scan, at
 from ..formats import as_path, as_paths, check_series, is_dicom
-from ..load import OtherFormat, read_files
+from ..load import read_files
 from ..negative import Negative
 from ..series import ImageSeries
 from .file import NiftiFile, check_length, read_on_grid, read_volumes, same_grid
@@ -34,7 +34,8 @@ def read_nifti(
 ) -> ImageSeries:
     """Reads the one series of different echo times, inversion times or flip angles, ordered by them, never by name.
 
-    Which images are magnitude, phase, real or imaginary is known from their names or ImageType.
+    Which images are magnitude, phase, real or imaginary is known from their names or ImageType. Arguments, result and
+    errors are those of `read_dicom` but for:
 
     Args:
         paths: a folder (its subfolders are not searched), a zip archive, one file or a list of files.
@@ -43,39 +44,26 @@ def read_nifti(
             their names.
         ti: likewise inversion times [s]; InversionTime, or `inv-1` in the names.
         flip_angles: likewise flip angles [rad]; FlipAngle, or `flip-1` in the names.
-        axis: what varies, "te", "ti" or "flip_angle"; None: what is given, or else "te".
-        component: "magnitude", "phase", "real" or "imaginary"; None: magnitude or, where inversion times vary in real
-            images only, real.
-        series: the series to read where there are several: SeriesNumber of the sidecars, BIDS name, or
-            SeriesInstanceUID or how it begins; several for those of one value each.
-        negative: "keep" negative magnitudes, or take their absolute values: "abs".
-        values: likewise values of any other axis of `jaxqmri.quantities`, by its name [SI].
-
-    Returns:
-        The series, float32, rescaled, in the machine's byte order. Phase is in radians.
-
-    Raises:
-        NoInputError: nothing there.
-        UsageError: the values given do not fit the files; values for two axes; no such series.
-        CorruptInputError: a file cannot be read, the files do not fit together, fewer than 2 images; an archive not to
-            be trusted.
-        MetadataError: what varies is missing or implausible; phase images do not declare their range.
-        OutputError: no room to unpack an archive.
+        series: SeriesNumber of the sidecars, BIDS name, or SeriesInstanceUID or how it begins.
 
     Example:
         series = read_nifti(["e1.nii.gz", "e2.nii.gz"], te=[0.005, 0.010])
     """
-    wanted, given = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
-    other = OtherFormat("DICOM", is_dicom, "read_dicom")
-    paths_given = as_paths(paths, "paths")
+    asked_for = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
     return read_files(
-        paths_given, scan_nifti, other, wanted, given, series=series, component=component, negative=negative
-    )
+        as_paths(paths, "paths"), scan_nifti, *asked_for, series, component, negative,
+        is_other=is_dicom, instead="DICOM files; read them by read_dicom",
+    )  # fmt: skip
 
 
 def scan_nifti(paths: str | Path | Sequence[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """What `scan_files` finds in a folder, a file or a list of files, to be read by this module."""
-    return scan_files(as_paths(paths, "paths"), READER, given, axis)
+    """The candidates along an axis in a folder, a file or a list of files, without reading voxels.
+
+    `given` (n,) values [s] or [rad] replace those in the files, see `read_nifti`.
+    """
+    listed, values = as_paths(paths, "paths"), given_values(axis, given)
+    source = (listed[0].name or str(listed[0])) if len(listed) == 1 else f"{len(listed)} files"
+    return Scan(source, *scan_files(listed, axis), axis, values, READER)
 
 
 def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:
@@ -108,7 +96,7 @@ def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:
 
 
 def _files(candidate: Candidate) -> list[NiftiFile]:
-    return list({id(volume.file): volume.file for volume in candidate.images}.values())
+    return list(dict.fromkeys(volume.file for volume in candidate.images))
 
 
 def _check(scan: Scan, candidate: Candidate) -> None:
@@ -160,13 +148,13 @@ def _check_bids_series(candidate: Candidate, given: bool) -> None:
         remark(About(series), ": neither part- in the names nor ImageType tells; taken for magnitude images.")
 
 
-def _load(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
+def _load(candidate: Candidate) -> Images:
     for file in _files(candidate):
         check_length(file)
     return _volumes(candidate)
 
 
-def _volumes(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndarray], None, None]:
+def _volumes(candidate: Candidate) -> Images:
     each = iter(candidate.each)
     for file in _files(candidate):
         with closing(read_volumes(file)) as volumes:
@@ -176,11 +164,9 @@ def _volumes(candidate: Candidate) -> Generator[tuple[Index, np.ndarray, np.ndar
 
 READER = Reader(
     source_format="NIfTI",
-    refusal=lambda scan: None,
     check=_check,
     affine=lambda candidate: candidate.images[0].file.affine,
     load=_load,
     physics={key: (key, 1.0) for key in PHYSICS},
-    radians=lambda candidate: [volume.file.radians_per_value for volume in candidate.images],
-    identity=lambda candidate: None,
+    radians=lambda candidate: [volume.radians_per_value for volume in candidate.images],
 )

@@ -1,10 +1,7 @@
-"""Which NIfTI files of a folder belong together: headers and sidecars only.
-
-dcm2niix writes one 3-D file and sidecar per echo or inversion time; others one 4-D file. Files are grouped by scanner
-series and by component, and images are ordered by what varies, never by name.
-"""
+"""Which NIfTI files of a folder belong together, by headers and sidecars: one 3-D file per image, or one 4-D file."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import Give, MetadataError, NoInputError
-from ...quantities import ECHO_TIME, Axis
-from ..axis import Values, given_values
+from ...quantities import Axis
 from ..bids.names import parse_name
-from ..candidates import Candidate, Image, Reader, Scan, number, words
+from ..candidates import Candidate, Image, number, words
 from ..formats import check_paths, input_errors, is_nifti
 from ..storage.archive import is_zip
 from .file import NiftiFile, read_image
@@ -27,6 +23,7 @@ from .sidecar import component, image_number, sidecar_values, stem
 class Volume(Image):
     """One volume of a file: the file's header and sidecar, and which volume it is, from 0."""
 
+    time_unit = 1.0
     file: NiftiFile
     index: int
 
@@ -73,42 +70,22 @@ class Volume(Image):
         return [(axis.keyword, said), image_number(self.file.path, self.file.sidecar, axis)]
 
     @property
-    def scaling(self) -> tuple[float, float, float | None]:
-        return self.file.slope, self.file.intercept, None
-
-    @property
-    def repetition_time(self) -> float | None:
-        return number(self.header("RepetitionTime"))
-
-    @property
     def sequence(self) -> tuple[str, ...]:
         return words(re.split(r"[\\_ ]+", str(self.header("ScanningSequence") or "")))
 
 
-def scan_files(paths: Sequence[Path], reader: Reader, given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """Lists NIfTI images by series and component, without reading voxels, whether or not they can be fitted.
+def scan_files(paths: Sequence[Path], axis: Axis) -> tuple[tuple[Candidate, ...], dict[str, tuple[str, ...]]]:
+    """The images in files and in folders (not in their subfolders) by series and component, without reading voxels.
 
-    Args:
-        paths: folders (subfolders are not searched) and files.
-        reader: of their voxels.
-        given: (n,) values of the axis given by the user [s] or [rad]: one per volume of a 4-D file, or one per file; to
-            files of a folder in order of what their sidecars or names say, to several files in the order of the list.
-        axis: what is to vary.
-
-    Raises:
-        NoInputError: no NIfTI image there.
-        CorruptInputError, MetadataError: a file or a sidecar cannot be read.
-        UsageError, MetadataError: `given` is not to be used, see `given_values`.
+    With them the names of what was passed over, by reason.
     """
-    values = given_values(axis, given)
     files, skipped = _find_files(paths)
-    groups: dict[tuple[str, ...], list[Volume]] = {}
+    groups: dict[tuple[str, ...], list[Volume]] = defaultdict(list)
     for path in files:
         listed = paths.index(path) if len(paths) > 1 and path in paths else None
         for volume in _volumes(read_image(path), listed):
-            groups.setdefault((volume.component, *_series_key(volume)), []).append(volume)
-    source = (paths[0].name or str(paths[0])) if len(paths) == 1 else f"{len(paths)} files"
-    return Scan(source, tuple(_candidate(group, axis) for group in groups.values()), skipped, axis, values, reader)
+            groups[volume.component, *_series_key(volume)].append(volume)
+    return tuple(_candidate(group, axis) for group in groups.values()), skipped
 
 
 def _find_files(paths: Sequence[Path]) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
@@ -155,6 +132,9 @@ def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:
             bids=bids,
             component=component(file.path, said),
             derived=words(said.get("ImageType"))[:1] == ("DERIVED",),
+            slope=file.slope,
+            intercept=file.intercept,
+            unit=str(said.get("Units") or ""),
             listed=listed if file.n_volumes == 1 else None,
             file=file,
             index=k,
