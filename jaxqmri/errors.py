@@ -198,12 +198,11 @@ class Remark:
 
     parts: tuple[Part, ...]
 
-    def __str__(self) -> str:
-        return in_words(self.parts)
-
-    def told(self, wording: Wording) -> str:
+    def told(self, wording: Wording = in_python) -> str:
         """In the words of a boundary."""
         return in_words(self.parts, wording)
+
+    __str__ = told
 
     @property
     def kind(self) -> tuple[Part, ...]:

@@ -70,12 +70,12 @@ class Quantity:
         """Values [SI] in print, without their unit."""
         return separator.join(f"{v:g}" for v in self.shown(values))
 
-    def described(self, values: "Sequence[float] | np.ndarray", separator: str = ", ") -> str:
+    def described(self, values: "Sequence[float] | np.ndarray") -> str:
         """The values [SI] of several images in print, once where they do not vary: "25 deg in all 12 images"."""
         shown = self.shown(values)
         if len(shown) > 1 and (shown == shown[0]).all():
             return f"{shown[0]:g} {self.shown_unit} in all {len(shown)} images"
-        return f"{self.listed(values, separator)} {self.shown_unit}"
+        return f"{self.listed(values)} {self.shown_unit}"
 
 
 @dataclass(frozen=True)

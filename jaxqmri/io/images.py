@@ -20,7 +20,7 @@ from .nifti.file import read_on_grid
 from .nifti.reader import scan_nifti
 from .nifti.sidecar import read_sidecar
 from .series import ImageSeries
-from .storage.zipped import unpacked
+from .storage.archive import unpacked
 
 
 def read_images(

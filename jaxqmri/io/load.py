@@ -19,8 +19,8 @@ from .join import ROUNDING, TIMING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .series import ImageSeries
+from .storage.archive import unpacked
 from .storage.memory import new_images
-from .storage.zipped import unpacked
 
 
 def read_files(

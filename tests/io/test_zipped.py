@@ -14,7 +14,7 @@ from zip_files import zip_of
 
 from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.nifti.reader import read_nifti
-from jaxqmri.io.storage import zipped
+from jaxqmri.io.storage import archive as archives
 
 MAPS = ("T2starmap", "T2starmap_stderr", "S0map", "residual", "status")
 
@@ -167,7 +167,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, capsys, temporary, monkeypa
 
 def test_a_private_folder(tmp_path, temporary, monkeypatch):
     archive = zipped_folder(dicom_folder(tmp_path / "scan"), tmp_path / "scan.zip")
-    with zipped.unpacked([archive]) as (folder,):
+    with archives.unpacked([archive]) as (folder,):
         (private,) = temporary.iterdir()
         assert private in folder.parents
         assert private.stat().st_mode & 0o77 == 0
@@ -175,7 +175,7 @@ def test_a_private_folder(tmp_path, temporary, monkeypatch):
 
 
 def test_the_output_is_looked_at_before_anything_is_unpacked(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(zipped, "unpack_zip", lambda *_args, **_kwargs: pytest.fail("too early"))
+    monkeypatch.setattr(archives, "unpack_zip", lambda *_args, **_kwargs: pytest.fail("too early"))
     archive = zipped_folder(dicom_folder(tmp_path / "scan"), tmp_path / "scan.zip")
     (tmp_path / "out").write_text("mine")
     done = run(capsys, "t2star", archive, "-o", tmp_path / "out")

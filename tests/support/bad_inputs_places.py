@@ -24,7 +24,8 @@ from nifti_files import patch_header, save
 from small_scans import TE_MS, datasets, dicom_folder
 from zip_files import patched, with_mode, zip_of
 
-from jaxqmri.io.storage import atomic, memory, zipped
+from jaxqmri.io.storage import archive as archives
+from jaxqmri.io.storage import atomic, memory
 from jaxqmri.io.storage.result_folder import RECORD, result_folder
 from jaxqmri.mapping.fitting import estimate
 
@@ -52,7 +53,7 @@ def temporary_files_here(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
 
 def few_files_allowed(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     temporary_files_here(monkeypatch, out)
-    monkeypatch.setattr(zipped, "MAX_FILES", 20)
+    monkeypatch.setattr(archives, "MAX_FILES", 20)
 
 
 def full_temporary_disk(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -25,7 +25,6 @@ from ..storage.result_folder import RECORD, recorded_files, replace_files, tidy_
 from .dataset import DESCRIPTION, BidsDataset
 from .names import BidsName, parse_name
 
-BIDS_VERSION = "1.11.0"
 SUMMARY = "summary.tsv"
 LOGS = "logs"
 RAW = "raw"  # the name of the raw dataset in Sources
@@ -102,7 +101,7 @@ def finish_derivative(out: Path, dataset: BidsDataset) -> None:
     link = _relative_link(out.resolve(), dataset.root.resolve()) or doi or f"{SOURCE_DATA}/{RAW}"
     content: dict[str, Any] = {
         "Name": f"Relaxometry maps of {dataset.description.get('Name') or 'a BIDS dataset'}",
-        "BIDSVersion": BIDS_VERSION,
+        "BIDSVersion": "1.11.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "jaxqmri", "Version": __version__}],
         "DatasetLinks": {RAW: link},

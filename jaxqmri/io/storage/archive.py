@@ -1,7 +1,8 @@
-"""Unpacks untrusted zip archives: completely or not at all, and never outside the target folder.
+"""Untrusted zip archives: unpacked completely or not at all, never outside the target folder; read like folders.
 
 `zipfile` alone renames `../x` to `x`, lets the later of two equal names win and inflates without a limit. Here such an
 archive is refused as a whole, before or while it is unpacked into a scratch folder beside the target.
+Messages and records name an archive that is read like a folder, never the temporary folder.
 """
 
 import errno
@@ -13,11 +14,17 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PureWindowsPath
 
-from ...errors import CorruptInputError, NoInputError, OutputError
+from ...errors import CorruptInputError, NoInputError, OutputError, named_as
 from .atomic import sync_folders
+from .memory import temporary_folder
 
+MAX_BYTES = 8 * 2**30  # as large as the images of a long examination
+MAX_FILES = 100_000  # one per slice and echo
+_APPLE = "__MACOSX"  # what Finder adds to an archive
 MAX_RATIO = 100  # unpacked size / archive size
 RATIO_FLOOR = 10 * 2**20  # bytes; below this a high ratio is harmless and common (masks, empty slices)
 MAX_NAME = 255  # bytes; the limit of one path component on the file systems in use
@@ -184,3 +191,62 @@ def _write_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, d
         if durable:
             plain.flush()
             os.fsync(plain.fileno())
+
+
+@contextmanager
+def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    """The same paths with a folder in place of each zip archive, for the length of the block.
+
+    A file is an archive by its content or its suffix `.zip`. Where all its files lie in one folder, that is the
+    folder. Archives inside it stay packed. An error that leaves the block names the archive, not the folder.
+    """
+    with ExitStack() as folders:
+        found = [folders.enter_context(_folder_of(path)) if _is_archive(path) else path for path in paths]
+        with named_as(dict(zip(found, paths, strict=True))):
+            yield found
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return is_zip(path) or (path.suffix.lower() == ".zip" and path.is_file())
+    except OSError:  # reported by those who read it
+        return False
+
+
+@contextmanager
+def _folder_of(archive: Path) -> Iterator[Path]:
+    """Its content in a folder of its name, readable by the user alone."""
+    try:
+        temporary = tempfile.TemporaryDirectory(
+            prefix="jaxqmri-unpacked-", dir=temporary_folder(), ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise _no_room(archive, error) from error
+    with temporary as private:
+        # Two levels, so that no name in the archive clashes with that of the archive.
+        content, folder = Path(private, "0", "content"), Path(private, "1", archive.name)
+        content.parent.mkdir()
+        folder.parent.mkdir()
+        try:
+            unpack_zip(archive, content, max_bytes=MAX_BYTES, max_members=MAX_FILES, durable=False)
+        except OutputError as error:
+            raise _no_room(archive, error.__cause__) from error
+        _innermost(content).rename(folder)
+        yield folder
+
+
+def _no_room(archive: Path, cause: BaseException | None) -> OutputError:
+    reason = (isinstance(cause, OSError) and cause.strerror) or os.strerror(errno.EIO)
+    return OutputError(
+        f"{archive.name}: cannot be unpacked into the folder for temporary files ({reason}), so its images cannot be "
+        "read; free some space there, or set TMPDIR to a folder on a larger disk."
+    )
+
+
+def _innermost(folder: Path) -> Path:
+    """The folder with the files, below folders that hold one folder only; hidden files do not count."""
+    while True:
+        shown = [entry for entry in folder.iterdir() if entry.name != _APPLE and not entry.name.startswith(".")]
+        if len(shown) != 1 or not shown[0].is_dir():
+            return folder
+        folder = shown[0]
