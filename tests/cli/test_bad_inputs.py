@@ -16,7 +16,7 @@ from command import run
 from small_scans import load, nifti_folder
 from small_scans import signal as decays
 
-from jaxqmri.dictionary import dictionary
+from jaxqmri.dictionary import match as matching
 from jaxqmri.mapping.fitting import estimate
 
 CASES = [*DICOM_CASES, *NIFTI_CASES, *MACHINE_CASES]
@@ -35,7 +35,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("bad input must be found before anything is computed")
 
     monkeypatch.setattr(estimate, "fit", computed)
-    monkeypatch.setattr(dictionary, "match", computed)
+    monkeypatch.setattr(matching, "match", computed)
 
 
 @pytest.mark.filterwarnings("ignore")
