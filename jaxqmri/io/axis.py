@@ -6,29 +6,28 @@ from typing import Any
 import numpy as np
 
 from ..errors import Give, MetadataError, UsageError
-from ..quantities import AXES, Axis
+from ..quantities import AXES, ECHO_TIME, Axis
 
 Values = Sequence[float] | np.ndarray
 
 
+def by_argument() -> dict[str, Axis]:
+    """What may vary, by the argument that gives its values: te, ti, flip_angles."""
+    return {axis.name: axis for axis in AXES.values()}
+
+
 def axis_named(name: str) -> Axis:
     """The axis that callers call so: "te", "ti", "flip_angle"; raises UsageError where there is none."""
-    rows = {**{row.name: row for row in AXES.values()}, **AXES}
-    if name not in rows:
+    if name not in (named := by_argument() | AXES):
         raise UsageError(f"axis {name!r} is not one of {', '.join(AXES)}.")
-    return rows[name]
+    return named[name]
 
 
 def requested_axis(axis: str | None, given: Mapping[str, Any]) -> tuple[Axis, Any]:
-    """What a caller wants to vary, and the values given for it or None; echo times unless something else is said.
-
-    `axis`: its name or None; `given`: name of the argument -> values or None. Raises TypeError for an argument that is
-    no axis, UsageError for values of two axes or of another one than `axis`.
-    """
-    names = [row.name for row in AXES.values()]
-    unknown = [name for name in given if name not in names]
+    """What a caller wants to vary (echo times unless said otherwise), and what is `given` for it, by argument."""
+    unknown = [name for name in given if name not in by_argument()]
     if unknown:
-        raise TypeError(f"unknown argument {unknown[0]}=; what may vary between images: {', '.join(names)}.")
+        raise TypeError(f"unknown argument {unknown[0]}=; what may vary between images: {', '.join(by_argument())}.")
     stated = {name: values for name, values in given.items() if values is not None}
     wanted = None if axis is None else axis_named(axis)
     if len(stated) > 1 or (stated and wanted and wanted.name not in stated):
@@ -36,15 +35,11 @@ def requested_axis(axis: str | None, given: Mapping[str, Any]) -> tuple[Axis, An
         raise UsageError(f"{' and '.join(stated)} given{beside}; only one can vary: give its values.")
     for name, values in stated.items():
         return axis_named(name), values
-    return wanted or axis_named("te"), None
+    return wanted or ECHO_TIME, None
 
 
 def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
-    """Refuses (n,) values that cannot be in SI units, [s] or [rad], rather than guessing what was meant.
-
-    Raises MetadataError, with the file or argument they came from, `where`: not finite, not positive, outside the range
-    in use, or all equal.
-    """
+    """Refuses (n,) values of a file or argument, `where`, that cannot be in SI units or are all equal: no guesses."""
     described, remedy = axis.described(values), (Give(axis.name, "the right ones"), ".")
     may_be_0 = axis.low <= 0
     if not np.all(np.isfinite(values)) or np.any(values < 0 if may_be_0 else values <= 0):
@@ -66,10 +61,7 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
 
 
 def given_values(axis: Axis, values: Any) -> np.ndarray | None:
-    """Values of the caller in place of those in the files, checked; None where there are none.
-
-    Raises UsageError where they are no list of numbers or one stands twice, MetadataError as `check_axis_values`.
-    """
+    """Values of the caller in place of those in the files, checked; None where there are none."""
     if values is None:
         return None
     try:

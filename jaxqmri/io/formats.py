@@ -18,11 +18,7 @@ NOT_FETCHED = (
 
 
 def as_paths(given: Any, name: str) -> list[Path]:
-    """The paths that an argument names: one, or several.
-
-    Raises:
-        UsageError: it is something else, an image in memory say.
-    """
+    """The paths that an argument names: one, or several; raises UsageError where it is an image in memory, say."""
     several = [given] if isinstance(given, str | PathLike) else given
     if isinstance(several, Iterable) and not isinstance(several, Mapping | ImageSeries) and not hasattr(given, "shape"):
         several = list(several)

@@ -31,18 +31,9 @@ def read_images(
     series: Sequence[str] = (),
     negative: Negative = "keep",
 ) -> ImageSeries:
-    """Reads the one series among these files in which one thing varies; see `read_dicom` and `read_nifti`.
+    """Reads the one series among these files in which one of `axes` varies; see `read_dicom` and `read_nifti`.
 
-    Args:
-        paths: one folder or zip archive, or files of one format.
-        axes: what varies: "te", "ti" or "flip_angle"; of several, the one that the files vary.
-        given: (n,) values of it [s] or [rad] that replace those in the files; `axes` has one entry then.
-        component, series, negative: see `read_dicom`.
-
-    Raises:
-        NoInputError: a path does not exist or cannot be read.
-        CorruptInputError: DICOM and NIfTI side by side.
-        UsageError: the files vary several of `axes`; no such series; `negative` of images whose sign means something.
+    `given` (n,) values [s] or [rad] replace those in the files; `axes` has one entry then.
     """
     with remarks_kept() as remarks, scan_images(paths, given, axis_named(axes[0]), series) as scan:
         scan, chosen = (scan, choose(scan, component)) if len(axes) == 1 else choose_axis(scan, axes, component)
@@ -61,10 +52,7 @@ def scan_images(
     axis: Axis = ECHO_TIME,
     series: Sequence[str] = (),
 ) -> Iterator[Scan]:
-    """Lists what is there without reading images; see `scan_dicom` and `scan_nifti`. Raises as `read_images`.
-
-    What it yields can be read within the block only: the files of a zip archive are gone afterwards.
-    """
+    """Lists what is there without reading images, for the block: the files of a zip archive are gone afterwards."""
     with unpacked(paths) as folders:
         if _are_nifti(folders):
             scan = scan_nifti(folders, given, axis)
@@ -87,7 +75,7 @@ def _nifti_below(paths: Sequence[Path]) -> NoInputError | None:
 
 
 def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
-    """Reads a transmit field map, true / nominal flip angle, (x, y, z) as stored; raises as `read_on_grid`."""
+    """Reads a transmit field map, true / nominal flip angle, (x, y, z) as stored."""
     return read_on_grid(path, "B1 map", series.affine, series.data.shape[:3], "resample it onto")
 
 

@@ -24,11 +24,10 @@ def joined(scan: Scan) -> list[Candidate]:
     """The candidates; series of one value each of the same slices, as many scanners make them, as one of them."""
     families: list[list[Candidate]] = []
     for candidate in scan.candidates:
-        family = next((f for f in families if _belongs_to(f, candidate, scan.axis)), None)
-        if family is None:
-            families.append([candidate])
-        else:
-            family.append(candidate)
+        family = next((f for f in families if _belongs_to(f, candidate, scan.axis)), [])
+        if not family:
+            families.append(family)
+        family.append(candidate)
     found: list[Candidate] = []
     for family in families:
         values = {value for member in family for value in member.values}
@@ -71,8 +70,10 @@ def _with_given(candidate: Candidate, given: np.ndarray) -> Candidate:
     n = len(given)
     if candidate.images_per_slice != (n, n):
         return candidate
-    ranks = _ranks(candidate)
+    orders = [image.order(candidate.axis, of_several_series=len(candidate.parts) > 1) for image in candidate.images]
+    ranks = _ranks(candidate, orders)
     positions = [image.listed for image in candidate.images]
+    error = None
     if None not in positions:
         # A list of files sorted as text (e1, e10, e2) with ascending values would pass for good data.
         if ranks is not None and not np.array_equal(np.argsort(ranks), np.argsort(given)):
@@ -80,27 +81,21 @@ def _with_given(candidate: Candidate, given: np.ndarray) -> Candidate:
                 f"the order of the given {candidate.axis.terms} contradicts {candidate.axis.keyword} or the numbers of "
                 "the files; list both in the same order."
             )
-            return replace(candidate, value_error=error, is_given=True)
         ranks = np.argsort(np.argsort(positions))
     if ranks is None:
-        tried = [name for name, _ in _orders(candidate)[0]]
+        tried = [name for name, _ in orders[0]]
         error = UsageError(
             f"the given {candidate.axis.terms} cannot be matched to the images of {candidate}: "
             f"{'neither ' if len(tried) > 1 else 'no '}{' nor '.join(tried)} tells the images of a slice apart. Give "
             f"exactly one image per slice and {candidate.axis.one}, or files one by one in the order of the values."
         )
-        return replace(candidate, value_error=error, is_given=True)
-    return replace(candidate, each=tuple(given[ranks].tolist()), value_error=None, is_given=True)
+    each = candidate.each if error or ranks is None else tuple(given[ranks].tolist())
+    return replace(candidate, each=each, value_error=error, is_given=True)
 
 
-def _orders(candidate: Candidate) -> list[Sequence[tuple[str, float | None]]]:
-    several = len(candidate.parts) > 1
-    return [image.order(candidate.axis, of_several_series=several) for image in candidate.images]
-
-
-def _ranks(candidate: Candidate) -> np.ndarray | None:
+def _ranks(candidate: Candidate, orders: Sequence[Sequence[tuple[str, float | None]]]) -> np.ndarray | None:
     """(image,) place of each image among those of its slice by the first number that tells them apart, or None."""
-    for of_images in zip(*_orders(candidate), strict=True):
+    for of_images in zip(*orders, strict=True):
         numbers = [found for _, found in of_images]
         if None in numbers or len(set(zip(candidate.slices.tolist(), numbers, strict=True))) < len(numbers):
             continue
@@ -112,10 +107,7 @@ def _ranks(candidate: Candidate) -> np.ndarray | None:
 
 
 def differences(a: Image, b: Image, axis: Axis) -> list[str]:
-    """In what two images that may belong to one measurement differ beside `axis`, e.g. "RepetitionTime 5.4 and 9".
-
-    Whose images they are is not told, only that it differs.
-    """
+    """In what two images that may belong to one measurement differ beside `axis`, e.g. "RepetitionTime 5.4 and 9"."""
     found = owners_differ(a, b)
     for keyword in TIMING:
         first, second = number(a.header(keyword)), number(b.header(keyword))
@@ -133,13 +125,9 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
 
 
 def owners_differ(a: Image, b: Image) -> list[str]:
-    """In whose images they are two images differ; what either does not say is not held against them."""
-    found = []
-    for keyword, in_words in _OWNERS.items():
-        first, second = (str(image.header(keyword) or "").strip() for image in (a, b))
-        if first and second and first != second:
-            found.append(in_words)
-    return found
+    """In whose images they are two images differ (not whose they are); what either does not say is not held against."""
+    said = {key: {str(image.header(key) or "").strip() for image in (a, b)} - {""} for key in _OWNERS}
+    return [in_words for key, in_words in _OWNERS.items() if len(said[key]) > 1]
 
 
 def _alike(a: float | None, b: float | None) -> bool:

@@ -1,8 +1,4 @@
-"""Parameter maps as files: the names, units and meanings of the maps, and how they are written.
-
-Every map becomes a NIfTI image on the grid of the series and a JSON sidecar in the words of BIDS (quantitative MRI
-derivatives, BIDS 1.11).
-"""
+"""Parameter maps as NIfTI images with JSON sidecars in the words of BIDS (quantitative MRI derivatives, BIDS 1.11)."""
 
 import gzip
 import io
@@ -39,13 +35,7 @@ class Maps(dict[str, np.ndarray]):
 def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
     """Makes sure, before anything is computed, that results can be written; creates the folder.
 
-    Args:
-        folder: where they are to go. It may lie inside an input folder or around it, but may not be one.
-        inputs: the files and folders read.
-        overwrite: whether files already there may be replaced.
-
-    Raises:
-        OutputError: it is a file, cannot be written, is an input folder, or is not empty.
+    It may lie inside an input folder or around it, but may not be one.
     """
     folder = Path(folder)
     with output_errors(folder):
@@ -54,7 +44,10 @@ def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = ()
         sources = [path if path.is_dir() else path.parent for path in map(Path, inputs)]
         if folder.resolve() in [source.resolve() for source in sources]:
             raise OutputError(f"{folder}: is the input folder, where maps would be taken for images; name another.")
-        _refuse_to_mix(folder, overwrite)
+        n_files = sum(not entry.name.startswith(".") for entry in folder.iterdir()) if folder.exists() else 0
+        if n_files and not overwrite:
+            there = f"{folder}: already has {n_files} file{'s' * (n_files > 1)}; "
+            raise OutputError(there, "choose another folder, or replace them with ", Setting("overwrite"), ".")
         check_writable(folder)
 
 
@@ -91,7 +84,11 @@ def write_maps(
         image = _nifti(name, np.asarray(values), series)
         # The sidecar first: an image that is there has its units beside it.
         files[folder / f"{name}.json"] = strict_json(_sidecar(name, series, metadata)).encode()
-        files[folder / f"{name}.nii.gz"] = _gzip(image.to_bytes())
+        # GzipFile rather than gzip.compress: its header is the same on every system and Python.
+        buffer = io.BytesIO()
+        with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0, compresslevel=6) as file:
+            file.write(image.to_bytes())
+        files[folder / f"{name}.nii.gz"] = buffer.getvalue()
     with output_errors(folder):
         present = [path.name for path in files if path.exists()]
     if present and not overwrite:
@@ -102,16 +99,6 @@ def write_maps(
     return [path for path in files if path.suffix == ".gz"]
 
 
-def _refuse_to_mix(folder: Path, overwrite: bool) -> None:
-    if overwrite or not folder.is_dir():
-        return
-    n_files = sum(not entry.name.startswith(".") for entry in folder.iterdir())
-    if n_files:
-        there = "1 file" if n_files == 1 else f"{n_files} files"
-        remedy = "choose another folder, or replace them with "
-        raise OutputError(f"{folder}: already has {there}; {remedy}", Setting("overwrite"), ".")
-
-
 def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:
     kind = map_kind(name)
     shape = series.data.shape[:3]
@@ -119,7 +106,10 @@ def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:
         raise ValueError(f"map {name} has shape {values.shape}, but the series has voxels {shape}.")
     if not abs(np.linalg.det(series.affine[:3, :3])) > 0:  # also where it is NaN
         raise ValueError(f"affine of the series has no inverse, so maps have no place: {series.affine.tolist()}.")
-    image = Nifti1Image(_codes(name, values) if kind.is_code else values.astype(np.float32), None)
+    stored = values.astype(np.uint8 if kind.is_code else np.float32)
+    if kind.is_code and not np.array_equal(stored, values):
+        raise ValueError(f"map {name} must hold whole numbers from 0 to 255.")
+    image = Nifti1Image(stored, None)
     image.set_qform(series.affine, code=1)
     if not same_grid(series.affine, np.asarray(image.get_qform())):
         image.set_qform(series.affine, code=0)
@@ -128,13 +118,6 @@ def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:
     header.set_xyzt_units("mm", "sec")
     header["descrip"] = f"jaxqmri {name} [{kind.units}]".encode()
     return image
-
-
-def _codes(name: str, values: np.ndarray) -> np.ndarray:
-    codes = values.astype(np.uint8)
-    if not np.array_equal(codes, values):
-        raise ValueError(f"map {name} must hold whole numbers from 0 to 255.")
-    return codes
 
 
 def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,11 +132,3 @@ def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dic
     estimated = {key: value for key, value in metadata.items() if key not in facts and key != "Levels"}
     levels = {"Levels": metadata["Levels"]} if kind.is_code and "Levels" in metadata else {}
     return {**facts, **levels, "SkullStripped": False, **series.acquisition, **estimated}
-
-
-def _gzip(data: bytes) -> bytes:
-    # GzipFile rather than gzip.compress: its header is the same on every system and Python.
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0, compresslevel=6) as file:
-        file.write(data)
-    return buffer.getvalue()

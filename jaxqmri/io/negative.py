@@ -5,15 +5,15 @@ from typing import Literal
 import numpy as np
 
 from ..errors import Choose, remark
+from ..quantities import Status
 
 Negative = Literal["keep", "abs"]
 
 
-def settle_negative(data: np.ndarray, n_negative: int, component: str, negative: Negative = "keep") -> None:
-    """Remarks on negative values among magnitudes and, where asked for, takes their absolute values.
+def settle_negative(data: np.ndarray, n_negative: int, component: str, negative: Negative) -> None:
+    """Remarks on negative values among magnitudes (x, y, z, n) and, with "abs", takes their absolute values in place.
 
-    `data` (x, y, z, n) is changed in place by "abs"; with "keep" the values are fitted as they are, as the real part of
-    the signal. Components other than magnitude may be negative.
+    Kept, they are fitted as they are, as the real part of the signal.
     """
     if n_negative == 0 or component != "magnitude":
         return
@@ -21,7 +21,8 @@ def settle_negative(data: np.ndarray, n_negative: int, component: str, negative:
     if negative == "keep":
         remark(
             f"{found} and are fitted as they are: where one is below zero by more than a tenth of the largest of its "
-            "voxel, T2 of echo trains and T1 of inversion recoveries have no answer. ", Choose("negative", "abs"),
+            f"voxel, its status is {Status.NEGATIVE_MAGNITUDE.name}: T2 of echo trains and T1 of inversion recoveries "
+            "have no answer. ", Choose("negative", "abs"),
             " to fit absolute values or, if these are real or phase images, give the magnitudes.",
         )  # fmt: skip
         return

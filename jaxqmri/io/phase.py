@@ -1,7 +1,6 @@
 """Phase images as angles. What a stored number means is up to the vendor, so a file has to declare it.
 
-Scaling by the largest value of the image, as some programs do, makes the angle depend on noise; here nothing is
-guessed.
+Scaling by the largest value of the image, as some programs do, would make the angle depend on noise.
 """
 
 from collections.abc import Iterable
@@ -23,11 +22,7 @@ UNDECLARED = (
 
 
 def radians_per_unit(slope: float, intercept: float, unit: str = "") -> float | None:
-    """Angle per image value [rad] by the header of a phase image, or None where it does not declare it.
-
-    `slope` is image value per stored value, `intercept` the image value where the stored value is 0, `unit` that of the
-    image values in the words of the file.
-    """
+    """Angle per image value [rad] by slope, intercept and unit in a phase image's header; None where undeclared."""
     if unit.strip().lower() in _UNITS:
         return _UNITS[unit.strip().lower()]
     if slope <= 0 or intercept >= 0 or not any(_about(-2 * intercept / slope, steps) for steps in _STEPS):
@@ -40,10 +35,7 @@ def _about(value: float, wanted: float) -> bool:
 
 
 def common_factor(factors: Iterable[float | None], where: str) -> float:
-    """The one angle per image value [rad] of all images of a series, `where`.
-
-    Raises MetadataError where an image does not declare its range, or they differ.
-    """
+    """The one angle per image value [rad] of all images of a series, `where`."""
     found = set(factors)
     factor = found.pop()
     if found or factor is None:
@@ -56,10 +48,7 @@ def common_factor(factors: Iterable[float | None], where: str) -> float:
 
 
 def to_radians(data: np.ndarray, factor: float, description: str) -> None:
-    """Turns (x, y, z, n) phase images as the file scales them into angles [rad], in place.
-
-    Raises MetadataError where values exceed half a turn, so that the range cannot be what was declared.
-    """
+    """Turns (x, y, z, n) phase images as the file scales them into angles [rad], in place; checks that they are."""
     for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
         data[..., k] *= np.float32(factor)
         largest = float(np.max(np.abs(data[..., k]), where=np.isfinite(data[..., k]), initial=0.0))

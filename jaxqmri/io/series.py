@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import Choose, MetadataError, Remark, UsageError
-from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
-from .axis import given_values
+from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from .axis import by_argument, given_values
 
 if TYPE_CHECKING:
     from .dicom.identity import DicomIdentity
@@ -83,28 +83,28 @@ class ImageSeries:
         Example:
             series = ImageSeries.from_arrays(images, te=[0.005, 0.010, 0.020])
         """
-        rows = {row.name: row for row in AXES.values()}
-        given = [name for name in rows if values_and_facts.get(name) is not None]
+        axes = by_argument()
+        given = [name for name in axes if values_and_facts.get(name) is not None]
         if len(given) != 1:
-            raise UsageError(f"one of {', '.join(rows)} says what varies between the images, got {given or 'none'}.")
-        (name,) = given
-        facts = {key: value for key, value in values_and_facts.items() if key not in rows}
+            raise UsageError(f"one of {', '.join(axes)} says what varies between the images, got {given or 'none'}.")
+        (name,), axis = given, axes[given[0]]
+        facts = {key: value for key, value in values_and_facts.items() if key not in axes}
         if hasattr(images, "get_fdata"):
             affine = images.affine if affine is None else affine
             images = images.get_fdata(dtype=np.float32)
         data = images if isinstance(images, np.memmap) else np.asarray(images)  # mapped images stay mapped
         data = data[:, :, None] if data.ndim == 3 else data
-        values = given_values(rows[name], values_and_facts[name])
+        values = given_values(axis, values_and_facts[name])
         if data.ndim != 4 or values is None or data.shape[-1] != len(values):
             raise UsageError(
                 f"images must have the axes (x, y, z, n) with one image per value of {name}, got shape {data.shape} "
-                f"and {0 if values is None else len(values)} {rows[name].terms}."
+                f"and {0 if values is None else len(values)} {axis.terms}."
             )
         order = np.argsort(values, kind="stable")
         ascending = bool(np.all(np.diff(order) > 0))
         data = (data if ascending else data[..., order]).astype(np.float32, copy=False)
         affine = np.eye(4) if affine is None else np.asarray(affine, np.float64)
-        return cls(data, rows[name], values[order], affine, **facts)
+        return cls(data, axis, values[order], affine, **facts)
 
     @property
     def te(self) -> np.ndarray:
@@ -139,21 +139,16 @@ class ImageSeries:
 
 
 class EchoTrain(NamedTuple):
-    """The timing of a multi-echo spin echo.
+    """The timing of a multi-echo spin echo."""
 
-    `spacing`: time from echo to echo [s]; `echoes`: which echoes of the train were recorded, counted from 0, as
-    scanners may drop the first ones.
-    """
-
-    spacing: float
-    echoes: tuple[int, ...]
+    spacing: float  # time from echo to echo [s]
+    echoes: tuple[int, ...]  # those recorded, counted from 0, as scanners may drop the first ones
 
 
 def echo_train(te: np.ndarray, where: str) -> EchoTrain:
-    """Finds the train that ascending echo times [s] come from: whole multiples of one echo spacing.
+    """Finds the train that ascending echo times [s] of a file or argument, `where`, come from.
 
-    They may miss the multiples by their rounding, 0.5 % of the spacing or 0.1 ms. Raises MetadataError, with the file
-    or argument they came from, `where`, if they are no multiples, so that the echoes are not those of one train.
+    They may miss whole multiples of one echo spacing by their rounding, 0.5 % of the spacing or 0.1 ms.
     """
     te = np.asarray(te, dtype=np.float64)
     step = np.diff(te).min()

@@ -1,8 +1,7 @@
 """Enhanced MR: one file of many frames, taken apart into headers that read like those of classic files.
 
-What differs from frame to frame stands in the item of that frame of the Per-frame Functional Groups Sequence
-(5200,9230), what does not in the Shared Functional Groups Sequence (5200,9229), under other names than in classic files
-for some. Source: DICOM PS3.3 A.36.2, C.7.6.16 and C.8.13.
+What differs between frames stands in the Per-frame Functional Groups Sequence (5200,9230), what does not in the Shared
+one (5200,9229). Source: DICOM PS3.3 A.36.2, C.7.6.16 and C.8.13.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
-from ...quantities import AXES, Axis
+from ...quantities import AXES
 from .vendors import copy_philips_scale_slope
 
 ENHANCED_MR = frozenset({EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
@@ -37,12 +36,8 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
     "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
-    "PixelMeasuresSequence": {
-        keyword: keyword for keyword in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
-    },
-    "PixelValueTransformationSequence": {
-        keyword: keyword for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType")
-    },
+    "PixelMeasuresSequence": {key: key for key in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")},
+    "PixelValueTransformationSequence": {key: key for key in ("RescaleSlope", "RescaleIntercept", "RescaleType")},
 }
 # Files made of classic ones keep here what has no place in a functional group, under its classic keyword.
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
@@ -50,7 +45,8 @@ _FROM_CLASSIC = (
     *(axis.keyword for axis in AXES.values() if axis.tag),
     "EchoNumbers", "RepetitionTime", "ScanningSequence", "MRAcquisitionType", "AcquisitionNumber", "ImageType",
 )  # fmt: skip
-_TAGS = {  # of the classic keyword -> where an Enhanced file has it
+_SEQUENCE_KINDS = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}  # Echo Pulse Sequence -> classic keyword
+TAGS = {  # of the classic keyword -> where an Enhanced file has it
     "EchoTime": "EffectiveEchoTime (0018,9082) of MREchoSequence (0018,9114)",
     "InversionTime": "InversionTimes (0018,9079) of MRModifierSequence (0018,9115)",
     "FlipAngle": "FlipAngle (0018,1314) of MRTimingAndRelatedParametersSequence (0018,9112)",
@@ -62,22 +58,18 @@ def is_enhanced(dataset: Dataset) -> bool:
     return UID(str(dataset.get("SOPClassUID") or "")) in ENHANCED_MR
 
 
-def where_in_enhanced(axis: Axis) -> str:
-    """Where an Enhanced file has what varies, for messages."""
-    return _TAGS.get(axis.keyword, axis.where)
-
-
 def frame_headers(dataset: Dataset) -> Iterator[Dataset]:
     """For each frame of an Enhanced file a header under the keywords of classic files, without pixels.
 
     What a frame says itself goes before what is said for all. SOP Instance UID and Instance Number are made different
-    for every frame, so that their order is that of acquisition and never depends on file names.
+    for every frame, so that their order is that of acquisition.
     """
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
     common = Dataset()
     for keyword in _OF_ALL_FRAMES:
         _copy(dataset, keyword, common)
-    _add_sequence_kind(dataset, common)
+    if words := _SEQUENCE_KINDS.get(str(dataset.get("EchoPulseSequence"))):
+        _set(common, "ScanningSequence", "CS", words)
     _add_groups(_first(dataset.get("SharedFunctionalGroupsSequence")), common)
     n_before = max(int(dataset.get("InstanceNumber") or 1) - 1, 0) * len(frames)
     for i, groups in enumerate(frames, start=1):
@@ -98,23 +90,12 @@ def _add_groups(groups: Dataset, header: Dataset) -> None:
         item = _first(groups.get(sequence))
         for keyword in _FROM_CLASSIC:
             _copy(item, keyword, header)
-    _add_units(groups, header)
-    copy_philips_scale_slope(groups, header)
-
-
-def _add_units(groups: Dataset, header: Dataset) -> None:
-    """Units of real-world values, which tell a map from an image where the rescale type says nothing."""
+    # Units of real-world values, which tell a map from an image where the rescale type says nothing.
     mapping = _first(groups.get("RealWorldValueMappingSequence"))
     units = _first(mapping.get("MeasurementUnitsCodeSequence")).get("CodeValue")
     if units and str(header.get("RescaleType") or "US").upper() == "US":
         _set(header, "RescaleType", "LO", str(units))
-
-
-def _add_sequence_kind(dataset: Dataset, header: Dataset) -> None:
-    """Scanning Sequence of classic files, from what Enhanced ones call it."""
-    words = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(str(dataset.get("EchoPulseSequence")))
-    if words:
-        _set(header, "ScanningSequence", "CS", words)
+    copy_philips_scale_slope(groups, header)
 
 
 def _copy(source: Dataset, keyword: str, header: Dataset, classic: str = "") -> None:

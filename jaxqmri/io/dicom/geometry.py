@@ -16,15 +16,11 @@ UNEVEN = 0.001  # of the slice distance: worth a warning
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """Parallel slices.
+    """Parallel slices."""
 
-    `positions` (slice, 3): Image Position (Patient), ascending along the normal, LPS+ [mm]; `orientation` (6,): Image
-    Orientation (Patient), unit vectors; `pixel_spacing`: distance between rows, between columns [mm].
-    """
-
-    positions: np.ndarray
-    orientation: np.ndarray
-    pixel_spacing: tuple[float, float]
+    positions: np.ndarray  # (slice, 3) Image Position (Patient), ascending along the normal, LPS+ [mm]
+    orientation: np.ndarray  # (6,) Image Orientation (Patient), unit vectors
+    pixel_spacing: tuple[float, float]  # distance between rows, between columns [mm]
 
     def same_as(self, other: "Slices") -> bool:
         """Whether they lie in one place."""
@@ -55,14 +51,14 @@ def slice_distance(positions: np.ndarray, orientation: np.ndarray, single: float
 def slices_affine(slices: Slices, thickness: float, n_rows: int) -> np.ndarray:
     """Voxel index (x, y, z) -> RAS+ [mm] of regular slices of `n_rows` rows, (4, 4) float64.
 
-    `thickness` [mm] is the extent of a single slice. Raises CorruptInputError where gaps between slices differ by more
-    than 1 %, or slices are shifted sideways.
+    `thickness` [mm] is the extent of a single slice.
     """
-    positions, orientation = slices.positions, slices.orientation
     # Here and below, as loading it takes a while and NIfTI files do not need it.
     from highdicom.spatial import convert_affine_to_convention, create_affine_matrix_from_attributes
 
-    _check_regular(positions, orientation)
+    positions, orientation = slices.positions, slices.orientation
+    if len(positions) > 1:
+        _check_regular(positions, _normal(orientation))
     distance = slice_distance(positions, orientation, single=thickness)
     affine = create_affine_matrix_from_attributes(
         positions[0].tolist(), orientation.tolist(), slices.pixel_spacing, distance, index_convention="RD"
@@ -83,10 +79,8 @@ def _normal(orientation: np.ndarray) -> np.ndarray:
     return get_normal_vector(orientation.tolist(), index_convention="RD")
 
 
-def _check_regular(positions: np.ndarray, orientation: np.ndarray) -> None:
-    if len(positions) < 2:
-        return
-    normal = _normal(orientation)
+def _check_regular(positions: np.ndarray, normal: np.ndarray) -> None:
+    """Refuses gaps between slices that differ by more than 1 %, and slices that are shifted sideways."""
     gaps = np.diff(positions @ normal)
     uneven = float(np.max(np.abs(gaps / gaps.mean() - 1)))
     if uneven > IRREGULAR:

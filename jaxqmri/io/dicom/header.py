@@ -13,7 +13,7 @@ from ...quantities import AXES, ECHO_TIME, Axis
 from ..axis import check_axis_values
 from ..candidates import Image, number, words
 from . import vendors
-from .enhanced import ENHANCED_MR, is_enhanced, where_in_enhanced
+from .enhanced import ENHANCED_MR, TAGS, is_enhanced
 
 DICOMDIR = "DICOMDIR index"
 MOSAIC = "mosaic of slices"
@@ -52,7 +52,7 @@ class Frame(Image):
         return self.dataset.get(keyword)
 
     def where(self, axis: Axis) -> str:
-        return where_in_enhanced(axis) if is_enhanced(self.dataset) else axis.where
+        return TAGS.get(axis.keyword, axis.where) if is_enhanced(self.dataset) else axis.where
 
     def value_of(self, axis: Axis) -> float:
         where = f"{self.name}, {self.where(axis)}" if axis.tag else f"{self.name}: DICOM has no {axis.term}"

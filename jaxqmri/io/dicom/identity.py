@@ -18,17 +18,11 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class DicomIdentity:
-    """Patient, study and images that a series was read from.
+    """Patient, study and images that a series was read from. Not in the repr, which ends up in logs and reports."""
 
-    Attributes:
-        attributes: DICOM keyword -> value, those that the files have.
-        series_number: Series Number (0020,0011), or None.
-        sources: (SOP Class UID, SOP Instance UID) of every file, by Series Instance UID.
-    """
-
-    # Not in the repr, which ends up in logs and error reports.
-    attributes: Mapping[str, object] = field(default_factory=dict, repr=False)
+    attributes: Mapping[str, object] = field(default_factory=dict, repr=False)  # by keyword, those that the files have
     series_number: int | None = None
+    # Series Instance UID -> (SOP Class UID, SOP Instance UID) of every file
     sources: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict, repr=False)
 
 

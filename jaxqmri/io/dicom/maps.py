@@ -36,6 +36,7 @@ _UCUM = {  # units in the words of BIDS -> code, meaning
 }
 _DERIVATION = Code("121401", "DCM", "Derivation")
 _STANDARD_ERROR = Code("STDERR", "99JAXQMRI", "Standard error")
+_ACQUISITION = Code("109101", "DCM", "Acquisition Equipment")
 _CALCULATION = Code("113066", "DCM", "Calculation from multiple images")
 
 
@@ -55,21 +56,13 @@ def check_dicom_place(series: ImageSeries) -> None:
 def write_dicom_maps(
     folder: str | Path, maps: Mapping[str, np.ndarray], series: ImageSeries, *, identity: DicomIdentity | None = None
 ) -> list[Path]:
-    """Writes each map of a quantity as `<name>.dcm`, a Parametric Map object, into an existing folder.
+    """Writes each map (x, y, z) of a quantity as `<name>.dcm`, a Parametric Map object, into an existing folder.
 
     Without an identity the patient is anonymous and every UID is new. With one, patient, study and frame of reference
     are those of the images, which are referenced.
-
-    Args:
-        maps: (x, y, z) arrays by name, in the units of `MAP_KINDS`; a `Maps` says how they were estimated.
-        series: the images they were made of.
-        identity: whose maps they are, or None.
-
-    Raises ValueError for an unknown name or a shape that is not the series', OutputError, and as `check_dicom_place`.
     """
     check_dicom_place(series)
-    source = _source()
-    series_uid = generate_uid()
+    source, series_uid = _source(), generate_uid()
     metadata = getattr(maps, "metadata", {})
     files: dict[Path, bytes] = {}
     for name, values in maps.items():
@@ -79,19 +72,25 @@ def write_dicom_maps(
             raise ValueError(f"map {name} has shape {values.shape}, but the series has {series.data.shape[:3]}.")
         found = _parametric_map(name, values, source, series, series_uid, len(files) + 1)
         _describe(found, metadata)
-        _drop_references(found)
+        for keyword in ("ReferencedSeriesSequence", "SourceImageSequence", "ReferencedImageSequence"):
+            if keyword in found:
+                delattr(found, keyword)  # to the placeholder image
         if identity is None:
             found.PatientIdentityRemoved, found.DeidentificationMethod = "YES", "never copied from the images"
         else:
             _give_back(found, identity)
-        files[Path(folder) / f"{name}.dcm"] = _bytes(found)
+        buffer = io.BytesIO()
+        found.save_as(buffer, enforce_file_format=True)
+        files[Path(folder) / f"{name}.dcm"] = buffer.getvalue()
     write_files(files)
     return list(files)
 
 
-def _frames(values: np.ndarray) -> np.ndarray:
-    """(x, y, z) -> (slice, row from the top, column)."""
-    return np.ascontiguousarray(np.asarray(values, np.float32).transpose(2, 1, 0)[:, ::-1])
+def _dataset(**values: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def _affine(series: ImageSeries) -> np.ndarray:
@@ -103,19 +102,25 @@ def _affine(series: ImageSeries) -> np.ndarray:
 
 def _source() -> Dataset:
     """A placeholder image from which highdicom takes an anonymous patient and study."""
-    source = Dataset()
-    for keyword in (
+    unknown = (
         "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
         "ReferringPhysicianName",
-    ):  # fmt: skip
-        setattr(source, keyword, "")
-    source.PatientName, source.PatientID = "Anonymous^", "anonymous"
-    source.StudyInstanceUID, source.FrameOfReferenceUID = generate_uid(), generate_uid()
-    source.SOPClassUID, source.SOPInstanceUID, source.SeriesInstanceUID = MRImageStorage, generate_uid(), generate_uid()
-    source.Modality, source.Rows, source.Columns = "MR", 1, 1
-    source.ImagePositionPatient, source.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    source.PixelSpacing, source.SliceThickness = [1, 1], 1
-    return source
+    )  # fmt: skip
+    uids = ("StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID", "SeriesInstanceUID")
+    return _dataset(
+        **dict.fromkeys(unknown, ""),
+        **{keyword: generate_uid() for keyword in uids},
+        PatientName="Anonymous^",
+        PatientID="anonymous",
+        SOPClassUID=MRImageStorage,
+        Modality="MR",
+        Rows=1,
+        Columns=1,
+        ImagePositionPatient=[0, 0, 0],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        PixelSpacing=[1, 1],
+        SliceThickness=1,
+    )
 
 
 def _parametric_map(
@@ -124,8 +129,10 @@ def _parametric_map(
     # Half a second, for a format few ask for.
     from highdicom import ContributingEquipment, VOILUTTransformation, Volume
     from highdicom.pm import ParametricMap, RealWorldValueMapping
+    from highdicom.sr import CodeContentItem
 
-    frames = _frames(values)
+    # (x, y, z) -> (slice, row from the top, column)
+    frames = np.ascontiguousarray(np.asarray(values, np.float32).transpose(2, 1, 0)[:, ::-1])
     finite = frames[np.isfinite(frames)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     kind = map_kind(name)
@@ -139,16 +146,16 @@ def _parametric_map(
         intercept=0.0,
         quantity_definition=Code(*kind.concept) if kind.concept else None,
     )
-    if kind is not MAP_KINDS.get(name):
-        _qualify(mapping)
+    if kind is not MAP_KINDS.get(name):  # known by its standard error: a second item (PS3.3 C.7.6.16.2.11)
+        mapping.QuantityDefinitionSequence.append(CodeContentItem(_DERIVATION, _STANDARD_ERROR))
     darkest, brightest = np.percentile(finite, [2, 98]).tolist() if finite.size else (0.0, 1.0)
     window = VOILUTTransformation(window_center=(darkest + brightest) / 2, window_width=max(brightest - darkest, 1e-6))
-    scanner = series.acquisition.get("Manufacturer")
-    equipment = None
-    if scanner:
-        model = series.acquisition.get("ManufacturersModelName")
-        acquisition = Code("109101", "DCM", "Acquisition Equipment")
-        equipment = [ContributingEquipment(str(scanner), acquisition, manufacturer_model_name=model and str(model))]
+    model = series.acquisition.get("ManufacturersModelName")
+    equipment = [
+        ContributingEquipment(str(scanner), _ACQUISITION, manufacturer_model_name=model and str(model))
+        for scanner in [series.acquisition.get("Manufacturer")]
+        if scanner
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom's quote the patient's name
         return ParametricMap(
@@ -167,38 +174,24 @@ def _parametric_map(
             voi_lut_transformations=[window],
             content_label=name.upper()[:16],
             content_description=kind.description[:64],
-            contributing_equipment=equipment,
+            contributing_equipment=equipment or None,
             series_description="jaxqmri maps",
         )
-
-
-def _qualify(mapping: Any) -> None:
-    """Says that the quantity is known by its standard error here (a second item, PS3.3 C.7.6.16.2.11)."""
-    from highdicom.sr import CodeContentItem
-
-    mapping.QuantityDefinitionSequence.append(CodeContentItem(_DERIVATION, _STANDARD_ERROR))
 
 
 def _describe(found: Any, metadata: Mapping[str, Any]) -> None:
     """How the values came about, for all frames alike, and what stands where there is none."""
     words = "; ".join(str(metadata[key]) for key in ("Equation", "EstimationAlgorithm") if key in metadata)
-    item = Dataset()
-    item.DerivationDescription = f"jaxqmri {__version__}: {words}"[:1024]
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = _CALCULATION[:3]
-    item.DerivationCodeSequence, item.SourceImageSequence = [code], []
+    value, scheme, meaning = _CALCULATION[:3]
+    code = _dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
     for frame in found.PerFrameFunctionalGroupsSequence:
         if "DerivationImageSequence" in frame:
             del frame.DerivationImageSequence
-    found.SharedFunctionalGroupsSequence[0].DerivationImageSequence = [item]
+    derivation = f"jaxqmri {__version__}: {words}"[:1024]
+    found.SharedFunctionalGroupsSequence[0].DerivationImageSequence = [
+        _dataset(DerivationDescription=derivation, DerivationCodeSequence=[code], SourceImageSequence=[])
+    ]
     found.FloatPixelPaddingValue = found.FloatPixelPaddingRangeLimit = float("nan")
-
-
-def _drop_references(found: Any) -> None:
-    """Removes the references to the placeholder image."""
-    for keyword in ("ReferencedSeriesSequence", "SourceImageSequence", "ReferencedImageSequence"):
-        if keyword in found:
-            delattr(found, keyword)
 
 
 def _give_back(found: Any, identity: DicomIdentity) -> None:
@@ -208,20 +201,15 @@ def _give_back(found: Any, identity: DicomIdentity) -> None:
         # As it is: a date that is none is no reason to lose the maps, and the archive knows it so.
         found.add(DataElement(tag, dictionary_VR(keyword), value, validation_mode=IGNORE))  # pyright: ignore[reportArgumentType]
     found.SeriesNumber = 1000 + (identity.series_number or 0)
-    found.ReferencedSeriesSequence = []
-    for series_uid, instances in identity.sources.items():
-        item = Dataset()
-        item.SeriesInstanceUID, item.ReferencedInstanceSequence = series_uid, []
-        for sop_class, sop_uid in instances:
-            instance = Dataset()
-            instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = sop_class, sop_uid
-            item.ReferencedInstanceSequence.append(instance)
-        found.ReferencedSeriesSequence.append(item)
-    if not found.ReferencedSeriesSequence:
-        del found.ReferencedSeriesSequence
-
-
-def _bytes(found: Any) -> bytes:
-    buffer = io.BytesIO()
-    found.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    referenced = [
+        _dataset(
+            SeriesInstanceUID=series_uid,
+            ReferencedInstanceSequence=[
+                _dataset(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=sop_uid)
+                for sop_class, sop_uid in instances
+            ],
+        )
+        for series_uid, instances in identity.sources.items()
+    ]
+    if referenced:
+        found.ReferencedSeriesSequence = referenced

@@ -10,16 +10,9 @@ from ...errors import OutputError
 
 
 def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.ndarray, description: str) -> list[Path]:
-    """Writes magnitude images, one file per slice and echo, in the order returned; the subject is called anonymous.
+    """Writes (x, y, z, echo) magnitudes, rounded to 16 bit, into one file per slice and echo of an anonymous subject.
 
-    Args:
-        folder: an existing folder.
-        images: (x, y, z, echo) magnitudes; rounded to integers of 16 bit [a.u.].
-        te: (echo,) echo times [s].
-        affine: (4, 4) voxel index -> RAS+ [mm], with y running up the image as dcm2niix has it.
-        description: SeriesDescription.
-
-    Raises ValueError where a value does not fit into 16 bit, OutputError where a file cannot be written.
+    `te` (echo,) [s]; `affine` (4, 4) voxel index -> RAS+ [mm], with y running up the image as dcm2niix has it.
     """
     if images.min() < 0 or images.max() > np.iinfo(np.uint16).max:
         raise ValueError(f"images span {images.min():g} ... {images.max():g}; 16-bit DICOM holds 0 ... 65535.")
@@ -27,7 +20,7 @@ def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.nda
     written = []
     for echo, echo_time in enumerate(te):
         for z in range(images.shape[2]):
-            number = echo * images.shape[2] + z + 1
+            number = len(written) + 1
             header = _geometry(affine, images.shape[1], z)
             header.SOPClassUID, header.SOPInstanceUID = MRImageStorage, generate_uid()
             header.SeriesInstanceUID, header.StudyInstanceUID = series_uid, study_uid
