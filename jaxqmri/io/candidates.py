@@ -212,13 +212,14 @@ class Reader(NamedTuple):
     """What is particular to one file format."""
 
     source_format: str
+    # Angle per loaded value [rad] of each phase image, None where it is not declared.
+    radians: Callable[[Candidate], Sequence[float | None]]
     # Raises, or remarks, where the images of a candidate do not belong together.
     check: Callable[["Scan", Candidate], None]
     affine: Callable[[Candidate], np.ndarray]  # (4, 4) voxel index -> RAS+ [mm]
     # Of each image its place in (x, y, z, n), its values and whether those are at the top of their range.
     load: Callable[[Candidate], Images]
     physics: Mapping[str, tuple[str, float]]  # key of BIDS -> keyword of the files, and BIDS's unit per theirs
-    radians: Callable[[Candidate], Sequence[float | None]]  # angle per loaded value of each phase image, if declared
     # Why a scan without a candidate of the wanted component cannot be fitted, where that is particular to the format.
     refusal: Callable[["Scan"], Exception | None] = lambda scan: None
     identity: Callable[[Candidate], Any] = lambda candidate: None  # whose images they are

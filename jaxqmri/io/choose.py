@@ -44,7 +44,11 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
     for derived in (False, True):
         alike = [c for c in wanted if c.first.derived is derived]
         usable = [c for c in alike if c.value_error is None and c.is_given == (scan.given is not None)]
-        several = _without_copies([c for c in usable if len(c.values) > 1])
+        several = [c for c in usable if len(c.values) > 1]
+        copies = [c for c in several if any(_is_copy(c, other) for other in several)]
+        for copy in copies:
+            remark(About(copy), " is there twice, as classic files and as Enhanced MR; the classic files are used.")
+        several = [c for c in several if c not in copies]
         if len(several) > 1:
             kind = "multi-echo" if scan.axis is ECHO_TIME else f"multi-{scan.axis.term.replace(' ', '-')}"
             there = (
@@ -58,10 +62,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
 
 
 def choose_axis(scan: Scan, axes: Sequence[str], component: str | None = None) -> tuple[Scan, Candidate]:
-    """The same along the one of several axes that the images vary, with the scan along it.
-
-    Raises UsageError where series of both are there; where there is none, says why for each axis.
-    """
+    """The same along the one of several axes that the images vary, with the scan along it."""
     found: list[tuple[Scan, Candidate, list[Remark]]] = []
     refused: dict[Axis, ValueError] = {}
     for axis in map(axis_named, axes):
@@ -91,18 +92,8 @@ def _wanted_component(scan: Scan, component: str | None, candidates: Sequence[Ca
     return "real" if scan.axis is INVERSION_TIME and real_only else "magnitude"
 
 
-def _without_copies(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leaves out Enhanced series that are there as classic files too: some archives export both."""
-    kept = [c for c in candidates if not any(_is_copy(c, other) for other in candidates)]
-    for candidate in candidates:
-        if candidate not in kept:
-            remark(
-                About(candidate), " is there twice, as classic files and as Enhanced MR; the classic files are used."
-            )
-    return kept
-
-
 def _is_copy(enhanced: Candidate, classic: Candidate) -> bool:
+    """Whether an Enhanced series is there as classic files too: some archives export both."""
     return (
         enhanced.is_enhanced
         and not classic.is_enhanced

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -75,22 +76,17 @@ def is_not_fetched(path: Path) -> bool:
     return False
 
 
-def exists(path: Path) -> bool:
-    """Whether a path leads anywhere; False also for names that no file can have."""
-    with suppress(OSError):
-        return path.exists()
-    return False
-
-
 def name_of(paths: Sequence[Path]) -> str:
     """What was given, for messages."""
     return str(paths[0]) if len(paths) == 1 else f"{len(paths)} given paths"
 
 
 def files_below(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files given, and those in folders given and in theirs."""
+    """The files given that are there, and those in folders given and in theirs."""
     for path in paths:
-        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        with suppress(OSError):  # a name that no file can have
+            if path.exists():
+                yield from (file for file in chain([path], path.rglob("*")) if file.is_file())
 
 
 def check_paths(paths: Sequence[Path]) -> None:

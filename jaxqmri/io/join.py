@@ -32,10 +32,8 @@ def joined(scan: Scan) -> list[Candidate]:
     for family in families:
         values = {value for member in family for value in member.values}
         complete = len(values) == len(family) and not any(member.value_error for member in family)
-        if len(family) > 1 and (complete if scan.given is None else len(family) == len(scan.given)):
-            found.append(_join(family))
-        else:
-            found += family
+        is_one = len(family) > 1 and (complete if scan.given is None else len(family) == len(scan.given))
+        found += [_join(family)] if is_one else family
     return found if scan.given is None else [_with_given(c, scan.given) for c in found]
 
 
@@ -111,7 +109,8 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
     found = owners_differ(a, b)
     for keyword in TIMING:
         first, second = number(a.header(keyword)), number(b.header(keyword))
-        if keyword != axis.keyword and not _alike(first, second):
+        unlike = first != second and (first is None or second is None or abs(first - second) > ROUNDING * abs(first))
+        if keyword != axis.keyword and unlike:
             found.append(f"{keyword} {_or_none(first)} and {_or_none(second)}")
     if a.sequence != b.sequence:
         found.append("ScanningSequence")
@@ -128,10 +127,6 @@ def owners_differ(a: Image, b: Image) -> list[str]:
     """In whose images they are two images differ (not whose they are); what either does not say is not held against."""
     said = {key: {str(image.header(key) or "").strip() for image in (a, b)} - {""} for key in _OWNERS}
     return [in_words for key, in_words in _OWNERS.items() if len(said[key]) > 1]
-
-
-def _alike(a: float | None, b: float | None) -> bool:
-    return a == b or (a is not None and b is not None and abs(a - b) <= ROUNDING * abs(a))
 
 
 def _or_none(value: object) -> str:

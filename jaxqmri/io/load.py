@@ -14,7 +14,7 @@ from ..quantities import ECHO_TIME, Axis
 from .axis import Values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
 from .choose import OWN_FOLDER, choose
-from .formats import exists, files_below
+from .formats import files_below
 from .join import ROUNDING, TIMING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
@@ -43,7 +43,7 @@ def read_files(
         try:
             scan = scan_files(folders, given, axis)
         except NoInputError as error:
-            if any(map(is_other, files_below(list(filter(exists, folders))))):
+            if any(map(is_other, files_below(folders))):
                 raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
         scan = scan.of_series(series)

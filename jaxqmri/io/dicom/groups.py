@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...quantities import ECHO_TIME, Axis
+from ...quantities import Axis
 from ..candidates import Candidate, number
 from ..join import owners_differ
 from ..series import COMPONENTS
@@ -15,7 +15,7 @@ from .geometry import Slices, slice_distance, slice_index
 from .header import Frame
 
 
-def candidates(frames: Iterable[Frame], axis: Axis = ECHO_TIME) -> tuple[Candidate, ...]:
+def candidates(frames: Iterable[Frame], axis: Axis) -> tuple[Candidate, ...]:
     """Groups frames in any order into candidates along an axis, by series number and component."""
     found = [_candidate(part, axis) for group in _group(frames) for part in _maps_apart(group)]
     return tuple(

@@ -76,7 +76,7 @@ class Frame(Image):
         return [*of_echo, ("InstanceNumber (0020,0013)", self.instance_number)]
 
 
-def reason_to_skip(dataset: Dataset) -> str | None:
+def _reason_to_skip(dataset: Dataset) -> str | None:
     """Why this object is not a single MR image to be fitted, or None if it is one."""
     sop_class = sop_class_uid(dataset)
     if sop_class == _DICOMDIR_UID:
@@ -95,11 +95,13 @@ def reason_to_skip(dataset: Dataset) -> str | None:
     return DERIVED_MAP if vendors.is_map(dataset, image_type, is_enhanced(dataset)) else None
 
 
-def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | None:
-    """The header facts of one MR image; None if it does not say where it lies.
+def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | str:
+    """The header facts of one MR image, or why it is passed over.
 
     `file` holds its pixels where that is not `dataset`. pydicom may raise anything for a value its type does not allow.
     """
+    if reason := _reason_to_skip(dataset):
+        return reason
     for keyword in _USED_LATER:
         dataset.get(keyword)
     file = dataset if file is None else file
@@ -112,10 +114,10 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
     orientation = _numbers(dataset.get("ImageOrientationPatient"), 6)
     spacing = _numbers(dataset.get("PixelSpacing"), 2)
     if position is None or orientation is None or spacing is None or np.any(spacing <= 0):
-        return None
+        return UNPLACED
     lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
     if np.any(np.abs(lengths - 1) > 0.01):
-        return None
+        return UNPLACED
     image_type = words(dataset.get("ImageType"))
     slope, intercept = number(dataset.get("RescaleSlope")), number(dataset.get("RescaleIntercept"))
     return Frame(

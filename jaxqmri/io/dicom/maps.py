@@ -1,8 +1,7 @@
 """Maps as DICOM Parametric Map objects (PS3.3 A.75), which archives and viewers of a hospital can take.
 
-One object per map, all in one series: float pixels in the units of the NIfTI maps, unit and quantity as codes, every
-slice in its place. Voxels without an answer are NaN, which Float Pixel Data may hold (PS3.5 section 8.2) and Float
-Pixel Padding Value declares (PS3.3 C.7.6.24). Codes are no quantities and have no such object.
+Voxels without an answer are NaN, which Float Pixel Data may hold (PS3.5 section 8.2) and Float Pixel Padding Value
+declares (PS3.3 C.7.6.24). Codes are no quantities and have no such object.
 """
 
 import io
@@ -93,13 +92,6 @@ def _dataset(**values: Any) -> Dataset:
     return dataset
 
 
-def _affine(series: ImageSeries) -> np.ndarray:
-    """(slice, row, column) -> LPS+ [mm]."""
-    n_rows = series.data.shape[1]
-    reorder = np.array([[0, 0, 1, 0], [0, -1, 0, n_rows - 1], [1, 0, 0, 0], [0, 0, 0, 1]], float)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ series.affine @ reorder
-
-
 def _source() -> Dataset:
     """A placeholder image from which highdicom takes an anonymous patient and study."""
     unknown = (
@@ -133,6 +125,8 @@ def _parametric_map(
 
     # (x, y, z) -> (slice, row from the top, column)
     frames = np.ascontiguousarray(np.asarray(values, np.float32).transpose(2, 1, 0)[:, ::-1])
+    reorder = np.array([[0, 0, 1, 0], [0, -1, 0, values.shape[1] - 1], [1, 0, 0, 0], [0, 0, 0, 1]], float)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ series.affine @ reorder  # (slice, row, column) -> LPS+ [mm]
     finite = frames[np.isfinite(frames)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     kind = map_kind(name)
@@ -160,7 +154,7 @@ def _parametric_map(
         warnings.simplefilter("ignore")  # highdicom's quote the patient's name
         return ParametricMap(
             source_images=[source],
-            pixel_array=Volume(frames, _affine(series), "PATIENT", source.FrameOfReferenceUID),
+            pixel_array=Volume(frames, affine, "PATIENT", source.FrameOfReferenceUID),
             series_instance_uid=series_uid,
             series_number=1,
             sop_instance_uid=generate_uid(),

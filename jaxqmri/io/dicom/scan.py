@@ -92,7 +92,7 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
         if not header.sop_class_uid(dataset).is_valid:
             raise ValueError("no valid SOPClassUID (0008,0016)")
         if not is_enhanced(dataset):
-            return {path.name: _examine_image(dataset, path.name)}
+            return {path.name: header.read_frame(dataset, path.name)}
         headers = list(frame_headers(dataset))
         n_frames = header.as_int(dataset.get("NumberOfFrames")) or 1
         if n_frames != len(headers):
@@ -101,16 +101,11 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
                 f"(5200,9230) describes {len(headers)}, so that no frame has a certain header; export it again."
             )
         names = [f"{path.name} frame {i + 1}" for i in range(len(headers))]
-        return {name: _examine_image(headers[i], name, dataset, i) for i, name in enumerate(names)}
+        return {name: header.read_frame(headers[i], name, dataset, i) for i, name in enumerate(names)}
     except CorruptInputError:
         raise
     except Exception as error:  # a damaged value is found when it is converted, in as many ways as there are types
         raise _damaged(path, error) from error
-
-
-def _examine_image(image: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | str:
-    reason = header.reason_to_skip(image)
-    return reason or header.read_frame(image, name, file, index) or header.UNPLACED
 
 
 def _parse(path: Path) -> Dataset | str:

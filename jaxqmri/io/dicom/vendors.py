@@ -8,9 +8,8 @@ from pydicom.dataset import Dataset
 
 from ..candidates import number
 
-_GE_COMPONENTS = ("magnitude", "phase", "real", "imaginary")
 _PHILIPS_1, _PHILIPS_5 = "Philips MR Imaging DD 001", "Philips MR Imaging DD 005"
-_COMPONENT_NAMES = {
+_COMPONENT_NAMES = {  # in the order of GE's codes
     "magnitude": re.compile(r"M|M_.+|MAGNITUDE"),
     "phase": re.compile(r"P|P_.+|PHASE( MAP)?|VELOCITY( MAP)?"),
     "real": re.compile(r"R|R_.+|REAL"),
@@ -27,7 +26,7 @@ def ge_component(dataset: Dataset) -> str | None:
     if not _made_by(dataset, "GE"):
         return None
     code = _number(dataset, 0x0043, "GEMS_PARM_01", 0x2F, "<i2")
-    return dict(enumerate(_GE_COMPONENTS)).get(code)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return dict(enumerate(_COMPONENT_NAMES)).get(code)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def is_philips(dataset: Dataset) -> bool:
@@ -64,10 +63,7 @@ def component_by_name(dataset: Dataset, image_type: tuple[str, ...]) -> str | No
 
 
 def is_map(dataset: Dataset, image_type: tuple[str, ...], enhanced: bool) -> bool:
-    """Image Type (0008,0008) or Rescale Type (0028,1054) of a map: Siemens' T2_STAR MAP, Philips' B0, Hz.
-
-    Fitted as an image it would give nonsense with good error bars.
-    """
+    """Image Type (0008,0008) or Rescale Type (0028,1054) of a map: Siemens' T2_STAR MAP, Philips' B0, Hz."""
     in_units = str(dataset.get("RescaleType") or "").upper() in _QUANTITY_UNITS
     if in_units or any(_MAP.fullmatch(token) for token in image_type[2:]):
         return True
@@ -80,10 +76,7 @@ def _made_by(dataset: Dataset, name: str) -> bool:
 
 
 def _value(dataset: Dataset, group: int, creator: str, offset: int, customary: int | None = None) -> Any:
-    """A private value; where it customarily is if an anonymiser has taken out the creator element and left the value.
-
-    The customary block is 0x10 unless said otherwise.
-    """
+    """A private value; in its customary block if an anonymiser has taken out the creator element and left the value."""
     try:
         return dataset.private_block(group, creator)[offset].value
     except KeyError:

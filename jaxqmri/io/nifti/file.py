@@ -117,10 +117,9 @@ def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[i
 
 
 def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Reads the voxels of a file, one volume at a time.
+    """Of each volume (x, y, z) float32, rescaled, in the machine's byte order, and bool: at the top of its range.
 
-    Yields (x, y, z) float32, rescaled, in the machine's byte order, and (x, y, z) bool, True where a stored value is at
-    the top of its range. A wrong checksum is known only behind the last volume.
+    A wrong checksum is known only behind the last volume.
     """
     dtype, shape = image.dtype, image.shape[:3]
     n_bytes = prod(shape) * dtype.itemsize
@@ -134,8 +133,11 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
             stored = np.frombuffer(content, dtype).reshape(shape, order="F")
             values = stored * np.float64(image.slope) + image.intercept if is_scaled else stored
             yield values.astype(np.float32), stored == top
-        if isinstance(file, gzip.GzipFile):
-            _skip_rest(file)
+        n_behind = 0
+        while isinstance(file, gzip.GzipFile) and (more := file.read(CHUNK)):  # up to the checksum at the end
+            n_behind += len(more)
+            if n_behind > MOST_BEHIND:
+                raise ValueError(f"more than {MOST_BEHIND} bytes behind the voxels that its header declares")
 
 
 def check_length(image: NiftiFile) -> None:
@@ -171,15 +173,6 @@ def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiFile
 
 def _truncated(there: int, image: NiftiFile) -> EOFError:
     return EOFError(f"truncated: {there} of {image.n_bytes} bytes")
-
-
-def _skip_rest(packed: gzip.GzipFile) -> None:
-    """Reads on to the checksum behind the last voxel, and so has it looked at."""
-    n_behind = 0
-    while more := packed.read(CHUNK):
-        n_behind += len(more)
-        if n_behind > MOST_BEHIND:
-            raise ValueError(f"more than {MOST_BEHIND} bytes behind the voxels that its header declares")
 
 
 def _header(head: bytes) -> Nifti1Header:

@@ -144,10 +144,7 @@ def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:
 
 
 def _series_key(volume: Volume) -> tuple[str, ...]:
-    """What tells one scanner series from another; equal for images without a word about it.
-
-    In BIDS that is the name, as scanners number the images of one series as they like.
-    """
+    """What tells one series from another; in BIDS the name, as scanners number the images of one as they like."""
     if volume.bids is not None:
         return (str(volume.bids),)
     return tuple(str(volume.header(key) or "") for key in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))

@@ -1,7 +1,6 @@
-"""The JSON file beside a NIfTI image: what the header has no room for, above all echo time, inversion time, flip angle.
+"""The JSON file beside a NIfTI image, above all its echo time, inversion time or flip angle, in the units of BIDS.
 
-Keys and units are those of BIDS, which dcm2niix writes too. Only physics is passed on, key by key: a sidecar may also
-hold names and dates.
+Only physics is passed on, key by key: a sidecar may also hold names and dates.
 """
 
 import json
@@ -18,6 +17,7 @@ from ..axis import check_axis_values
 from ..bids.names import NUMBERS, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
 from ..join import TIMING
+from ..series import COMPONENTS
 
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
     *TIMING, "RepetitionTimePreparation", "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth",
@@ -25,10 +25,7 @@ PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
     "SequenceVariant", "Manufacturer", "ManufacturersModelName",
 )  # fmt: skip
 
-_COMPONENTS = {
-    first: component for component in ("magnitude", "phase", "real", "imaginary")
-    for first in (component[0].upper(), component.upper())
-}  # fmt: skip
+_COMPONENTS = {name: component for component in COMPONENTS for name in (component[0].upper(), component.upper())}
 BIDS_PART = re.compile(r"(?:^|_)part-(mag|phase|real|imag)(?=_|$)")
 # dcm2niix appends a letter to names already taken: scan_e1_ph.nii, scan_e1_pha.nii.
 DCM2NIIX_PART = re.compile(r"_(phase|ph|real|imag)(?:diff|inary)?\d?[a-d]?$")
@@ -43,12 +40,23 @@ def read_sidecar(image: Path) -> dict[str, Any]:
     """Reads the JSON file named like an image and, for one of a BIDS dataset, what that inherits from above it.
 
     A file closer to the image, or in the same folder with more entities in its name, replaces keys of the others; none:
-    {}. A byte order mark and any line ends are accepted. Raises MetadataError where one is no JSON object, or not
-    fetched. Source: the inheritance principle of BIDS 1.11.
+    {}. A byte order mark and any line ends are accepted. Source: the inheritance principle of BIDS 1.11.
     """
     content: dict[str, Any] = {}
     for path in sidecars_of(image):
-        content |= _json_object(path)
+        if is_not_fetched(path):
+            raise MetadataError(f"{path.name}: {NOT_FETCHED}")
+        try:
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+            raise MetadataError(
+                f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
+                "again, or mend it."
+            ) from error
+        if not isinstance(found, dict):
+            raise MetadataError(f"{path.name}: holds a JSON {type(found).__name__}, not an object with keys; mend it.")
+        content |= found
     return content
 
 
@@ -66,27 +74,8 @@ def sidecars_of(image: Path) -> list[Path]:
     return found
 
 
-def _json_object(path: Path) -> dict[str, Any]:
-    if is_not_fetched(path):
-        raise MetadataError(f"{path.name}: {NOT_FETCHED}")
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise MetadataError(
-            f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
-            "again, or mend it."
-        ) from error
-    if not isinstance(content, dict):
-        raise MetadataError(f"{path.name}: holds a JSON {type(content).__name__}, not an object with keys; mend it.")
-    return content
-
-
 def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple[float, ...]:
-    """What varies [s] or [rad] as the sidecar of an image gives it: one value, one per volume, or () without the key.
-
-    Raises MetadataError where there are no numbers, or numbers that cannot be what they should.
-    """
+    """What varies [s] or [rad] as the sidecar of an image gives it: one, one per volume, or () without the key."""
     value = content.get(axis.keyword) if axis.keyword else None
     if value is None:
         return ()
@@ -105,10 +94,10 @@ def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple
 
 
 def component(image: Path, content: Mapping[str, Any]) -> str:
-    """What the voxels are: "magnitude", "phase", "real", "imaginary" or "derived map" (a map the scanner made).
+    """What the voxels are: one of COMPONENTS or "derived map" (a map the scanner made).
 
     Said by the file name (BIDS `part-`, dcm2niix `_ph`, `_real`, `_imaginary`) or by ImageType; whichever of the two
-    says that it is no magnitude is believed. Where neither says anything it is taken to be a magnitude.
+    says that it is no magnitude is believed.
     """
     name = stem(image).lower()
     part = BIDS_PART.search(name) or DCM2NIIX_PART.search(name)
