@@ -243,10 +243,7 @@ class Scan:
         return replace(self, candidates=tuple(c.along(axis) for c in self.candidates), axis=axis, given=None)
 
     def of_series(self, series: int | str | Sequence[int | str]) -> "Scan":
-        """The same as if only the series of these names were there (all of them if none is named); see `_has_name`.
-
-        Raises UsageError where there is no such series.
-        """
+        """The same as if only the series of these names were there, all of them if none is named; see `_has_name`."""
         wanted = [str(name).strip() for name in ([series] if isinstance(series, int | str) else series)]
         if not wanted:
             return self

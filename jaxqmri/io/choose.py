@@ -41,8 +41,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
         is_identified = c.series_uids or c.numbers or c.first.description or c.first.bids
         if scan.given is None and c.value_error and not is_identified:
             raise c.value_error
-    for derived in (False, True):
-        alike = [c for c in wanted if c.first.derived is derived]
+    for alike in [c for c in wanted if not c.first.derived], [c for c in wanted if c.first.derived]:
         usable = [c for c in alike if c.value_error is None and c.is_given == (scan.given is not None)]
         several = [c for c in usable if len(c.values) > 1]
         copies = [c for c in several if any(_is_copy(c, other) for other in several)]
@@ -50,11 +49,11 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
             remark(About(copy), " is there twice, as classic files and as Enhanced MR; the classic files are used.")
         several = [c for c in several if c not in copies]
         if len(several) > 1:
-            kind = "multi-echo" if scan.axis is ECHO_TIME else f"multi-{scan.axis.term.replace(' ', '-')}"
-            there = (
-                f"{scan.source}: {len(several)} {kind} {component} series, {listed(several)}; only one can be read: "
+            kind = "echo" if scan.axis is ECHO_TIME else scan.axis.term.replace(" ", "-")
+            there = f"{scan.source}: {len(several)} multi-{kind} {component} series, {listed(several)}"
+            raise CorruptInputError(
+                f"{there}; only one can be read: ", *_how_to_choose(several), _what_differs(several)
             )
-            raise CorruptInputError(there, *_how_to_choose(several), _what_differs(several))
         if several:
             return _checked(scan, several[0], alike, candidates)
         _raise_value_error(scan, alike)
@@ -156,13 +155,13 @@ def _how_to_choose(candidates: Sequence[Candidate]) -> list[Part]:
 
 
 def _raise_value_error(scan: Scan, candidates: Sequence[Candidate]) -> None:
-    axis, constant = scan.axis, [c for c in candidates if c.is_constant and not c.value_error]
-    constant = [c for c in constant if not any(_is_copy(c, other) for other in constant)]
     for candidate in candidates:
         if candidate.value_error and candidate.is_given == (scan.given is not None):
             raise candidate.value_error
     if scan.given is not None:
         return
+    axis, constant = scan.axis, [c for c in candidates if c.is_constant]
+    constant = [c for c in constant if not any(_is_copy(c, other) for other in constant)]
     if len(constant) > 1:
         varies = f"the {axis.term} varies in none of {len(constant)} series, {listed(constant)}"
         raise CorruptInputError(
@@ -190,8 +189,7 @@ def _nothing_to_read(
             f"{scan.source}: only one {axis.one} in {listed(wanted)}; need at least 2 {axis.many} of the same slices."
             f"{_why_not_joined(wanted)} Give all {axis.many}."
         )
-    refusal = scan.reader.refusal(scan)
-    if refusal is not None:
+    if refusal := scan.reader.refusal(scan):
         return refusal
     if not candidates:
         return NoInputError(

@@ -60,18 +60,14 @@ def scan_images(
             try:
                 scan = replace(scan_dicom(folders, given, axis), source=name_of(paths))
             except NoInputError as error:
-                raise (_nifti_below(folders) or error) from None
+                if all(map(_is_own_map, filter(is_nifti, files_below(folders)))):
+                    raise error from None
+                raise NoInputError(
+                    f"{name_of(folders)}: no DICOM images, and its NIfTI files lie in subfolders, which are not "
+                    "searched; name the folder that holds them (unpack an archive first), or map a BIDS data set with "
+                    "`jaxqmri bids`."
+                ) from None
         yield scan.of_series(series)
-
-
-def _nifti_below(paths: Sequence[Path]) -> NoInputError | None:
-    """Why nothing is found where NIfTI files lie deeper than they are looked for, or None."""
-    if all(_is_own_map(file) for file in files_below(paths) if is_nifti(file)):
-        return None
-    return NoInputError(
-        f"{name_of(paths)}: no DICOM images, and its NIfTI files lie in subfolders, which are not searched; name the "
-        "folder that holds them (unpack an archive first), or map a BIDS data set with `jaxqmri bids`."
-    )
 
 
 def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
@@ -82,7 +78,7 @@ def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
 def _are_nifti(paths: Sequence[Path]) -> bool:
     check_paths(paths)
     files = [file for path in paths for file in _files_at(path)]
-    nifti_files = [file for file in files if is_nifti(file)]
+    nifti_files = list(filter(is_nifti, files))
     if not nifti_files:
         return False
     where = name_of(paths)

@@ -124,6 +124,5 @@ def _skipped(scan: Scan, chosen: Candidate) -> dict[str, int]:
         if other.first not in chosen.images:
             kind = f"{other.component} images" if other.component != chosen.component else OTHER_SERIES
             counts[kind] += len(other.names)
-    if n_duplicates := len(chosen.images) - len(chosen.one_each):
-        counts["duplicate images"] = n_duplicates
-    return dict(counts)
+    counts["duplicate images"] = len(chosen.images) - len(chosen.one_each)
+    return {reason: n for reason, n in counts.items() if n}

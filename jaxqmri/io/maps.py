@@ -44,10 +44,11 @@ def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = ()
         sources = [path if path.is_dir() else path.parent for path in map(Path, inputs)]
         if folder.resolve() in [source.resolve() for source in sources]:
             raise OutputError(f"{folder}: is the input folder, where maps would be taken for images; name another.")
-        n_files = sum(not entry.name.startswith(".") for entry in folder.iterdir()) if folder.exists() else 0
-        if n_files and not overwrite:
-            there = f"{folder}: already has {n_files} file{'s' * (n_files > 1)}; "
-            raise OutputError(there, "choose another folder, or replace them with ", Setting("overwrite"), ".")
+        there = [] if overwrite or not folder.exists() else folder.iterdir()
+        n_files = sum(not entry.name.startswith(".") for entry in there)
+        if n_files:
+            full = f"{folder}: already has {n_files} file{'s' * (n_files > 1)}; "
+            raise OutputError(full, "choose another folder, or replace them with ", Setting("overwrite"), ".")
         check_writable(folder)
 
 

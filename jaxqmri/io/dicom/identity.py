@@ -29,8 +29,7 @@ class DicomIdentity:
 def dicom_identity(files: Iterable[Dataset]) -> DicomIdentity:
     """The identity in the parsed files of one series, of which some may be there twice, as the first of them has it."""
     files = list({id(file): file for file in files}.values())
-    found = {keyword: _value(files[0], keyword) for keyword in _KEPT}
-    attributes = {keyword: value for keyword, value in found.items() if value is not None}
+    attributes = {keyword: value for keyword in _KEPT if (value := _value(files[0], keyword)) is not None}
     sources: dict[str, tuple[tuple[str, str], ...]] = {}
     for file in files:
         series_uid, sop_class, sop_uid = (

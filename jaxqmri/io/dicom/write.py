@@ -21,7 +21,7 @@ def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.nda
     for echo, echo_time in enumerate(te):
         for z in range(images.shape[2]):
             number = len(written) + 1
-            header = _geometry(affine, images.shape[1], z)
+            header = _slice(affine, images[:, :, z, echo], z)
             header.SOPClassUID, header.SOPInstanceUID = MRImageStorage, generate_uid()
             header.SeriesInstanceUID, header.StudyInstanceUID = series_uid, study_uid
             header.FrameOfReferenceUID = frame_uid
@@ -31,7 +31,6 @@ def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.nda
             header.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
             header.ScanningSequence, header.SequenceVariant, header.MRAcquisitionType = "GR", "SP", "2D"
             header.EchoTime, header.EchoNumbers = f"{1e3 * echo_time:.6g}", echo + 1  # DICOM has milliseconds
-            _set_pixels(header, images[:, :, z, echo])
             path = folder / f"IM{number:04d}.dcm"
             try:
                 header.save_as(path, enforce_file_format=True)
@@ -41,13 +40,14 @@ def write_dicom(folder: Path, images: np.ndarray, te: np.ndarray, affine: np.nda
     return written
 
 
-def _geometry(affine: np.ndarray, n_rows: int, z: int) -> FileDataset:
-    """Header with the place of one slice. DICOM has LPS axes and starts at the TOP row, where y is largest."""
+def _slice(affine: np.ndarray, image: np.ndarray, z: int) -> FileDataset:
+    """One slice (x, y) and its place. DICOM has LPS axes and starts at the TOP row, where y is largest."""
+    rows = np.round(image.T[::-1]).astype("<u2")
     to_lps = np.diag([-1.0, -1.0, 1.0])
     columns = to_lps @ affine[:3, :3]
     pixel_mm = np.linalg.norm(columns, axis=0)
     along_row, along_column = columns[:, 0] / pixel_mm[0], -columns[:, 1] / pixel_mm[1]
-    top_left = to_lps @ (affine @ np.array([0, n_rows - 1, z, 1]))[:3]
+    top_left = to_lps @ (affine @ np.array([0, len(rows) - 1, z, 1]))[:3]
 
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -56,13 +56,9 @@ def _geometry(affine: np.ndarray, n_rows: int, z: int) -> FileDataset:
     header.ImagePositionPatient = [f"{c:.8f}" for c in top_left]
     header.PixelSpacing = [f"{pixel_mm[1]:.8g}", f"{pixel_mm[0]:.8g}"]
     header.SliceThickness = header.SpacingBetweenSlices = f"{pixel_mm[2]:.8g}"
-    return header
-
-
-def _set_pixels(header: FileDataset, image: np.ndarray) -> None:
-    rows = np.round(image.T[::-1]).astype("<u2")
     header.Rows, header.Columns = rows.shape
     header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
     header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 0
     header.RescaleSlope, header.RescaleIntercept = "1", "0"
     header.PixelData = rows.tobytes()
+    return header

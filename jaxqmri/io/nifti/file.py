@@ -146,7 +146,7 @@ def check_length(image: NiftiFile) -> None:
         there, compressed = image.path.stat().st_size, isinstance(file, gzip.GzipFile)
         if image.n_bytes > there * (INFLATION if compressed else 1):
             there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else there
-            raise _truncated(there, image)
+            raise EOFError(f"truncated: {there} of {image.n_bytes} bytes")
 
 
 def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
@@ -167,12 +167,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _read_exactly(file: IO[bytes], n_bytes: int, n_before: int, image: NiftiFile) -> bytes:
     content = file.read(n_bytes)
     if len(content) < n_bytes:
-        raise _truncated(n_before + len(content), image)
+        raise EOFError(f"truncated: {n_before + len(content)} of {image.n_bytes} bytes")
     return content
-
-
-def _truncated(there: int, image: NiftiFile) -> EOFError:
-    return EOFError(f"truncated: {there} of {image.n_bytes} bytes")
 
 
 def _header(head: bytes) -> Nifti1Header:

@@ -45,23 +45,20 @@ class Volume(Image):
     def value_of(self, axis: Axis) -> float:
         values = sidecar_values(self.file.sidecar, self.file.path, axis)
         n, sidecar = self.file.n_volumes, f"{stem(self.file.path)}.json"
-        give = Give(axis.name, f"the {axis.terms}")
+        if len(values) == n:
+            return values[self.index]
+        otherwise = "."
         if not values:
-            said = f"no {axis.keyword}, as {sidecar} is missing or lacks it; " if axis.keyword else f"no {axis.term}; "
-            raise MetadataError(
-                f"{self.name}: {said}", give, f", or move the file away if it is not one of the {axis.many}."
+            why = f"no {axis.keyword}, as {sidecar} is missing or lacks it; " if axis.keyword else f"no {axis.term}; "
+            otherwise = f", or move the file away if it is not one of the {axis.many}."
+        elif len(values) == 1:
+            why = (
+                f"{n} volumes but one {axis.keyword} ({axis.described(values)}), so its 4th axis is not {axis.many} "
+                "(from GE often magnitude, real, imaginary); keep the magnitude volume or, if they are, "
             )
-        if len(values) == 1 and n > 1:
-            raise MetadataError(
-                f"{self.name}: {n} volumes but one {axis.keyword} ({axis.described(values)}), so its 4th axis is not "
-                f"{axis.many} (from GE often magnitude, real, imaginary); keep the magnitude volume or, if they are, ",
-                give, ".",
-            )  # fmt: skip
-        if len(values) != n:
-            raise MetadataError(
-                f"{self.name}: {n} volume(s), but {len(values)} {axis.terms} in {sidecar}; mend it or ", give, "."
-            )
-        return values[self.index]
+        else:
+            why = f"{n} volume(s), but {len(values)} {axis.terms} in {sidecar}; mend it or "
+        raise MetadataError(f"{self.name}: {why}", Give(axis.name, f"the {axis.terms}"), otherwise)
 
     def order(self, axis: Axis, *, of_several_series: bool) -> Sequence[tuple[str, float | None]]:
         if self.file.n_volumes > 1:
@@ -108,6 +105,7 @@ def _find_files(paths: Sequence[Path]) -> tuple[list[Path], dict[str, tuple[str,
 
 
 def _why_not(entry: Path) -> str:
+    """Why a file or folder is passed over; "" for a NIfTI file."""
     if entry.name.startswith("."):  # also the "._e1.nii.gz" macOS leaves on foreign disks
         return "hidden file"
     if entry.is_dir():
