@@ -19,10 +19,10 @@ from .io.maps import write_maps as write_maps
 from .io.nifti.reader import read_mask as read_mask
 from .io.nifti.reader import read_nifti as read_nifti
 from .io.series import ImageSeries as ImageSeries
-from .mapping.t1 import t1_map as t1_map
-from .mapping.t1rho import t1rho_map as t1rho_map
-from .mapping.t2 import t2_map as t2_map
-from .mapping.t2star import t2star_map as t2star_map
+from .mapping import t1_map as t1_map
+from .mapping import t1rho_map as t1rho_map
+from .mapping import t2_map as t2_map
+from .mapping import t2star_map as t2star_map
 from .models.base import SignalModel as SignalModel
 from .models.base import simulate as simulate
 from .models.decay import Decay as Decay

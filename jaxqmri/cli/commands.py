@@ -5,7 +5,8 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +15,10 @@ from ..errors import DeviceError, UsageError, on_the_command_line, remarks_colle
 from ..mapping import all_jobs
 from ..mapping.job import Job
 from ..mapping.settings import SettingRow, settings_of
-from ..workflow.bids_jobs import dataset_settings
-from .options import (
-    Parser,
-    add_input,
-    add_job_options,
-    add_json,
-    add_loudness,
-    add_setting,
-    command,
-    map_command,
-    settings_given,
-)  # fmt: skip
+from .options import Parser, add_input, add_json, add_loudness, add_run_options, add_setting, command, settings_given
 
 if TYPE_CHECKING:
-    from ..workflow.run import DicomOut, JobResult
-
-DEMO_FOLDER = "jaxqmri-demo"
-COMMON_SETTINGS = {row.name: row for row in settings_of(Job)}
+    from ..workflow.run import JobResult
 
 
 def axis_settings() -> list[SettingRow]:
@@ -45,89 +32,77 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxqmri {__version__}")
     parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-
     for job in all_jobs():
-        map_command(commands, job, _map)
-    _add_bids(commands)
-
-    demo = command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth")
-    demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER), help="default: %(default)s")
-    add_job_options(demo)
-    add_loudness(demo)
-
-    inspect = command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted")
-    add_input(inspect)
-    add_setting(inspect, COMMON_SETTINGS["series"])
-    given = inspect.add_mutually_exclusive_group()
-    for row in axis_settings():
-        add_setting(given, row)
-    add_json(inspect)
-    add_loudness(inspect)
-
-    doctor = command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation")
-    add_json(doctor)
-
+        command(commands, job.name, _map, job.summary, partial(_add_map, job=job))
+    of_datasets = "T2*, T2 and T1 maps of every series of a BIDS dataset, as a derivative"
+    command(commands, "bids", _bids, of_datasets, _add_bids)
+    command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth", _add_demo)
+    command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted", _add_inspect)
+    command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation", add_json)
     data = commands.add_parser("data", help="public data sets", description="Public data sets.", allow_abbrev=False)
     actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="list or fetch", required=True)
-    listing = command(actions, "list", _data_list, "what there is")
-    add_json(listing)
-    fetch = command(actions, "fetch", _data_fetch, "download, verify and unpack one")
-    fetch.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
+    command(actions, "list", _data_list, "what there is", add_json)
+    command(actions, "fetch", _data_fetch, "download, verify and unpack one", _add_data_fetch)
     return parser
 
 
-def _add_bids(commands: Any) -> None:
-    bids = command(commands, "bids", _bids, "T2*, T2 and T1 maps of every series of a BIDS dataset, as a derivative")
-    bids.add_argument("root", metavar="BIDS_ROOT", type=Path, help="raw dataset: the folder that holds sub-*")
-    bids.add_argument("out", metavar="OUT", type=Path, help="the derivative, e.g. BIDS_ROOT/derivatives/jaxqmri")
-    bids.add_argument("level", choices=("participant",), help="each participant by itself; there is no group level")
+# --- the commands: their options, and what they do ---
+
+
+def _add_map(parser: argparse.ArgumentParser, job: type[Job]) -> None:
+    parser.set_defaults(job=job)
+    add_input(parser)
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
+    for row in settings_of(job):
+        add_setting(parser, row)
+    parser.add_argument("--dicom", action="store_true", help="also write the maps as DICOM Parametric Map objects")
+    parser.add_argument(
+        "--dicom-identity", choices=("remove", "keep"), default="remove",
+        help="keep: under the patient and study of the images, which must be DICOM; default: remove, anonymous",
+    )  # fmt: skip
+    add_run_options(parser)
+
+
+def _map(arguments: argparse.Namespace, started: float) -> None:
+    from ..io.images import scan_images
+    from ..workflow.run import run_job
+
+    job = arguments.job(**settings_given(arguments, settings_of(arguments.job)))
+    keep = arguments.dicom_identity == "keep"
+    if keep and not arguments.dicom:
+        raise UsageError("--dicom-identity keep is about the maps that --dicom writes; give --dicom too.")
+    if arguments.verbose:
+        with remarks_collected(), scan_images(arguments.inputs) as scan:  # they come again when the images are read
+            skipped = scan.skipped
+        for reason, names in skipped.items():
+            print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
+    with _computing(arguments) as output:
+        result = run_job(
+            job, arguments.inputs, arguments.out, dicom="keep" if keep else "anonymous" if arguments.dicom else "no",
+            timings={"starting": time.perf_counter() - started}, wording=on_the_command_line, **output,
+        )  # fmt: skip
+    _print_result(result, arguments)
+
+
+def _add_bids(parser: argparse.ArgumentParser) -> None:
+    from ..workflow.bids_jobs import dataset_settings
+
+    parser.add_argument("root", metavar="BIDS_ROOT", type=Path, help="raw dataset: the folder that holds sub-*")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the derivative, e.g. BIDS_ROOT/derivatives/jaxqmri")
+    parser.add_argument("level", choices=("participant",), help="each participant by itself; there is no group level")
     for option, prefix in (("participant", "sub-"), ("session", "ses-")):
-        bids.add_argument(
+        parser.add_argument(
             f"--{option}-label", f"--{option}_label", metavar="LABEL", nargs="+", action="extend",
             help=f"only these {option}s, with or without {prefix}; default: all",
         )  # fmt: skip
     for row in dataset_settings().values():
-        add_setting(bids, row)
-    add_job_options(bids)
-    add_loudness(bids)
-
-
-# --- the commands -----------------------------------------------------------------------------------------------------
-
-
-def _map(arguments: argparse.Namespace, started: float) -> None:
-    from ..workflow.run import run_job
-
-    job = arguments.job(**settings_given(arguments, settings_of(arguments.job)))
-    dicom = _dicom_out(arguments)
-    if arguments.verbose:
-        _name_files_passed_over(arguments)
-    with _computing(arguments) as output:
-        timings = {"starting": time.perf_counter() - started}
-        result = run_job(
-            job, arguments.inputs, arguments.out, dicom=dicom, timings=timings, wording=on_the_command_line, **output
-        )
-    _print_result(result, arguments)
-
-
-def _dicom_out(arguments: argparse.Namespace) -> "DicomOut":
-    keep = arguments.dicom_identity == "keep"
-    if keep and not arguments.dicom:
-        raise UsageError("--dicom-identity keep is about the maps that --dicom writes; give --dicom too.")
-    return "keep" if keep else "anonymous" if arguments.dicom else "no"
-
-
-def _name_files_passed_over(arguments: argparse.Namespace) -> None:
-    from ..io.images import scan_images
-
-    with remarks_collected(), scan_images(arguments.inputs) as scan:  # they come again when the images are read
-        skipped = scan.skipped
-    for reason, names in skipped.items():
-        print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
+        add_setting(parser, row)
+    add_run_options(parser)
 
 
 def _bids(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.bids import run_bids
+    from ..workflow.bids_jobs import dataset_settings
 
     def say(line: str) -> None:
         if not arguments.quiet:
@@ -135,20 +110,21 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
 
     with _computing(arguments) as output:
         result = run_bids(
-            arguments.root,
-            arguments.out,
-            participants=arguments.participant_label,
-            sessions=arguments.session_label,
-            say=say,
-            on_error=traceback.print_exception if arguments.debug else lambda _: None,
-            **settings_given(arguments, dataset_settings().values()),
-            **output,
-        )
+            arguments.root, arguments.out, participants=arguments.participant_label, sessions=arguments.session_label,
+            say=say, on_error=traceback.print_exception if arguments.debug else lambda _: None,
+            **settings_given(arguments, dataset_settings().values()), **output,
+        )  # fmt: skip
     if arguments.json:
         _print_json(result.facts())
     elif not arguments.quiet:
         print("\n".join(result.lines()))
     result.raise_failures()
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    folder = Path("jaxqmri-demo")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=folder, help="default: %(default)s")
+    add_run_options(parser)
 
 
 def _demo(arguments: argparse.Namespace, started: float) -> None:
@@ -159,6 +135,16 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
     _print_result(result, arguments)
     if not (arguments.json or arguments.quiet):
         print(f"images          {arguments.out / IMAGES}")
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    add_input(parser)
+    add_setting(parser, next(row for row in settings_of(Job) if row.name == "series"))
+    given = parser.add_mutually_exclusive_group()
+    for row in axis_settings():
+        add_setting(given, row)
+    add_json(parser)
+    add_loudness(parser)
 
 
 def _inspect(arguments: argparse.Namespace, started: float) -> None:
@@ -195,6 +181,10 @@ def _data_list(arguments: argparse.Namespace, started: float) -> None:
         print(f"  in {dataset.folder}" if dataset.cached else f"  not fetched; jaxqmri data fetch {dataset.name}")
 
 
+def _add_data_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="e.g. ismrm2024-t2star")
+
+
 def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
     from ..datasets import fetch
 
@@ -207,58 +197,37 @@ def _computing(arguments: argparse.Namespace) -> Iterator[dict[str, bool]]:
 
     Compiled programs are kept for the next run.
     """
+    import jax
+
+    from ..batching.batches import at_most
     from ..batching.compiled import keep_compiled_programs
 
     keep_compiled_programs()
-    with _device(arguments.device), _chunk(arguments.chunk):
+    with ExitStack() as chosen:
+        if arguments.device is not None:
+            chosen.enter_context(jax.default_device(_device(arguments.device)))
+        if arguments.chunk is not None:
+            if arguments.chunk < 1:
+                raise UsageError(f"--chunk must be at least 1 voxel, got {arguments.chunk}.")
+            chosen.enter_context(at_most(arguments.chunk))
         yield {"overwrite": arguments.overwrite, "report": not arguments.no_report, "quiet": arguments.quiet}
 
 
-@contextmanager
-def _device(name: str | None) -> Iterator[None]:
-    """Makes the device called `name` the one that everything runs on."""
-    if name is None:
-        yield
-        return
+def _device(name: str) -> Any:
+    """The device of JAX called "gpu" or "gpu:1"."""
     import jax
 
     kind, _, index = name.partition(":")
     try:
         if not kind or index.startswith("-"):  # JAX would take the default, Python the last one
             raise ValueError(name)
-        device = jax.devices(kind.lower())[int(index or 0)]
+        return jax.devices(kind.lower())[int(index or 0)]
     except (RuntimeError, ValueError, IndexError) as error:
-        raise DeviceError(
-            f"--device {name}: not on this machine, which has {_devices()}; see jaxqmri doctor"
-        ) from error
-    with jax.default_device(device):
-        yield
-
-
-@contextmanager
-def _chunk(n_voxels: int | None) -> Iterator[None]:
-    """Fits at most so many voxels at once."""
-    if n_voxels is None:
-        yield
-        return
-    from ..batching.batches import at_most
-
-    if n_voxels < 1:
-        raise UsageError(f"--chunk must be at least 1 voxel, got {n_voxels}.")
-    with at_most(n_voxels):
-        yield
-
-
-def _devices() -> str:
-    import jax
-
-    try:
-        return ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-    except RuntimeError as error:
-        return f"none that works ({error})"
-
-
-# --- the results ------------------------------------------------------------------------------------------------------
+        try:
+            there = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+        except RuntimeError as broken:
+            there = f"none that works ({broken})"
+        raise DeviceError(f"--device {name}: not on this machine, which has {there}; see jaxqmri doctor") from error
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:

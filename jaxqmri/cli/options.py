@@ -3,18 +3,17 @@
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from ..errors import UsageError
-from ..mapping.settings import SettingRow, settings_of
+from ..mapping.settings import SettingRow
 from ..quantities import Axis
-
-if TYPE_CHECKING:
-    from ..mapping.job import Job
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, as everything else here does."""
+    """Complains in one line, as everything else here does; a command gets its options once it is asked for."""
+
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -27,32 +26,22 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"unrecognized arguments: {words}; see {getattr(arguments, 'prog', self.prog)} --help")
         return arguments
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        add_options, self.add_options = self.add_options, None
+        if add_options is not None:
+            add_options(self)
+        return super().parse_known_args(args, namespace)
 
-def command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+
+def command(
+    commands: Any, name: str, run: Any, summary: str, add_options: Callable[[argparse.ArgumentParser], None]
+) -> None:
     """A command with what all of them have; `run` is called with the arguments and the time the program began."""
     description = summary[0].upper() + summary[1:] + "."
     parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
     parser.set_defaults(run=run, prog=parser.prog)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
-def map_command(commands: Any, job: "type[Job]", run: Any) -> argparse.ArgumentParser:
-    """The command of a job: its settings, where images come from and where maps go."""
-    parser = command(commands, job.name, run, job.summary)
-    parser.set_defaults(job=job)
-    add_input(parser)
-    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
-    for row in settings_of(job):
-        add_setting(parser, row)
-    parser.add_argument("--dicom", action="store_true", help="also write the maps as DICOM Parametric Map objects")
-    parser.add_argument(
-        "--dicom-identity", choices=("remove", "keep"), default="remove",
-        help="keep: under the patient and study of the images, which must be DICOM; default: remove, anonymous",
-    )  # fmt: skip
-    add_job_options(parser)
-    add_loudness(parser)
-    return parser
+    parser.add_options = add_options
 
 
 def add_setting(parser: Any, row: SettingRow) -> None:
@@ -101,7 +90,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_job_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu, tpu or e.g. gpu:1; default: the fastest there is")
     parser.add_argument(
         "--chunk", metavar="N", type=int,
@@ -110,6 +99,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--no-report", action="store_true", help="maps only, no picture and no report")
     add_json(parser)
+    add_loudness(parser)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

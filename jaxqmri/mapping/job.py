@@ -5,22 +5,19 @@ come of it and its words. The Python function, the subcommand, the BIDS app, the
 are read from these. Nothing heavy is imported before a job is used, as the command line lists all of them.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import LeaveOut, Setting, UsageError, remarks_kept
 from ..quantities import Axis
-from .settings import SettingRow, setting, settings_of
+from .settings import setting, settings_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..estimation.noise import Noise
-    from ..io.maps import Maps
     from ..io.negative import Negative
     from ..io.series import ImageSeries
     from ..models.base import SignalModel
@@ -203,42 +200,3 @@ class Job:
     def words(self) -> list[str]:
         """The settings as they are typed, FILE in place of a path; those at their default are left out."""
         return [words for row in settings_of(type(self)) if (words := row.words(getattr(self, row.name)))]
-
-
-def map_function(job: type[Job]) -> "Callable[..., Maps]":
-    """The function of a job for images that are read already: its settings as keyword arguments."""
-    rows = [row for row in settings_of(job) if not row.of_reading]
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    signature = inspect.Signature(
-        [
-            inspect.Parameter("series", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="ImageSeries"),
-            *(inspect.Parameter(row.name, by_name, default=row.default) for row in rows),
-            inspect.Parameter("progress", by_name, default=None),
-        ],
-        return_annotation="Maps",
-    )
-
-    def function(*arguments: Any, **settings: Any) -> "Maps":
-        try:
-            bound = signature.bind(*arguments, **settings).arguments
-        except TypeError as error:
-            raise TypeError(f"{function.__name__}{signature}: {error}.") from None
-        series, progress = bound.pop("series"), bound.pop("progress", None)
-        return job(**bound).estimate(series, progress).maps
-
-    function.__name__ = function.__qualname__ = f"{job.name}_map"
-    function.__module__ = job.__module__
-    function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    function.__doc__ = _documentation(job, rows)
-    return function
-
-
-def _documentation(job: type[Job], rows: Sequence[SettingRow]) -> str:
-    """The docstring of a job with its settings as arguments."""
-    first, returns, rest = inspect.cleandoc(job.__doc__ or "").partition("Returns:")
-    images = " or ".join(f"different {axis.terms}" for row in settings_of(job) if (axis := row.axis))
-    arguments = [f"series: {' or '.join(job.components)} images of {images}."]
-    arguments += [f"{row.name}: {row.documented()}" for row in rows]
-    arguments += ["progress: called with the number of voxels done after each batch."]
-    wrapped = [fill(text, 116, initial_indent=" " * 4, subsequent_indent=" " * 8) for text in arguments]
-    return "\n".join([f"{first}Args:", *wrapped, "", f"{returns}{rest}"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import CorruptInputError, Give, LeaveOut, MetadataError, Setting, UsageError, remark
 from ..quantities import FLIP_ANGLE, INVERSION_TIME, Axis
-from .job import Job, map_function
+from .job import Job
 from .settings import setting, values_of
 
 if TYPE_CHECKING:
@@ -267,6 +267,3 @@ def _check_given_tr(tr: float, above: float, what: str = "") -> None:
 
 def _too_long(tr: float, what_for: str = "") -> UsageError:
     return UsageError(f"the repetition time of {tr:g} s is too long{what_for}; ", Give("tr", "the right one"), ".")
-
-
-t1_map = map_function(T1)

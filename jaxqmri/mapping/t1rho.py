@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..quantities import SPIN_LOCK_TIME
-from .job import Job, map_function
+from .job import Job
 from .settings import values_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,3 @@ class T1rho(Job):
             maps={"T1rhomap": "t2", "S0map": "s0"},
             estimated=("T1rho", "S0"),
         )
-
-
-t1rho_map = map_function(T1rho)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
-from .job import Job, Rows, map_function
+from .job import Job, Rows
 from .settings import setting, values_of
 from .t2star import stated_echo
 
@@ -367,6 +367,3 @@ def _checked_t1(t1: "ArrayLike", fitted: "np.ndarray") -> "np.ndarray":
             f"T1 has {found}, outside {T1_RANGE[0]:g} ... {T1_RANGE[1]:g} s; ", Give("t1", "the right one"), "."
         )
     return t1
-
-
-t2_map = map_function(T2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import Choose, MapWith, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
-from .job import Job, map_function
+from .job import Job
 from .settings import setting, values_of
 
 if TYPE_CHECKING:
@@ -109,6 +109,3 @@ def stated_echo(series: "ImageSeries") -> str:
     sequence = str(series.acquisition.get("ScanningSequence", "")).upper()
     named = [kind for kind in ("GR", "SE") if kind in sequence]
     return named[0] if len(named) == 1 else ""
-
-
-t2star_map = map_function(T2star)
