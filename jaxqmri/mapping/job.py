@@ -28,35 +28,21 @@ Progress = Callable[[int], None]  # takes the number of voxels done after each b
 Rows = Sequence[Mapping[str, object]]
 
 
-def _noise_type() -> type:
-    from ..estimation.noise import Noise
-
-    return Noise
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """One kind of map from one kind of series, with its settings.
+    """One kind of map from one kind of series, with its settings."""
 
-    Class variables:
-        name: its subcommand; its function is `<name>_map`.
-        label: what it measures, in print: "T2*".
-        main_map: the map of it.
-        summary: what it does, for the list of commands.
-        components: the kinds of images it can be fitted to.
-        suffixes: the BIDS suffixes of raw images for it, each with the settings that go with it; of a map "fmap",
-            that of the session.
-    """
-
-    name: ClassVar[str]
-    label: ClassVar[str]
+    name: ClassVar[str]  # its subcommand; its function is `<name>_map`
+    label: ClassVar[str]  # what it measures, in print: "T2*"
     main_map: ClassVar[str]
-    summary: ClassVar[str]
-    components: ClassVar[tuple[str, ...]] = ("magnitude",)
+    summary: ClassVar[str]  # for the list of commands
+    fits: ClassVar[Mapping[str, str]]  # name of an axis -> what is fitted to images along it, in print
+    components: ClassVar[tuple[str, ...]] = ("magnitude",)  # the kinds of images it can be fitted to
+    # The BIDS suffixes of raw images for it, each with the settings that go with it; of a map "fmap": the session's.
     suffixes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
 
     noise: "Noise | str | None" = setting(
-        None, or_object="a noise model", object_type=_noise_type,
+        None, or_object="a noise model", object_type="jaxqmri.estimation.noise:Noise",
         choices={
             "gaussian": "least squares",
             "rician": "magnitudes drowning in noise, which least squares fits with a bias",
@@ -122,15 +108,8 @@ class Job:
         """Whether there is a simpler model to hold it against."""
         return False
 
-    # --- what a map has to say: `plan` ---
-
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
-        """The signal model of these images, what is known of their voxels, and in words what is taken for granted.
-
-        Args:
-            series: the images.
-            fitted: (x, y, z) True where to fit.
-        """
+        """The signal model of these images, what is known of the voxels `fitted`, (x, y, z), and what is assumed."""
         raise NotImplementedError
 
     def dense(self, series: "ImageSeries", model: "SignalModel") -> "tuple[np.ndarray, SignalModel]":
@@ -143,8 +122,6 @@ class Job:
     def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
         """Rows that hold the model against a simpler one, where `is_compared`."""
         return ()
-
-    # --- what others do with it ---
 
     def estimate(self, series: "ImageSeries", progress: Progress | None = None) -> "Estimate":
         """The maps, with the model and the parameters behind them."""

@@ -6,9 +6,10 @@ Unit and option come from the row of that name in `jaxqmri.quantities`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pkgutil import resolve_name
 from typing import Any
 
 from ..errors import Setting, UsageError, flag_of
@@ -19,35 +20,20 @@ Number = int | float
 
 @dataclass(frozen=True, kw_only=True)
 class SettingRow:
-    """One setting of a job.
+    """One setting of a job."""
 
-    Attributes:
-        name: the field and the argument in Python.
-        default: its default; None: what `otherwise` says, or else the first of its choices.
-        help: what it is.
-        otherwise: what happens where it is None.
-        choices: the words it can be, with their meaning; the default first.
-        or_object: what it can be besides its choices, for callers of functions.
-        object_type: loads the type of that.
-        in_python: what it is for callers of functions, where that differs.
-        is_map: a number or a map on the grid of the images; on the command line a NIfTI file.
-        is_list: several words.
-        of_reading: it matters while images are read, not to those who have an `ImageSeries`.
-        always_stated: the words that run a job again name it also at its default.
-    """
-
-    name: str = ""
-    default: Any = None
+    name: str = ""  # the field, and the argument in Python
+    default: Any = None  # None: what `otherwise` says, or else the first of its choices
     help: str = ""
-    otherwise: str = ""
-    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    or_object: str = ""
-    object_type: Callable[[], type] | None = None
-    in_python: str = ""
-    is_map: bool = False
-    is_list: bool = False
-    of_reading: bool = False
-    always_stated: bool = False
+    otherwise: str = ""  # what happens where it is None
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)  # words -> their meaning, the default first
+    or_object: str = ""  # what it can be besides its choices, for callers of functions
+    object_type: str = ""  # the type of that, "package.module:Class", loaded only to check
+    in_python: str = ""  # what it is for callers of functions, where that differs
+    is_map: bool = False  # a number or a map on the grid of the images; on the command line a NIfTI file
+    is_list: bool = False  # several words
+    of_reading: bool = False  # it matters while images are read, not to those who have an `ImageSeries`
+    always_stated: bool = False  # the words that run a job again name it also at its default
 
     @property
     def quantity(self) -> Quantity | None:
@@ -103,7 +89,7 @@ class SettingRow:
                 Setting(self.name),
                 f" {value!r} is text, not a map; give an array (x, y, z) or the pathlib.Path of a NIfTI file{words}.",
             )
-        of_type = self.object_type is not None and not isinstance(value, str) and isinstance(value, self.object_type())
+        of_type = self.object_type and not isinstance(value, str) and isinstance(value, resolve_name(self.object_type))
         if self.choices and not self.is_map and not of_type:
             other = f" or {self.or_object}" if self.or_object else ""
             raise UsageError(Setting(self.name), f" {value!r} is not one of {', '.join(self.choices)}{other}.")

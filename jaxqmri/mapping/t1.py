@@ -50,6 +50,7 @@ class T1(Job):
     label = "T1"
     main_map = "T1map"
     summary = "T1 maps from inversion recovery or variable flip angles"
+    fits: ClassVar = {"ti": "an inversion recovery", "flip_angles": "spoiled gradient echoes"}
     components = ("magnitude", "real")
     suffixes: ClassVar = {"IRT1": {"method": "ir"}, "VFA": {"method": "vfa", "b1": "fmap"}}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..quantities import SPIN_LOCK_TIME
 from .job import Job
@@ -38,6 +38,7 @@ class T1rho(Job):
     label = "T1rho"
     main_map = "T1rhomap"
     summary = "T1rho maps from images of different spin-lock times"
+    fits: ClassVar = {"tsl": "S(TSL) = S0 exp(-TSL / T1rho)"}
 
     tsl: Sequence[float] | None = values_of(SPIN_LOCK_TIME)
 

@@ -56,6 +56,7 @@ class T2(Job):
     label = "T2"
     main_map = "T2map"
     summary = "T2 maps from multi-echo spin echoes"
+    fits: ClassVar = {"te": "a train of spin echoes"}
     suffixes: ClassVar = {"MESE": {}}
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
@@ -112,8 +113,6 @@ class T2(Job):
         whole = FSE(model.flip_angles, model.echo_spacing, magnitude=True)
         return np.asarray(whole.echo_times), whole
 
-    # --- mono-exponential ---
-
     def _decay(self, series: "ImageSeries", recovery: str) -> "Plan":
         from ..models.decay import MonoExponential
         from .fitting.plan import Plan
@@ -125,8 +124,6 @@ class T2(Job):
             estimated=("T2", "M0"),
             assumed=["perfect refocusing: no stimulated echoes", recovery],
         )
-
-    # --- extended phase graphs of the train ---
 
     def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
         import numpy as np
@@ -180,16 +177,11 @@ class T2(Job):
             "start": lambda signal, known: most_similar_train(model, signal, t1_of_trains, known.get("b1")),
         }
 
-    # --- held against the mono-exponential model ---
-
     def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
-        """Extended phase graphs against the mono-exponential model, in the voxels where both have an answer.
+        """A row per model, of the voxels where both have an answer; times in s.
 
-        Returns:
-            A row per model: number of voxels, median and quartiles of T2 [s], median relative error. For the train also
-            the median ratio of its rms misfit to that of the mono-exponential, what this ratio would be if all misfit
-            were noise (the train may have a parameter more), and the share of the voxels that it fits better. No rows
-            where there is no such voxel.
+        The row of the train also holds the median ratio of its rms misfit to that of the mono-exponential, what this
+        would be if all misfit were noise (the train may have a parameter more), and the share of voxels it fits better.
         """
         import jax.numpy as jnp
         import numpy as np
@@ -244,16 +236,7 @@ def _numbers(t2: "np.ndarray", relative_error: "np.ndarray") -> dict[str, float]
 
 
 def spin_echo_train(series: "ImageSeries", flip_angle: float | None) -> "tuple[FSE, str]":
-    """The train that made the images, and in words where its refocusing angle comes from.
-
-    Args:
-        series: images of a multi-echo spin echo.
-        flip_angle: nominal refocusing angle [rad], or None, see `T2`.
-
-    Raises:
-        MetadataError: the echoes are not those of one train.
-        UsageError: `flip_angle` cannot be meant.
-    """
+    """The train that made the images, refocused by `flip_angle` [rad], and in words where that comes from."""
     import numpy as np
 
     from ..io.series import echo_train
@@ -292,13 +275,7 @@ def most_similar_train(
     """The tissue, (voxel,), whose simulated train is most similar to the signal; 1 throughout where there is no signal.
 
     T2 runs in equal ratios from a quarter of the first echo time to 20 times the last, B1 in equal steps to where
-    refocusing is perfect: from there on it acts as its mirror image.
-
-    Args:
-        model: the train; its refocusing angles are all the same.
-        signal: magnitudes [a.u.].
-        t1: of all trains [s].
-        b1: true / nominal flip angle, if it is given.
+    refocusing is perfect: from there on it acts as its mirror image. T1 [s] is that of all trains.
     """
     import jax
     import jax.numpy as jnp

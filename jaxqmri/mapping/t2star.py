@@ -22,12 +22,6 @@ EXAMPLE_T2STAR = 0.020  # s
 ADAM_BATCH_SIZE = 4096  # 20 000 steps take seconds: small batches let the progress bar move
 
 
-def _solver_type() -> type:
-    from ..estimation.solvers.base import Solver
-
-    return Solver
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class T2star(Job):
     """T2* and S0 of a multi-echo gradient-echo series, by the model S(TE) = S0 exp(-TE / T2*).
@@ -46,11 +40,13 @@ class T2star(Job):
     label = "T2*"
     main_map = "T2starmap"
     summary = "T2* maps from multi-echo gradient echoes"
+    fits: ClassVar = {"te": "S(TE) = S0 exp(-TE / T2*)"}
     suffixes: ClassVar = {"MEGRE": {}}
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
     method: "str | Solver" = setting(
-        "lm", always_stated=True, or_object="a solver, e.g. `LogLinear(weighted=False)`", object_type=_solver_type,
+        "lm", always_stated=True, or_object="a solver, e.g. `LogLinear(weighted=False)`",
+        object_type="jaxqmri.estimation.solvers.base:Solver",
         choices={
             "lm": "exact least squares",
             "loglinear": "weighted straight line through the logarithm",

@@ -18,12 +18,6 @@ from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 
 IN_EVERY_HEADER = (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)  # other axes are told of where they vary
 SPIN_ECHO_FLIP_ANGLE = math.radians(60)  # excitations of spin echoes are hardly below it
-MODELS = {
-    ("t2star", "te"): "S(TE) = S0 exp(-TE / T2*)",
-    ("t2", "te"): "a train of spin echoes",
-    ("t1", "ti"): "an inversion recovery",
-    ("t1", "flip_angle"): "spoiled gradient echoes",
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Inspection:
         axis = axis_named(chosen["axis"])
         unsure = {"t2star": " if these are gradient echoes", "t2": " if these are spin echoes"}
         doubt = unsure.get(job, "") if unsure.keys() <= self.would_fit.keys() else ""
-        model = MODELS.get((job, chosen["axis"]), "its model")
+        model = next(one.fits[axis.name] for one in all_jobs() if one.name == job)
         series = ", ".join(map(str, chosen["numbers"])) or "without number"  # of all that would be joined
         images = axis.many if axis is ECHO_TIME else f"images of different {axis.terms}"
         which = f"the {len(chosen[axis.key])} {chosen['component']} {images}{doubt}"

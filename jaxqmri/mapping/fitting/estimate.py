@@ -25,28 +25,16 @@ from .plan import Plan
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job found in a series.
+    """What a job found in a series."""
 
-    Attributes:
-        maps: the maps, `status` among them.
-        model: what was fitted.
-        params: the parameters of all voxels, known ones too, numbers or (x, y, z).
-        points: values of what varies that sample it densely [s] or [rad].
-        dense_model: the model at those.
-    """
-
-    maps: Maps
-    model: SignalModel
-    params: Params
-    points: Float[np.ndarray, " point"]
-    dense_model: SignalModel
+    maps: Maps  # `status` among them
+    model: SignalModel  # what was fitted
+    params: Params  # of all voxels, known ones too, numbers or (x, y, z)
+    points: Float[np.ndarray, " point"]  # values of what varies that sample it densely [s] or [rad]
+    dense_model: SignalModel  # the model at those
 
     def params_of(self, voxels: tuple[np.ndarray, ...]) -> Params:
-        """The parameters of some voxels, numbers or (voxel,).
-
-        Args:
-            voxels: their indices along x, y and z.
-        """
+        """The parameters of voxels, given by their indices along x, y and z; numbers or (voxel,)."""
         leaves = map(np.asarray, self.params)
         return type(self.params)(*(leaf[voxels] if leaf.ndim else leaf for leaf in leaves))
 
@@ -129,16 +117,7 @@ def _values(plan: Plan, signal: Array, result: FitResult) -> dict[str, ArrayLike
 def misfit(
     model: SignalModel, params: Params, signal: Float[Array, "voxel n"]
 ) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
-    """How far the measurements x of each voxel are from what the model predicts, q.
-
-    Args:
-        model: the signal model.
-        params: fitted parameters, numbers or (voxel,) maps; where they are NaN so is the result.
-        signal: measurements on the last axis.
-
-    Returns:
-        The relative error sum|q - x| / sum|x|, and the root mean square of q - x [units of the signal].
-    """
+    """The relative error sum|q - x| / sum|x| of what the model predicts, q, of measurements x, and the rms of q - x."""
     every = type(params)(*(jnp.broadcast_to(leaf, signal.shape[:1]) for leaf in params))
     return in_batches(_misfit, (model,), (every, signal), None)
 

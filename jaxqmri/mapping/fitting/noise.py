@@ -12,15 +12,7 @@ from ...io.storage.memory import middle_slab
 def noise_of(series: ImageSeries, noise: Noise | str | None, sigma: float | None) -> tuple[Noise | None, str | None]:
     """A noise model, and in words where its level comes from, or None where the model or the residuals tell.
 
-    Args:
-        series: the images.
-        noise: a model whose maps have the shape of the images, "gaussian", None for the same, or "rician".
-        sigma: standard deviation of the noise in each channel [units of the images]; None: for Gaussian noise from the
-            residuals of each voxel, for Rician noise from the air of the images.
-
-    Raises:
-        CorruptInputError: no air is found from which to tell the level.
-        ValueError: maps of another shape.
+    Without `sigma` [units of the images], the level of Rician noise comes from the air of the images.
     """
     if isinstance(noise, Noise):
         for name, ndim in (("sigma", 3), ("weights", 4)):

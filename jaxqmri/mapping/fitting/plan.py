@@ -19,45 +19,25 @@ from ...quantities import Status
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is fitted to the voxels of a series.
+    """What is fitted to the voxels of a series."""
 
-    Attributes:
-        model: the signal model, with the protocol of the images.
-        equation: its formula in plain text.
-        maps: name of a map -> the parameter it shows: the main map, the amplitude, others.
-        estimated: what is estimated, in print.
-        known: parameters that are known, by field: a number or (x, y, z).
-        solver: how to search.
-        start: signal (voxel, n) and what is known of its voxels -> where to start; None: the model's own guess.
-        batch_size: voxels fitted at once; None: as `fit` chooses.
-        algorithm: how the search is called in sidecars; "": by the name of the solver.
-        algorithm_settings: what sidecars say of it beside the settings of the solver.
-        assumed: what is taken for granted, in words.
-        facts: what else sidecars say.
-    """
-
-    model: SignalModel
-    equation: str
-    maps: Mapping[str, str]
-    estimated: Sequence[str]
-    known: Mapping[str, ArrayLike] = field(default_factory=dict)
+    model: SignalModel  # with the protocol of the images
+    equation: str  # its formula in plain text
+    maps: Mapping[str, str]  # name of a map -> the parameter it shows: the main map, the amplitude, others
+    estimated: Sequence[str]  # in print
+    known: Mapping[str, ArrayLike] = field(default_factory=dict)  # parameters, by field: a number or (x, y, z)
     solver: Solver = field(default_factory=LevenbergMarquardt)
+    # The signal and what is known of its voxels -> where to start; None: the model's own guess.
     start: Callable[[Float[Array, "voxel n"], Mapping[str, ArrayLike]], Params | None] = lambda *_: None
-    batch_size: int | None = None
-    algorithm: str = ""
-    algorithm_settings: Mapping[str, Any] = field(default_factory=dict)
-    assumed: Sequence[str] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None  # voxels fitted at once; None: as `fit` chooses
+    algorithm: str = ""  # how the search is called in sidecars; "": by the name of the solver
+    algorithm_settings: Mapping[str, Any] = field(default_factory=dict)  # beside those of the solver
+    assumed: Sequence[str] = ()  # what is taken for granted, in words
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else sidecars say
 
 
 def sidecar_facts(plan: Plan, noise: Noise | None, noise_level: str | None) -> dict[str, Any]:
-    """How the maps were made.
-
-    Args:
-        plan: what was fitted.
-        noise: what was known of the noise.
-        noise_level: where its level comes from, in words; None: from the user or the residuals.
-    """
+    """How the maps were made; `noise_level` says where that comes from, None: from the user or the residuals."""
     if noise is None or noise.least_squares:
         known = noise is not None and noise.sigma is not None
         error_bars = f"sqrt(diag(inv(J'J)) s^2), {'s = sigma, given' if known else 's^2 = sum(r^2) / (n - p)'}"

@@ -43,11 +43,7 @@ def number_or_map(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def checked_b1(b1: Any, fitted: Bool[np.ndarray, "x y z"], result: str) -> Float[np.ndarray, "x y z"]:
-    """The true / nominal flip angle; NaN where it cannot be one, with a remark that these voxels get no `result`.
-
-    Raises:
-        MetadataError: in per cent, or degrees.
-    """
+    """The true / nominal flip angle; NaN where it cannot be one, with a remark that these voxels get no `result`."""
     b1 = np.broadcast_to(number_or_map("b1", b1, fitted.shape), fitted.shape)
     low, high = B1_RANGE
     inside = b1[fitted]
@@ -67,16 +63,7 @@ def checked_b1(b1: Any, fitted: Bool[np.ndarray, "x y z"], result: str) -> Float
 
 
 def voxels_to_fit(mask: Any, series: ImageSeries) -> Bool[np.ndarray, "x y z"]:
-    """Which voxels to fit.
-
-    Args:
-        mask: (x, y, z), positive where to fit; "auto"; "none" or None: everywhere.
-        series: the images.
-
-    Raises:
-        UsageError: a mask of another shape.
-        CorruptInputError: an empty mask.
-    """
+    """Which voxels to fit by a mask: (x, y, z), positive where to fit; "auto"; "none" or None: everywhere."""
     shape = series.data.shape[:3]
     if mask is None or isinstance(mask, str):
         wanted = auto_mask(series.data) if mask == "auto" else np.ones(shape, bool)
