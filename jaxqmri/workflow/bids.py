@@ -75,34 +75,20 @@ def run_bids(
     root: Path,
     out: Path,
     *,
-    participants: Sequence[str] | None = None,
+    participants: Sequence[str] | None = None,  # labels, with or without `sub-`; None: all
     sessions: Sequence[str] | None = None,
-    overwrite: bool = False,
-    report: bool = True,
-    quiet: bool = True,
-    say: Callable[[str], None] = lambda _: None,
-    on_error: Callable[[Exception], None] = lambda _: None,
+    overwrite: bool = False,  # do again what is complete
+    report: bool = True,  # also pictures, and a page per participant
+    quiet: bool = True,  # no progress bars
+    say: Callable[[str], None] = lambda _: None,  # called with a line about each series
+    on_error: Callable[[Exception], None] = lambda _: None,  # called while the traceback is there
     **settings: Any,
 ) -> BidsResult:
     """Maps of every MEGRE (T2*), MESE (T2), IRT1 and VFA (T1) series of a raw BIDS dataset, as a derivative of it.
 
     A series that is complete in `out` is left as it is; its row says "outdated" where other images, metadata or
-    settings would be used now. One that fails is told and never stops the others.
-
-    Args:
-        root: the raw dataset.
-        out: the derivative; created where there is none.
-        participants, sessions: labels, with or without `sub-` and `ses-`; None: all.
-        overwrite: do again what is complete.
-        report: also draw pictures and a page per participant.
-        quiet: no progress bars.
-        say: called with a line about each series.
-        on_error: called with what went wrong in a series, while its traceback is there.
-        settings: what the series are fitted with, see `dataset_settings`: `t2_method="mono"`, `mask="auto"`, ...
-
-    Raises:
-        NoInputError, UsageError: no such dataset, participant, session or setting, or nothing in it to be fitted.
-        OutputError: `out` cannot take the results.
+    settings would be used now. One that fails is told and never stops the others. `settings` are those of
+    `dataset_settings`: `t2_method="mono"`, `mask="auto"`, ...
     """
     check_settings(settings)
     dataset = open_dataset(root)
@@ -124,17 +110,14 @@ def run_bids(
             say(f"{count} {str(series.name).removeprefix(f'sub-{participant}_')}: {outcome}")
         derivative.update_summary(out, result.rows[before:])
         if report and several:
-            _write_page(out, participant)
+            from ..report.page import participant_page  # loads matplotlib, which takes a while
+
+            records, problems = derivative.read_records(out, participant), derivative.read_problems(out, participant)
+            page = participant_page(participant, records, problems, out)
+            write_text(out / f"sub-{participant}.html", page)
     if result.n_made or result.n_there:
         derivative.finish_derivative(out, dataset)
     return result
-
-
-def _write_page(out: Path, participant: str) -> None:
-    from ..report.page import participant_page  # loads matplotlib, which takes a while
-
-    records, problems = derivative.read_records(out, participant), derivative.read_problems(out, participant)
-    write_text(out / f"sub-{participant}.html", participant_page(participant, records, problems, out))
 
 
 @dataclass(frozen=True)

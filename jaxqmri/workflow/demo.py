@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,30 +23,17 @@ IMAGES = "dicom"  # subfolder of the images
 
 
 def run_demo(
-    out: Path,
-    *,
-    size: int = 128,
-    overwrite: bool = False,
-    report: bool = True,
-    quiet: bool = True,
-    timings: Mapping[str, float] | None = None,
+    out: Path, *, size: int = 128, overwrite: bool = False, timings: Mapping[str, float] | None = None, **how: Any
 ) -> JobResult:
     """Writes the reference object as DICOM files into `out/dicom`, maps them into `out` and compares with the truth.
 
-    Args:
-        out: folder for everything; it may be there if it is empty.
-        size: matrix size.
-        overwrite: replace an earlier demonstration.
-        report, quiet, timings: see `run_job`.
-
-    Returns:
-        The job's result; `regions` has a row per tissue.
-
-    Raises:
-        OutputError: `out` cannot take the results.
+    The rest is as with `run_job`; `regions` of the result has a row per tissue.
     """
     clock = Clock(dict(timings or {}))
-    _check_images_are_own(out)
+    earlier = recorded_files(out)
+    if any(path.relative_to(out) not in earlier for path in (out / IMAGES).glob("*")):  # scans of a user, say
+        others = "holds files that are not of an earlier demonstration; choose another folder."
+        raise OutputError(f"{out / IMAGES}: {others}")
     with result_folder(out, overwrite=overwrite) as folder:
         with clock("simulating"):
             phantom = head_slice(size)
@@ -53,27 +41,15 @@ def run_demo(
             (folder / IMAGES).mkdir()
             write_dicom(folder / IMAGES, images, ECHO_TIMES, phantom.affine, "reference object, multi-echo GRE")
         result = fill_folder(
-            folder, T2star(mask="auto"), [folder / IMAGES], report=report, quiet=quiet, timings=clock.seconds,
-            compare=lambda maps: region_errors(maps, phantom),
+            folder, T2star(mask="auto"), [folder / IMAGES], timings=clock.seconds,
+            compare=lambda maps: region_errors(maps, phantom), **how,
         )  # fmt: skip
     result.out = out
     return result
 
 
-def _check_images_are_own(out: Path) -> None:
-    """Refuses a folder of other images: `overwrite` is for an earlier demonstration, never for scans of a user."""
-    images, earlier = out / IMAGES, recorded_files(out)
-    if any(path.relative_to(out) not in earlier for path in images.glob("*")):
-        raise OutputError(f"{images}: holds files that are not of an earlier demonstration; choose another folder.")
-
-
 def region_errors(maps: Maps, phantom: Phantom) -> list[dict[str, object]]:
-    """Per tissue: true and median T2* [s], the error of the median and the median error of a voxel, as fractions.
-
-    Args:
-        maps: `T2starmap` and `status` on the grid of the phantom.
-        phantom: the truth.
-    """
+    """Per tissue: true and median T2* [s], the error of the median and the median error of a voxel, as fractions."""
     rows: list[dict[str, object]] = []
     for label, region in REGIONS.items():
         inside = (phantom.labels == label) & (maps["status"] == Status.OK)

@@ -94,13 +94,7 @@ def inspect_images(
 ) -> Inspection:
     """Looks at the headers of a folder or zip archive of DICOM or NIfTI files, and at what each job would do with them.
 
-    Args:
-        paths: a folder or zip archive, or files.
-        given: "te", "ti", ... -> (n,) values that replace those in the files [s] or [rad]; one of them.
-        series: numbers of the series to look at, or how their UIDs begin; empty: all.
-
-    Raises:
-        NoInputError, CorruptInputError, MetadataError, UsageError: nothing can be listed; see `scan_images`.
+    `given` are the values of one axis that replace those in the files [s] or [rad], as {"te": ...}.
     """
     name, values = next(iter((given or {}).items()), ("te", None))
     with ExitStack() as files:  # of a zip archive they are there as long as it lasts
@@ -117,7 +111,10 @@ def _inspected(scan: Scan, given: bool) -> Inspection:
             continue
         try:
             with remarks_collected() as remarks:
-                chosen = _choose(scan, axes, given)
+                if given or len(axes) == 1:
+                    chosen = choose(scan if given else scan.along(axes[0]))
+                else:
+                    chosen = choose_axis(scan, [axis.name for axis in axes])[1]
         except (ValueError, OSError) as error:
             if given or axes[0] in IN_EVERY_HEADER:
                 refusals[jobs[-1]] = error_in_words(error)[1]  # one of several jobs for the same images is enough
@@ -128,13 +125,6 @@ def _inspected(scan: Scan, given: bool) -> Inspection:
         would_fit |= dict.fromkeys(names, _facts(chosen, is_chosen=True))
     facts = [_facts(candidate) for candidate in scan.candidates]
     return Inspection(facts, would_fit, {} if would_fit else refusals, scan.skipped)
-
-
-def _choose(scan: Scan, axes: Sequence[Axis], given: bool) -> Candidate:
-    """The images that a job for one of these axes would fit."""
-    if given or len(axes) == 1:
-        return choose(scan if given else scan.along(axes[0]))
-    return choose_axis(scan, [axis.name for axis in axes])[1]
 
 
 def _jobs_by_axes() -> dict[tuple[Axis, ...], list[str]]:

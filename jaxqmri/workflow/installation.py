@@ -1,17 +1,16 @@
 """What `jaxqmri doctor` tells of this installation: versions, devices, extras, codecs and caches."""
 
 import importlib.util
-import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 
 from ..batching.compiled import kept_in
+from ..batching.processors import n_processors
 from ..datasets import cache_dir
-from .provenance import versions
+from .provenance import version_of, versions
 
 CODECS = {"libjpeg": "JPEG, JPEG-LS", "openjpeg": "JPEG 2000", "rle": "RLE, fast", "gdcm": "all of them"}
 EXTRAS = {  # what pip install "jaxqmri[...]" adds -> the packages that come with it
@@ -33,12 +32,12 @@ def installation() -> dict[str, Any]:
     return {
         "versions": versions(),
         "platform": platform.platform(),
-        "n_processors": os.cpu_count(),
+        "n_processors": n_processors(),
         "jax_backend": backend,
         "devices": devices,
         "device_error": device_error,
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
-        "extras": {extra: all(map(_is_installed, packages)) for extra, packages in EXTRAS.items()},
+        "extras": {extra: all(map(version_of, packages)) for extra, packages in EXTRAS.items()},
         "dicom_codecs": [name for name in CODECS if importlib.util.find_spec(name)],
         "data_cache": str(cache_dir()),
         "compiled_programs": None if folder is None else str(folder),
@@ -63,10 +62,3 @@ def installation_text(facts: Mapping[str, Any]) -> str:
         "compiled": facts["compiled_programs"] or "not kept (JAX_ENABLE_COMPILATION_CACHE)",
     }
     return "\n".join(f"{name:<14} {value}" for name, value in rows.items())
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False

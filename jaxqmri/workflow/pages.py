@@ -1,28 +1,27 @@
 """What a person looks at after a job: the picture of the maps and the report."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..io.maps import Maps
 from ..io.series import ImageSeries
+from ..mapping.fitting.estimate import Estimate
 from ..quantities import Status, map_kind
 from ..report.figures import main_maps
 from ..report.page import ReportInput, VoxelFits, report_files
 
-Voxels = tuple[np.ndarray, ...]  # indices along x, y and z
-Curves = Callable[[Voxels], tuple[np.ndarray, np.ndarray]]
+N_EXAMPLES = 4  # voxels
 
 
-def pages(series: ImageSeries, maps: Maps, main_map: str, curves: Curves, **told: Any) -> dict[str, bytes]:
+def pages(series: ImageSeries, estimate: Estimate, main_map: str, **told: Any) -> dict[str, bytes]:
     """A picture of the maps, named after the main one, and `report.html`: content by file name.
 
-    Args:
-        curves: voxels -> (point,) values of the series' axis [s] or [rad] and (voxel, point) fitted signals [a.u.].
-        told: fields of `ReportInput` that images and maps do not tell: warnings, command, versions, ...
+    `told` are fields of `ReportInput` that images and maps do not tell: warnings, command, versions, ...
     """
+    maps = estimate.maps
     return report_files(
         ReportInput(
             title=f"{map_kind(main_map).symbol} map",
@@ -32,7 +31,7 @@ def pages(series: ImageSeries, maps: Maps, main_map: str, curves: Curves, **told
             axis=series.axis,
             values=series.values,
             facts=_facts(series, maps),
-            voxel_fits=_example_fits(series, maps, main_map, curves),
+            voxel_fits=_example_fits(series, estimate, main_map),
             images=series.data,
             **told,
         )
@@ -66,20 +65,17 @@ def _with_unit(facts: Mapping[str, object], key: str, unit: str, per_stored: flo
     return f"{per_stored * value:g} {unit}" if isinstance(value, int | float) else ""
 
 
-def _example_fits(
-    series: ImageSeries, maps: Maps, main_map: str, curves: Curves, n_examples: int = 4
-) -> VoxelFits | None:
+def _example_fits(series: ImageSeries, estimate: Estimate, main_map: str) -> VoxelFits | None:
     """Voxels at evenly spaced ranks of the main map, so that short, usual and long times are all seen."""
+    maps = estimate.maps
     ok = np.flatnonzero(maps["status"] == Status.OK)
     if not len(ok):
         return None
     ranked = np.argsort(maps[main_map].ravel()[ok], kind="stable")
-    ranks = np.linspace(0.05, 0.95, n_examples) * (len(ranked) - 1)
+    ranks = np.linspace(0.05, 0.95, N_EXAMPLES) * (len(ranked) - 1)
     chosen = np.unravel_index(ok[ranked[np.unique(ranks.round().astype(int))]], maps[main_map].shape)
-    curve_x, signals = curves(chosen)
-    return VoxelFits(
-        series.data[chosen], curve_x, signals, [_fit_words(maps, main_map, v) for v in zip(*chosen, strict=True)]
-    )
+    words = [_fit_words(maps, main_map, voxel) for voxel in zip(*chosen, strict=True)]
+    return VoxelFits(series.data[chosen], estimate.points, estimate.curves(chosen), words)
 
 
 def _fit_words(maps: Maps, main_map: str, voxel: tuple[int, ...]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +22,15 @@ PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "pydicom", "highdicom"
 
 def versions() -> dict[str, str]:
     """Versions of everything that decides a number or a file."""
-    found = {"jaxqmri": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    here = {"jaxqmri": __version__, "python": platform.python_version()}
+    return here | {package: version_of(package) or "not installed" for package in PACKAGES}
+
+
+def version_of(package: str) -> str | None:
+    """The version of a package, or None where it is not installed."""
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return None
 
 
 def surroundings() -> dict[str, Any]:

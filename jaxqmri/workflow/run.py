@@ -30,7 +30,6 @@ from ..io.maps import Maps, write_maps
 from ..io.series import ImageSeries
 from ..io.storage.atomic import strict_json, write_bytes, write_files
 from ..io.storage.result_folder import RECORD, result_folder
-from ..mapping.fitting.estimate import Estimate
 from ..mapping.job import Job, Rows
 from ..quantities import Status, map_kind
 from .interrupts import stop_if_asked
@@ -41,31 +40,18 @@ DicomOut = Literal["no", "anonymous", "keep"]
 
 @dataclass
 class JobResult:
-    """What a job did.
-
-    Attributes:
-        job: the job.
-        out: the folder of the results.
-        series: the images.
-        maps: what was written.
-        files: the files written, relative to `out`.
-        timings: step -> seconds.
-        remarks: what was mended, assumed or passed over.
-        wording: the words in which they are recorded.
-        regions: rows that hold regions against the truth, where it is known: SI units, errors as fractions.
-        models: rows that hold the model against a simpler one, where the report does so: SI units, fractions.
-    """
+    """What a job did."""
 
     job: Job
     out: Path
     series: ImageSeries
     maps: Maps
-    files: list[str] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
-    remarks: Sequence[Remark] = ()
-    wording: Wording = in_python
-    regions: Rows = ()
-    models: Rows = ()
+    files: list[str] = field(default_factory=list)  # relative to `out`
+    timings: dict[str, float] = field(default_factory=dict)  # step -> seconds
+    remarks: Sequence[Remark] = ()  # what was mended, assumed or passed over
+    wording: Wording = in_python  # in which they are recorded
+    regions: Rows = ()  # regions against the truth, where it is known: SI units, errors as fractions
+    models: Rows = ()  # the model against a simpler one, where the report does so: SI units, fractions
 
     def status_counts(self) -> dict[str, int]:
         """How many voxels ended how, by name of the status; those that do not occur are left out."""
@@ -84,6 +70,11 @@ class JobResult:
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the job, ready for JSON, in SI units; a map without a single value has no entry in `maps`."""
+
+        def quartiles(name: str, values: np.ndarray) -> dict[str, float | str]:
+            low, median, high = np.percentile(values, [25, 50, 75]).tolist()
+            return {"units": map_kind(name).units, "q25": low, "median": median, "q75": high}
+
         found = ((name, self.values_found(name)) for name in self.maps if name != "status")
         return {
             "out": str(self.out),
@@ -91,7 +82,7 @@ class JobResult:
             "n_voxels": int(self.maps["status"].size),
             self.series.axis.key: [float(f"{value:.12g}") for value in self.series.values],
             "status": self.status_counts(),
-            "maps": {name: _quartiles(values, name) for name, values in found if values.size},
+            "maps": {name: quartiles(name, values) for name, values in found if values.size},
             "regions": [dict(row) for row in self.regions],
             "models": [dict(row) for row in self.models],
             "timings_s": {step: round(seconds, 4) for step, seconds in self.timings.items()},
@@ -99,47 +90,17 @@ class JobResult:
         }
 
 
-def _quartiles(values: np.ndarray, name: str) -> dict[str, float | str]:
-    low, median, high = np.percentile(values, [25, 50, 75]).tolist()
-    return {"units": map_kind(name).units, "q25": low, "median": median, "q75": high}
+def run_job(job: Job, inputs: Sequence[Path], out: Path, *, overwrite: bool = False, **how: Any) -> JobResult:
+    """Maps from a folder or zip archive of DICOM or NIfTI files, or from the files, written to a folder.
 
-
-def run_job(
-    job: Job,
-    inputs: Sequence[Path],
-    out: Path,
-    *,
-    overwrite: bool = False,
-    report: bool = True,
-    dicom: DicomOut = "no",
-    quiet: bool = True,
-    timings: Mapping[str, float] | None = None,
-    wording: Wording = in_python,
-) -> JobResult:
-    """Maps from a folder of images, written to a folder.
-
-    Args:
-        job: what to estimate, e.g. `T2star()`.
-        inputs: a folder or zip archive of DICOM or NIfTI files, or the files.
-        out: folder for the results; it may be there if it is empty. If the job fails it stays as it was.
-        overwrite: replace the results of an earlier run.
-        report: also draw a picture of the main map and `report.html`.
-        dicom: also write the maps as DICOM, "anonymous" or under the patient and study of the images, "keep".
-        quiet: no progress bar, even on a terminal.
-        timings: what was spent before, to be recorded.
-        wording: the words of what is recorded.
-
-    Raises:
-        OutputError: `out` cannot take the results; found before anything is computed.
-        NoInputError, CorruptInputError, MetadataError, UsageError: see `read_images`, `read_mask` and the job.
+    The folder may be there if it is empty, or with `overwrite` hold an earlier run; if the job fails it stays as it
+    was. That it can take results is known before anything is computed. How: see `fill_folder`.
     """
     check_paths(inputs)
     for setting, file in job.files.items():
         _check_file(setting, file)
     with result_folder(out, inputs=[*inputs, *job.files.values()], overwrite=overwrite) as folder:
-        result = fill_folder(
-            folder, job, inputs, report=report, dicom=dicom, quiet=quiet, timings=timings, wording=wording
-        )
+        result = fill_folder(folder, job, inputs, **how)
     result.out = out
     return result
 
@@ -149,26 +110,18 @@ def fill_folder(
     job: Job,
     inputs: Sequence[Path],
     *,
-    report: bool = True,
-    dicom: DicomOut = "no",
-    quiet: bool = True,
-    timings: Mapping[str, float] | None = None,
-    compare: Callable[[Maps], Rows] | None = None,
-    command: str | None = None,
-    remarks: Sequence[Remark] = (),
+    report: bool = True,  # also a picture of the main map and `report.html`
+    dicom: DicomOut = "no",  # also DICOM maps, without a patient or under the patient and study of the images
+    quiet: bool = True,  # no progress bar, even on a terminal
+    timings: Mapping[str, float] | None = None,  # what was spent before, to be recorded
+    compare: Callable[[Maps], Rows] | None = None,  # the rows of `JobResult.regions`
+    command: str | None = None,  # how to run it again, without the paths; None: by the subcommand of the job
+    remarks: Sequence[Remark] = (),  # what else is to be remarked and recorded
     wording: Wording = in_python,
 ) -> JobResult:
-    """The same into a folder of `result_folder`; what is in it already is recorded as part of the results.
-
-    Args:
-        folder: an existing folder.
-        job, inputs, report, dicom, quiet, timings, wording: see `run_job`.
-        compare: maps -> the rows of `JobResult.regions`.
-        command: how to run it again, without the paths; None: by the subcommand of the job.
-        remarks: what else is to be remarked and recorded.
-    """
-    if report:
-        _load_matplotlib_meanwhile()
+    """The same into a folder of `result_folder`; what is in it already is recorded as part of the results."""
+    if report:  # matplotlib takes half a second to load, and XLA's compiler leaves a processor free
+        Thread(target=import_module, args=(".pages", __package__), daemon=True).start()
     clock = Clock(dict(timings or {}))
     with remarks_kept() as made:
         for before in remarks:
@@ -183,7 +136,10 @@ def fill_folder(
         with _progress("fitting", quiet, int(where.sum())) as advance, clock("fitting", compiling="compiling"):
             estimate = settled.estimate(series, advance)
         result = JobResult(job, folder, series, estimate.maps, timings=clock.seconds, remarks=made, wording=wording)
-        _remark_if_nothing_fitted(result)
+        if not {Status.OK.name, Status.SATURATED.name} & (counts := result.status_counts()).keys():
+            reasons = ", ".join(f"{n} {name}" for name, n in counts.items())
+            look_at = f"look at the images and their {series.axis.terms}."
+            remark(f"no voxel could be fitted ({reasons}), so all maps are empty; {look_at}")
         if compare is not None:
             result.regions = compare(estimate.maps)
         if report and job.is_compared:
@@ -193,9 +149,18 @@ def fill_folder(
         with _progress("writing", quiet), clock("writing"):
             write_maps(folder, estimate.maps, series)
             if dicom != "no":
-                _write_dicom(folder, estimate.maps, series, dicom)
+                from ..io.dicom.maps import write_dicom_maps
+
+                identity = series.identity if dicom == "keep" else None
+                write_dicom_maps(folder, estimate.maps, series, identity=identity)
             if report:
-                write_files(_pictures(result, estimate, command))
+                from .pages import pages  # loaded meanwhile
+
+                drawn = pages(
+                    series, estimate, job.main_map, regions=in_words(result.regions), models=in_words(result.models),
+                    timings=result.timings, warnings=result.warnings, command=command, versions=versions(),
+                )  # fmt: skip
+                write_files({folder / name: content for name, content in drawn.items()})
         written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         result.files = [*written, RECORD]
         arguments = {**job.arguments(series.axis), "report": report, "dicom": dicom}
@@ -216,12 +181,6 @@ def _check_dicom(dicom: DicomOut, series: ImageSeries) -> None:
         )  # fmt: skip
 
 
-def _write_dicom(folder: Path, maps: Maps, series: ImageSeries, dicom: DicomOut) -> None:
-    from ..io.dicom.maps import write_dicom_maps
-
-    write_dicom_maps(folder, maps, series, identity=series.identity if dicom == "keep" else None)
-
-
 def _check_file(setting: str, file: Path) -> None:
     """Refuses what is no file before images are read."""
     otherwise = "; name a NIfTI file on the grid of the images" + (", or auto or none." if setting == "mask" else ".")
@@ -235,22 +194,11 @@ def _remark_on_saturation(series: ImageSeries, where: np.ndarray) -> None:
     if series.clipped is None:
         return
     looked_at = series.clipped[where]
-    n_saturated = int(looked_at.sum())
-    if n_saturated:
+    if n_saturated := int(looked_at.sum()):
         remark(
             f"{100 * n_saturated / looked_at.size:.3g} % of the voxels ({n_saturated} of {looked_at.size}) hold the "
             "largest value that can be stored: their signal may be clipped and their maps wrong (status SATURATED); "
             "look at them, and export the series at another scale if they matter."
-        )
-
-
-def _remark_if_nothing_fitted(result: JobResult) -> None:
-    counts = result.status_counts()
-    if not {Status.OK.name, Status.SATURATED.name} & set(counts):
-        reasons = ", ".join(f"{n} {name}" for name, n in counts.items())
-        remark(
-            f"no voxel could be fitted ({reasons}), so all maps are empty; look at the images and their "
-            f"{result.series.axis.terms}."
         )
 
 
@@ -275,22 +223,6 @@ def _in_words(key: str, value: object) -> tuple[str, object]:
     in_seconds = key.endswith("_s")
     name = key.removesuffix("_s").replace("_", " ").replace("T2star", "T2*")
     return f"{name} [{'ms' if in_seconds else '%'}]", round(value * (1e3 if in_seconds else 100), 2)
-
-
-def _load_matplotlib_meanwhile() -> None:
-    """It takes half a second, and XLA's compiler leaves a processor free."""
-    Thread(target=import_module, args=(".pages", __package__), daemon=True).start()
-
-
-def _pictures(result: JobResult, estimate: Estimate, command: str) -> dict[Path, bytes]:
-    from .pages import pages  # loaded meanwhile
-
-    drawn = pages(
-        result.series, result.maps, result.job.main_map, lambda voxels: (estimate.points, estimate.curves(voxels)),
-        regions=in_words(result.regions), models=in_words(result.models), timings=result.timings,
-        warnings=result.warnings, command=command, versions=versions(),
-    )  # fmt: skip
-    return {result.out / name: content for name, content in drawn.items()}
 
 
 def _provenance(result: JobResult, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
