@@ -114,10 +114,8 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
             say=say, on_error=traceback.print_exception if arguments.debug else lambda _: None,
             **settings_given(arguments, dataset_settings().values()), **output,
         )  # fmt: skip
-    if arguments.json:
-        _print_json(result.facts())
-    elif not arguments.quiet:
-        print("\n".join(result.lines()))
+    if arguments.json or not arguments.quiet:
+        _print(arguments, result.facts(), "\n".join(result.lines()))
     result.raise_failures()
 
 
@@ -151,34 +149,27 @@ def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.inspection import inspect_images
 
     found = inspect_images(arguments.inputs, settings_given(arguments, axis_settings()), arguments.series or ())
-    if arguments.json:
-        _print_json(found.facts())
-    else:
-        print(found.text(verbose=arguments.verbose))
+    _print(arguments, found.facts(), found.text(verbose=arguments.verbose))
 
 
 def _doctor(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.installation import installation, installation_text
 
     facts = installation()
-    if arguments.json:
-        _print_json(facts)
-    else:
-        print(installation_text(facts))
+    _print(arguments, facts, installation_text(facts))
 
 
 def _data_list(arguments: argparse.Namespace, started: float) -> None:
     from ..datasets import list_datasets
 
     datasets = list_datasets()
-    if arguments.json:
-        facts = [{"name": d.name, "doi": d.doi, "folder": str(d.folder), "cached": d.cached} for d in datasets]
-        _print_json({"datasets": facts})
-        return
+    facts = [{"name": d.name, "doi": d.doi, "folder": str(d.folder), "cached": d.cached} for d in datasets]
+    lines = []
     for dataset in datasets:
-        print(f"{dataset.name}: {dataset.title}")
-        print(f"  {dataset.description}; {dataset.size_kb:g} kB, doi:{dataset.doi}")
-        print(f"  in {dataset.folder}" if dataset.cached else f"  not fetched; jaxqmri data fetch {dataset.name}")
+        lines += [f"{dataset.name}: {dataset.title}"]
+        lines += [f"  {dataset.description}; {dataset.size_kb:g} kB, doi:{dataset.doi}"]
+        lines += [f"  in {dataset.folder}" if dataset.cached else f"  not fetched; jaxqmri data fetch {dataset.name}"]
+    _print(arguments, {"datasets": facts}, "\n".join(lines))
 
 
 def _add_data_fetch(parser: argparse.ArgumentParser) -> None:
@@ -230,16 +221,15 @@ def _device(name: str) -> Any:
         raise DeviceError(f"--device {name}: not on this machine, which has {there}; see jaxqmri doctor") from error
 
 
-def _print_json(facts: Mapping[str, Any]) -> None:
+def _print(arguments: argparse.Namespace, facts: Mapping[str, Any], text: str) -> None:
+    """Results: as JSON where that is asked for, else for people."""
     from ..io.storage.atomic import strict_json
 
-    sys.stdout.write(strict_json(facts))
+    print(strict_json(facts).rstrip("\n") if arguments.json else text)
 
 
 def _print_result(result: "JobResult", arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        _print_json(result.summary())
-    elif not arguments.quiet:
-        from .terminal import summary_lines
+    from .terminal import summary_lines
 
-        print("\n".join(summary_lines(result)))
+    if arguments.json or not arguments.quiet:
+        _print(arguments, result.summary(), "\n".join(summary_lines(result)))

@@ -163,9 +163,12 @@ class Job:
 
     def with_files_read(self, series: "ImageSeries") -> "Job":
         """The same job with its maps read from their files, and its mask as an array."""
-        from .fitting.voxels import read_map, voxels_to_fit
+        from ..io.images import read_b1_map
+        from ..io.nifti.reader import read_mask
+        from .fitting.voxels import voxels_to_fit
 
-        job = replace(self, **{name: read_map(name, path, series) for name, path in self.files.items()})
+        readers = {name: read_mask if name == "mask" else read_b1_map for name in self.files}
+        job = replace(self, **{name: read(self.files[name], series) for name, read in readers.items()})
         return replace(job, mask=voxels_to_fit(job.mask, series))
 
     def arguments(self, axis: Axis | None = None) -> dict[str, Any]:

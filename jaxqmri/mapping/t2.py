@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import degrees, pi, radians
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
@@ -126,8 +127,6 @@ class T2(Job):
         )
 
     def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
-        import numpy as np
-
         from .fitting.plan import Plan
         from .fitting.voxels import checked_b1
 
@@ -142,10 +141,8 @@ class T2(Job):
             recovery,
         ]
         if self.b1 is None:
-            assumed.append(
-                "B1 not above that of perfect refocusing, from which on it acts as its mirror image (only M0 would "
-                "change)"
-            )
+            mirrored = "from which on it acts as its mirror image (only M0 would change)"
+            assumed.append(f"B1 not above that of perfect refocusing, {mirrored}")
         else:
             known["b1"] = checked_b1(self.b1, fitted, "T2")
         return Plan(
@@ -157,9 +154,7 @@ class T2(Job):
             assumed=assumed,
             facts={
                 "EchoSpacing": float(f"{model.echo_spacing:.6g}"),  # s
-                "RefocusingFlipAngle": float(
-                    f"{np.rad2deg(model.flip_angles[0]):.6g}"
-                ),  # degrees, as FlipAngle of BIDS
+                "RefocusingFlipAngle": float(f"{degrees(model.flip_angles[0]):.6g}"),  # as FlipAngle of BIDS
             },
             **self._search(model, t1[fitted] if t1.ndim else t1),
         )
@@ -253,20 +248,18 @@ def spin_echo_train(series: "ImageSeries", flip_angle: float | None) -> "tuple[F
 
 
 def _refocusing_angle(series: "ImageSeries", flip_angle: float | None) -> tuple[float, str]:
-    import numpy as np
-
     if flip_angle is not None:
-        if not 0 < flip_angle < np.pi * (1 + 1e-6):
+        if not 0 < flip_angle < pi * (1 + 1e-6):
             raise UsageError(
                 f"the refocusing angle must be above 0 and at most pi, 180 degrees, got {flip_angle:g} radians "
-                f"({np.rad2deg(flip_angle):.4g} degrees); above 180 degrees an angle refocuses as 360 degrees less it."
+                f"({degrees(flip_angle):.4g} degrees); above 180 degrees an angle refocuses as 360 degrees less it."
             )
-        return min(float(flip_angle), np.pi), "given"
+        return min(float(flip_angle), pi), "given"
     stated = series.acquisition.get("FlipAngle")
     if isinstance(stated, int | float) and 90 < stated <= 180:
-        return float(np.deg2rad(stated)), "FlipAngle of the images"
+        return radians(stated), "FlipAngle of the images"
     seen = f"the images state {stated:g}, that of the excitation" if isinstance(stated, int | float) else "none stated"
-    return np.pi, f"assumed; {seen}"
+    return pi, f"assumed; {seen}"
 
 
 def most_similar_train(
@@ -320,9 +313,8 @@ def _remark_if_gradient_echo(series: "ImageSeries") -> None:
 def _check_number_of_echoes(series: "ImageSeries", parameters: Sequence[str]) -> None:
     n = len(series.te)
     if n < len(parameters):
-        too_few = (
-            f"{n} echo{'es' if n > 1 else ''} cannot determine {len(parameters)} parameters ({', '.join(parameters)}); "
-        )
+        echoes, names = f"{n} echo{'es' if n > 1 else ''}", ", ".join(parameters)
+        too_few = f"{echoes} cannot determine {len(parameters)} parameters ({names}); "
         if n > 1:
             raise CorruptInputError(too_few, Give("b1", "a B1 map"), ", or ", Choose("method", "mono"), ".")
         raise CorruptInputError(too_few, "give images of more echoes.")
@@ -340,7 +332,6 @@ def _checked_t1(t1: "ArrayLike", fitted: "np.ndarray") -> "np.ndarray":
     if not positive.size or not T1_RANGE[0] <= np.median(positive) <= T1_RANGE[1]:
         found = f"the median {np.median(positive):g} s" if positive.size else "no value above 0"
         wrong = MetadataError if t1.ndim else UsageError
-        raise wrong(
-            f"T1 has {found}, outside {T1_RANGE[0]:g} ... {T1_RANGE[1]:g} s; ", Give("t1", "the right one"), "."
-        )
+        outside = f"T1 has {found}, outside {T1_RANGE[0]:g} ... {T1_RANGE[1]:g} s; "
+        raise wrong(outside, Give("t1", "the right one"), ".")
     return t1

@@ -77,7 +77,6 @@ class T2star(Job):
     def _search(self, series: "ImageSeries") -> dict:
         """Solver, start and batch size of the method."""
         import jax.numpy as jnp
-        import numpy as np
 
         from ..estimation.solvers.base import Solver
         from ..estimation.solvers.gradient_descent import Adam
@@ -91,7 +90,7 @@ class T2star(Job):
             case "loglinear":
                 return {"solver": LogLinear()}
             case "adam":
-                shortest, t2 = int(np.argmin(series.te)), jnp.asarray(EXAMPLE_T2STAR)
+                shortest, t2 = int(series.te.argmin()), jnp.asarray(EXAMPLE_T2STAR)
                 return {
                     "solver": Adam(scale=EXAMPLE_SCALE),
                     "start": lambda signal, _: Decay(s0=signal[:, shortest], t2=t2),

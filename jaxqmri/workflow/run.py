@@ -14,17 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import (
-    LeaveOut,
-    NoInputError,
-    Remark,
-    Setting,
-    UsageError,
-    Wording,
-    in_python,
-    remark,
-    remarks_kept,
-)  # fmt: skip
+from ..errors import LeaveOut, NoInputError, Remark, Setting, UsageError, Wording, in_python, remark, remarks_kept
 from ..io.images import check_paths, read_images
 from ..io.maps import Maps, write_maps
 from ..io.series import ImageSeries
@@ -220,9 +210,9 @@ def in_words(rows: Rows) -> Rows:
 def _in_words(key: str, value: object) -> tuple[str, object]:
     if not isinstance(value, float):
         return key.replace("_", " "), value
-    in_seconds = key.endswith("_s")
+    unit, per_si = ("ms", 1e3) if key.endswith("_s") else ("%", 100)
     name = key.removesuffix("_s").replace("_", " ").replace("T2star", "T2*")
-    return f"{name} [{'ms' if in_seconds else '%'}]", round(value * (1e3 if in_seconds else 100), 2)
+    return f"{name} [{unit}]", round(value * per_si, 2)
 
 
 def _provenance(result: JobResult, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

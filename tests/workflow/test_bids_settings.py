@@ -11,17 +11,22 @@ from command import run
 from quick_bids import content, make_jobs_quick, quick_estimate, rows
 
 from jaxqmri.errors import Choose, Give, InputWarning, LeaveOut, MapWith, Setting, in_words, remark
+from jaxqmri.io.bids.names import FITTED
 from jaxqmri.mapping.job import Job
 from jaxqmri.mapping.t1 import T1
 from jaxqmri.mapping.t2 import T2
 from jaxqmri.mapping.t2star import T2star
 from jaxqmri.workflow.bids import run_bids
-from jaxqmri.workflow.bids_jobs import in_a_dataset
+from jaxqmri.workflow.bids_jobs import in_a_dataset, jobs
 
 
 @pytest.fixture
 def quick_jobs(monkeypatch):
     make_jobs_quick(monkeypatch)
+
+
+def test_series_are_looked_for_by_the_suffixes_that_jobs_map():
+    assert set(FITTED) == set(jobs())
 
 
 @pytest.mark.parametrize(

@@ -265,11 +265,11 @@ def test_doctor_lists_what_an_answer_to_a_question_needs(capsys, monkeypatch, tm
 
 
 def test_doctor_finds_missing_extras(capsys, monkeypatch):
-    monkeypatch.setattr(installation, "_is_installed", lambda package: package == "libtpu")
+    monkeypatch.setattr(installation, "version_of", lambda package: "0.1" if package == "libtpu" else None)
     lines = run(capsys, "doctor").out.splitlines()
     assert "extras         tpu" in lines
     assert 'extras missing dicom-codecs, cuda12, cuda13 (pip install "jaxqmri[NAME]")' in lines
-    monkeypatch.setattr(installation, "_is_installed", lambda _: True)
+    monkeypatch.setattr(installation, "version_of", lambda _: "0.1")
     assert "extras missing none" in run(capsys, "doctor").out.splitlines()
 
 

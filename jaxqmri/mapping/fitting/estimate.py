@@ -4,8 +4,9 @@ What decides for all voxels (the mask, the model, the noise level, what is known
 memory and speed, never the result.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -43,28 +44,6 @@ class Estimate:
         return np.asarray(simulate(self.dense_model, self.params_of(voxels)))
 
 
-@dataclass(frozen=True)
-class _Slab:
-    """Neighbouring slices: which ones, where to fit in them, and the measurements there."""
-
-    slices: slice
-    where: Bool[np.ndarray, "x y z"]
-    signal: Float[Array, "voxel n"]
-
-    def of(self, value: ArrayLike) -> ArrayLike:
-        """A number, or the (voxel,) values of a map of the whole series."""
-        return value[:, :, self.slices][self.where] if np.ndim(value) else value  # pyright: ignore[reportIndexIssue]
-
-    def noise(self, noise: Noise | None) -> Noise | None:
-        """The same noise model with the values of these voxels where it holds maps."""
-        changes = {}
-        for name, of_voxel in (("sigma", 0), ("weights", 1)):
-            value = getattr(noise, name, None)
-            if value is not None and value.ndim > of_voxel:
-                changes[name] = self.of(value)
-        return replace(noise, **changes) if noise is not None and changes else noise
-
-
 def fit_by_slabs(
     plan: Plan,
     series: ImageSeries,
@@ -74,29 +53,35 @@ def fit_by_slabs(
 ) -> Maps:
     """(x, y, z) maps of a plan; a voxel that may be clipped keeps what was found, as SATURATED."""
     maps: dict[str, np.ndarray] = {}
-    for slab in _slabs(series, fitted):
-        known = {name: slab.of(value) for name, value in plan.known.items()}
+    for slices in slabs(series.data):
+        where = fitted[:, :, slices]
+        if not where.any():
+            continue
+        signal = jnp.asarray(series.data[:, :, slices][where], jnp.float32)
+        known = {name: _within(value, slices, where) for name, value in plan.known.items()}
+        # A noise model holds numbers or, of the whole series, maps.
+        held: dict[str, Any] = {name: getattr(noise, name, None) for name in ("sigma", "weights")}
+        is_map = {"sigma": np.ndim(held["sigma"]) > 0, "weights": np.ndim(held["weights"]) > 1}
+        here = {name: _within(value, slices, where) for name, value in held.items() if is_map[name]}
         result = fit(
-            plan.model, slab.signal, known=known, init=plan.start(slab.signal, known), solver=plan.solver,
-            noise=slab.noise(noise), batch_size=plan.batch_size, progress=progress,
+            plan.model, signal, known=known, init=plan.start(signal, known), solver=plan.solver,
+            noise=replace(noise, **here) if noise is not None and here else noise,
+            batch_size=plan.batch_size, progress=progress,
         )  # fmt: skip
-        for name, values in _values(plan, slab.signal, result).items():
+        for name, values in _values(plan, signal, result).items():
             found = np.asarray(values, np.uint8 if name == "status" else None)
             if name not in maps:
                 outside = Status.MASKED if name == "status" else np.nan
                 maps[name] = np.full(fitted.shape, outside, found.dtype)
-            maps[name][:, :, slab.slices][slab.where] = found
-    clipped = series.clipped
-    if clipped is not None:
-        maps["status"][clipped & (maps["status"] == Status.OK)] = Status.SATURATED
+            maps[name][:, :, slices][where] = found
+    if series.clipped is not None:
+        maps["status"][series.clipped & (maps["status"] == Status.OK)] = Status.SATURATED
     return Maps(maps)
 
 
-def _slabs(series: ImageSeries, fitted: Bool[np.ndarray, "x y z"]) -> Iterator[_Slab]:
-    for slices in slabs(series.data):
-        where = fitted[:, :, slices]
-        if where.any():
-            yield _Slab(slices, where, jnp.asarray(series.data[:, :, slices][where], jnp.float32))
+def _within(value: Any, slices: slice, where: Bool[np.ndarray, "x y z"]) -> ArrayLike:
+    """A number, or the (voxel,) values of a map of the whole series in some slices."""
+    return value[:, :, slices][where] if np.ndim(value) else value
 
 
 def _values(plan: Plan, signal: Array, result: FitResult) -> dict[str, ArrayLike]:

@@ -1,7 +1,6 @@
 """Which voxels of a series are fitted, and whether the series and what is given for its voxels can be used."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,6 @@ from jaxtyping import Bool, Float
 
 from ...errors import Choose, CorruptInputError, MetadataError, UsageError, remark
 from ...estimation.noise import Noise
-from ...io.images import read_b1_map
-from ...io.nifti.reader import read_mask
 from ...io.series import ImageSeries
 from ...io.storage.memory import slabs
 
@@ -27,11 +24,6 @@ def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str],
         f"{len(parameters)} {series.axis.many} determine {', '.join(most)} and {last} exactly: {error_bars}no check of "
         "the model."
     )
-
-
-def read_map(setting: str, path: Path, series: ImageSeries) -> np.ndarray:
-    """The map that is given as a file, on the grid of the series."""
-    return read_mask(path, series) if setting == "mask" else read_b1_map(path, series)
 
 
 def number_or_map(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -75,10 +67,8 @@ def voxels_to_fit(mask: Any, series: ImageSeries) -> Bool[np.ndarray, "x y z"]:
         if isinstance(mask, str):
             raise CorruptInputError(
                 "the automatic mask is empty, as nothing in the images stands out from air; look at the images, or fit "
-                "every voxel: ",
-                Choose("mask", "none"),
-                ".",
-            )
+                "every voxel: ", Choose("mask", "none"), ".",
+            )  # fmt: skip
         raise CorruptInputError("the mask is empty, so no voxel would be mapped; mark the voxels wanted with True.")
     return wanted
 
