@@ -97,7 +97,13 @@ class T2(Job):
         return self.method != "mono"
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
-        _remark_if_gradient_echo(series)
+        from ..io.series import EARLIEST_SPIN_ECHO
+
+        stated, first = stated_echo(series), series.te[0]
+        early = not stated and first < EARLIEST_SPIN_ECHO
+        if stated == "GR" or early:
+            sign = f"the first echo comes at {1e3 * first:g} ms" if early else "ScanningSequence is GR"
+            remark(f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; ", MapWith("t2star"), ".")
         tr = series.acquisition.get("RepetitionTime")
         repetitions = f" (TR {tr:g} s)" if isinstance(tr, int | float) else ""
         recovery = f"full recovery between repetitions{repetitions}: M0 carries the saturation"
@@ -127,6 +133,8 @@ class T2(Job):
         )
 
     def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
+        import numpy as np
+
         from .fitting.plan import Plan
         from .fitting.voxels import checked_b1
 
@@ -145,6 +153,15 @@ class T2(Job):
             assumed.append(f"B1 not above that of perfect refocusing, {mirrored}")
         else:
             known["b1"] = checked_b1(self.b1, fitted, "T2")
+        search: dict[str, Any] = {}
+        if self.method == "dictionary":
+            of_voxels = t1[fitted] if t1.ndim else t1
+            t1_of_trains = float(np.median(of_voxels[of_voxels > 0]))
+            search = {
+                "algorithm": "dictionary match, then LevenbergMarquardt",
+                "algorithm_settings": {"atoms_T2": N_T2, "atoms_B1": N_B1 if self.b1 is None else 1},
+                "start": lambda signal, known: most_similar_train(model, signal, t1_of_trains, known.get("b1")),
+            }
         return Plan(
             model=model,
             equation="S(n) = M0 EPG_n(T2, T1, B1 x flip angles)",
@@ -156,21 +173,8 @@ class T2(Job):
                 "EchoSpacing": float(f"{model.echo_spacing:.6g}"),  # s
                 "RefocusingFlipAngle": float(f"{degrees(model.flip_angles[0]):.6g}"),  # as FlipAngle of BIDS
             },
-            **self._search(model, t1[fitted] if t1.ndim else t1),
+            **search,
         )
-
-    def _search(self, model: "FSE", t1: "np.ndarray") -> dict[str, Any]:
-        """Where the method starts; T1 of the voxels."""
-        import numpy as np
-
-        if self.method != "dictionary":
-            return {}
-        t1_of_trains = float(np.median(t1[t1 > 0]))
-        return {
-            "algorithm": "dictionary match, then LevenbergMarquardt",
-            "algorithm_settings": {"atoms_T2": N_T2, "atoms_B1": N_B1 if self.b1 is None else 1},
-            "start": lambda signal, known: most_similar_train(model, signal, t1_of_trains, known.get("b1")),
-        }
 
     def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
         """A row per model, of the voxels where both have an answer; times in s.
@@ -298,16 +302,6 @@ def most_similar_train(
         back = np.argsort(np.concatenate(groups))
         found = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
     return jax.tree.map(lambda leaf: jnp.nan_to_num(leaf, nan=1.0), found)
-
-
-def _remark_if_gradient_echo(series: "ImageSeries") -> None:
-    from ..io.series import EARLIEST_SPIN_ECHO
-
-    stated = stated_echo(series)
-    early = not stated and series.te[0] < EARLIEST_SPIN_ECHO
-    if stated == "GR" or early:
-        sign = f"the first echo comes at {1e3 * series.te[0]:g} ms" if early else "ScanningSequence is GR"
-        remark(f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; ", MapWith("t2star"), ".")
 
 
 def _check_number_of_echoes(series: "ImageSeries", parameters: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import Choose, MapWith, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
@@ -60,43 +60,36 @@ class T2star(Job):
             raise UsageError(Setting("method"), f" {self.method} knows no Rician noise; ", Choose("method", "lm"), ".")
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
-        from ..models.decay import MonoExponential
+        import jax.numpy as jnp
+
+        from ..estimation.solvers.base import Solver
+        from ..estimation.solvers.gradient_descent import Adam
+        from ..estimation.solvers.log_linear import LogLinear
+        from ..models.decay import Decay, MonoExponential
         from .fitting.plan import Plan
 
         if stated_echo(series) == "SE":
             spin_echoes = "these look like spin echoes (ScanningSequence is SE), whose decay is T2, not T2*; "
             remark(spin_echoes, MapWith("t2"), ".")
+        search: dict[str, Any] = {}  # "lm": as `Plan` says
+        if isinstance(self.method, Solver):
+            search = {"solver": self.method}
+        elif self.method == "loglinear":
+            search = {"solver": LogLinear()}
+        elif self.method == "adam":
+            shortest, t2 = int(series.te.argmin()), jnp.asarray(EXAMPLE_T2STAR)
+            search = {
+                "solver": Adam(scale=EXAMPLE_SCALE),
+                "start": lambda signal, _: Decay(s0=signal[:, shortest], t2=t2),
+                "batch_size": ADAM_BATCH_SIZE,
+            }
         return Plan(
             model=MonoExponential(series.te),
             equation="S(TE) = S0 exp(-TE / T2star)",
             maps={"T2starmap": "t2", "S0map": "s0"},
             estimated=("T2*", "S0"),
-            **self._search(series),
+            **search,
         )
-
-    def _search(self, series: "ImageSeries") -> dict:
-        """Solver, start and batch size of the method."""
-        import jax.numpy as jnp
-
-        from ..estimation.solvers.base import Solver
-        from ..estimation.solvers.gradient_descent import Adam
-        from ..estimation.solvers.levenberg_marquardt import LevenbergMarquardt
-        from ..estimation.solvers.log_linear import LogLinear
-        from ..models.decay import Decay
-
-        match self.method:
-            case Solver() as solver:
-                return {"solver": solver}
-            case "loglinear":
-                return {"solver": LogLinear()}
-            case "adam":
-                shortest, t2 = int(series.te.argmin()), jnp.asarray(EXAMPLE_T2STAR)
-                return {
-                    "solver": Adam(scale=EXAMPLE_SCALE),
-                    "start": lambda signal, _: Decay(s0=signal[:, shortest], t2=t2),
-                    "batch_size": ADAM_BATCH_SIZE,
-                }
-        return {"solver": LevenbergMarquardt()}
 
 
 def stated_echo(series: "ImageSeries") -> str:

@@ -131,6 +131,7 @@ class _Task:
     settings: Mapping[str, Any]
     report: bool
     quiet: bool
+    started: float = field(default_factory=time.perf_counter)
 
     @property
     def suffix(self) -> str:
@@ -170,7 +171,7 @@ class _Task:
 
 def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Callable[[Exception], None]) -> str:
     """Does one series unless it is done; what happened goes into `result` and comes back in words."""
-    started, name = time.perf_counter(), task.series.name
+    name = task.series.name
     try:
         there = None if overwrite else derivative.read_record(task.out, name)
         if there is not None:
@@ -179,21 +180,21 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Call
             result.n_there += 1
             result.rows.append(there["row"] | ({"status": "outdated", "message": message} if changed else {}))
             return f"outdated: {message}" if changed else "complete, left as it is"
-        row = _make(task, started)
+        row = _make(task)
     except Exception as error:  # not even a bug in one series may stop the others
         on_error(error)
         result.errors[str(name)] = error.with_traceback(None)
         _, message = error_in_words(error, task.wording)
         for folder in (task.out, task.out.resolve(), task.dataset.root, task.dataset.root.resolve()):
             message = message.replace(f"{folder}/", "")  # it goes into the results
-        result.rows.append(_row(task.series.participant, "failed", task.series, started, message=message))
+        result.rows.append(_row(task.series.participant, "failed", task, message=message))
         return f"failed: {message}"
     result.n_made += 1
     result.rows.append(row)
     return _in_words(row)
 
 
-def _make(task: _Task, started: float) -> Row:
+def _make(task: _Task) -> Row:
     """Fits a series and puts its results into their places, the record last."""
     series = task.series
     with staging_folder(task.out) as staged:
@@ -215,7 +216,7 @@ def _make(task: _Task, started: float) -> Row:
         outputs = derivative.place_results(staged, task.out, series.name, task.siblings, sources)
     found = made.values_found(job.main_map)
     row = _row(
-        series.participant, "done", series, started,
+        series.participant, "done", task,
         map=job.main_map,
         median_s=float(np.median(found)) if found.size else None,
         n_voxels=int(made.maps["status"].size),
@@ -255,18 +256,17 @@ def _fingerprint(series: BidsSeries, b1_map: Path | None) -> str:
     return hashlib.sha256(b"\0".join([*parts, *(path.read_bytes() for path in sidecars)])).hexdigest()
 
 
-def _row(
-    participant: str, status: str, series: BidsSeries | None = None, started: float | None = None, **facts: object
-) -> Row:
+def _row(participant: str, status: str, task: _Task | None = None, **facts: object) -> Row:
     """A row of `summary.tsv`: times in s, numbers of voxels."""
+    series = task and task.series
     row: Row = {
         "participant_id": f"sub-{participant}",
-        "session_id": f"ses-{series.session}" if series is not None and series.session else None,
-        "series": None if series is None else str(series.name),
-        "suffix": None if series is None else series.name.suffix,
+        "session_id": f"ses-{series.session}" if series and series.session else None,
+        "series": series and str(series.name),
+        "suffix": series and series.name.suffix,
         "status": status,
         "message": "",
-        "seconds": 0.0 if started is None else round(time.perf_counter() - started, 2),
+        "seconds": round(time.perf_counter() - task.started, 2) if task else 0.0,
     }
     return row | dict.fromkeys(("map", "median_s", "n_voxels", "n_fitted", "n_warnings")) | facts
 

@@ -162,5 +162,6 @@ def _facts(candidate: Candidate, is_chosen: bool = False) -> dict[str, Any]:
         "derived": candidate.first.derived,
         "lacking": candidate.lacking(),
     }
-    name = next(name for name, axis in AXES.items() if axis is candidate.axis)
-    return {"axis": name, "numbers": list(candidate.numbers), **facts} if is_chosen else facts
+    if not is_chosen:
+        return facts
+    return {"axis": candidate.axis.name.removesuffix("s"), "numbers": list(candidate.numbers), **facts}
