@@ -33,10 +33,7 @@ class Maps(dict[str, np.ndarray]):
 
 
 def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
-    """Makes sure, before anything is computed, that results can be written; creates the folder.
-
-    It may lie inside an input folder or around it, but may not be one.
-    """
+    """Makes sure, before computing, that `folder` can be written; it may lie in or around an input, but be none."""
     folder = Path(folder)
     with output_errors(folder):
         if folder.exists() and not folder.is_dir():

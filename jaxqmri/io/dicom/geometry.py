@@ -49,10 +49,7 @@ def slice_distance(positions: np.ndarray, orientation: np.ndarray, single: float
 
 
 def slices_affine(slices: Slices, thickness: float, n_rows: int) -> np.ndarray:
-    """Voxel index (x, y, z) -> RAS+ [mm] of regular slices of `n_rows` rows, (4, 4) float64.
-
-    `thickness` [mm] is the extent of a single slice.
-    """
+    """Voxel index (x, y, z) -> RAS+ [mm] of regular slices, (4, 4); `thickness` [mm] where there is only one."""
     # Here and below, as loading it takes a while and NIfTI files do not need it.
     from highdicom.spatial import convert_affine_to_convention, create_affine_matrix_from_attributes
 

@@ -100,10 +100,7 @@ def read_dicom(
 
 
 def scan_dicom(path: str | Path | Iterable[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """The candidates along an axis in a folder, a file, or several of either, from headers alone.
-
-    `given` (n,) values [s] or [rad] replace those in the files, see `read_dicom`.
-    """
+    """The candidates along an axis, from headers alone; (n,) values `given` [s] or [rad] replace those in the files."""
     paths, values = as_paths(path, "path"), given_values(axis, given)
     frames, skipped = find_frames(paths)
     return Scan(name_of(paths), candidates(frames, axis), skipped, axis, values, READER)
@@ -132,10 +129,7 @@ def _check_complete(scan: Scan, candidate: Candidate) -> None:
 
 
 def _load(candidate: Candidate) -> Images:
-    """Decodes one image of each slice and value; also their copies, which must be identical.
-
-    They come file by file, so that the pixels of no two files are in memory at once.
-    """
+    """One image of each slice and value, whose copies must be identical; pixels of one file in memory at a time."""
     images, values = candidate.one_each, candidate.values
     n_copies = Counter(candidate.places)
     copies: dict[Place, tuple[Frame, np.ndarray]] = {}

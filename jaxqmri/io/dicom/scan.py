@@ -31,10 +31,7 @@ _MR_STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 
 def find_frames(paths: Sequence[Path]) -> tuple[list[Frame], dict[str, tuple[str, ...]]]:
-    """The MR images in files and in folders (searched recursively, links followed once), from headers alone.
-
-    With them the names of what was passed over, by reason.
-    """
+    """The MR images in files and folders (searched recursively, links followed once); names skipped, by reason."""
     frames: list[Frame] = []
     passed_over: dict[str, list[str]] = defaultdict(list)
     for path in _find_files(paths):

@@ -57,10 +57,7 @@ def read_nifti(
 
 
 def scan_nifti(paths: str | Path | Sequence[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """The candidates along an axis in a folder, a file or a list of files, without reading voxels.
-
-    `given` (n,) values [s] or [rad] replace those in the files, see `read_nifti`.
-    """
+    """The candidates along an axis, voxels unread; (n,) values `given` [s] or [rad] replace those in the files."""
     listed, values = as_paths(paths, "paths"), given_values(axis, given)
     source = (listed[0].name or str(listed[0])) if len(listed) == 1 else f"{len(listed)} files"
     return Scan(source, *scan_files(listed, axis), axis, values, READER)

@@ -72,10 +72,7 @@ class Volume(Image):
 
 
 def scan_files(paths: Sequence[Path], axis: Axis) -> tuple[tuple[Candidate, ...], dict[str, tuple[str, ...]]]:
-    """The images in files and in folders (not in their subfolders) by series and component, without reading voxels.
-
-    With them the names of what was passed over, by reason.
-    """
+    """The images in files and folders (not subfolders) by series and component; names of what is skipped, by reason."""
     files, skipped = _find_files(paths)
     groups: dict[tuple[str, ...], list[Volume]] = defaultdict(list)
     for path in files:
