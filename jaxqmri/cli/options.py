@@ -45,7 +45,7 @@ def command(
 
 
 def add_setting(parser: Any, row: SettingRow) -> None:
-    """The option that is a setting; see `setting_given`."""
+    """The option that is a setting; see `settings_given`."""
     choices = [f"{word}: {meaning}" if meaning else word for word, meaning in row.choices.items()]
     if choices and not row.otherwise:
         choices[0] += " (default)"
@@ -57,8 +57,8 @@ def add_setting(parser: Any, row: SettingRow) -> None:
     elif row.choices:
         kind = {"choices": tuple(row.choices)}
     elif row.axis is not None:
-        metavar = {"ms": "MS", "deg": "DEG"}[row.axis.shown_unit]
-        kind = {"metavar": metavar, "nargs": "+", "action": "extend", "type": _numbers_for(row.axis)}
+        unit = row.axis.shown_unit.upper()
+        kind = {"metavar": unit, "nargs": "+", "action": "extend", "type": _numbers_for(row.axis)}
     elif row.is_list:
         kind = {"metavar": "N", "nargs": "+", "action": "extend"}
     else:
@@ -121,8 +121,7 @@ def _numbers_for(axis: Axis) -> Callable[[str], list[float]]:
         try:
             return [float(word) for word in text.split(",") if word.strip()]
         except ValueError as error:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number of {axis.shown_unit_words} (folders and files go before --{axis.flag})"
-            ) from error
+            wanted = f"a number of {axis.shown_unit_words} (folders and files go before --{axis.flag})"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from error
 
     return numbers

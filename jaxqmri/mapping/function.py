@@ -15,15 +15,10 @@ if TYPE_CHECKING:
 def map_function(job: type[Job]) -> "Callable[..., Maps]":
     """The function of a job for images that are read already: its settings as keyword arguments."""
     rows = [row for row in settings_of(job) if not row.of_reading]
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    signature = inspect.Signature(
-        [
-            inspect.Parameter("series", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="ImageSeries"),
-            *(inspect.Parameter(row.name, by_name, default=row.default) for row in rows),
-            inspect.Parameter("progress", by_name, default=None),
-        ],
-        return_annotation="Maps",
-    )
+    series = inspect.Parameter("series", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="ImageSeries")
+    defaults = {row.name: row.default for row in rows} | {"progress": None}
+    by_name = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in defaults]
+    signature = inspect.Signature([series, *by_name], return_annotation="Maps")
 
     def function(*arguments: Any, **settings: Any) -> "Maps":
         try:

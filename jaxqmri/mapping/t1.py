@@ -104,8 +104,7 @@ class T1(Job):
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         self._check_settings_for(series.axis)
-        of_axis = self._inversion_recovery if series.axis is INVERSION_TIME else self._flip_angles
-        return of_axis(series, fitted)
+        return self._inversion_recovery(series) if series.axis is INVERSION_TIME else self._flip_angles(series, fitted)
 
     def dense(self, series: "ImageSeries", model: Any) -> "tuple[np.ndarray, SignalModel]":
         import numpy as np
@@ -123,7 +122,7 @@ class T1(Job):
 
     # --- inversion recovery ---
 
-    def _inversion_recovery(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
+    def _inversion_recovery(self, series: "ImageSeries") -> "Plan":
         from ..models.recovery import InversionRecovery
         from .fitting.plan import Plan
 
@@ -148,7 +147,7 @@ class T1(Job):
         longest = float(series.values.max())
         stated = _stated(series, "RepetitionTimePreparation", "RepetitionTime")
         if self.tr is not None:
-            _check_given_tr(self.tr, longest, "the longest inversion time, ")
+            _check_given_tr(self.tr, longest, "the longest inversion time, ", longest=LONGEST_TR)
             return self.tr, "given"
         if stated is None:
             return float("inf"), "not stated, so recovery between inversions is taken to be full"
@@ -164,16 +163,14 @@ class T1(Job):
         """What is known of the inversion, and that in words."""
         n = len(set(series.values.tolist()))
         if self.efficiency is not None and not 0 <= self.efficiency <= 1:
-            raise UsageError(
-                f"the inversion efficiency is from 0 (saturation) to 1 (perfect inversion), got {self.efficiency:g}."
-            )
+            known = "the inversion efficiency is from 0 (saturation) to 1 (perfect inversion)"
+            raise UsageError(f"{known}, got {self.efficiency:g}.")
         if self.efficiency is None and n >= 3 + magnitude:
             return {}, "inversion efficiency estimated in each voxel"
         if n < 2 + magnitude:  # by the polarities, magnitudes can be explained in several ways
             kind = "magnitude images" if magnitude else "real images"
-            raise CorruptInputError(
-                f"{n} inversion times of {kind} cannot determine 2 parameters (T1, M0); give at least {2 + magnitude}."
-            )
+            too_few = f"{n} inversion times of {kind} cannot determine 2 parameters (T1, M0)"
+            raise CorruptInputError(f"{too_few}; give at least {2 + magnitude}.")
         if self.efficiency is not None:
             return {"efficiency": float(self.efficiency)}, f"inversion efficiency {self.efficiency:g}, given"
         why = f"perfect inversion, as {n} inversion times are too few to estimate its efficiency"
@@ -218,9 +215,7 @@ class T1(Job):
     def _pulse_spacing(self, series: "ImageSeries") -> tuple[float, str]:
         """From pulse to pulse [s], and where it comes from."""
         if self.tr is not None:
-            _check_given_tr(self.tr, 0.0)
-            if self.tr > LONGEST_GRADIENT_ECHO_TR:
-                raise _too_long(self.tr, " for spoiled gradient echoes")
+            _check_given_tr(self.tr, 0.0, longest=LONGEST_GRADIENT_ECHO_TR, too_long_for=" for spoiled gradient echoes")
             return self.tr, "given"
         stated = _stated(series, "RepetitionTimeExcitation", "RepetitionTime")
         if stated is None:
@@ -258,13 +253,11 @@ def _stated(series: "ImageSeries", *keys: str) -> float | None:
     return next((float(v) for v in values if isinstance(v, int | float) and 0 < v < float("inf")), None)
 
 
-def _check_given_tr(tr: float, above: float, what: str = "") -> None:
+def _check_given_tr(tr: float, above: float, what: str = "", *, longest: float, too_long_for: str = "") -> None:
+    wrong = ""
     if not tr > above:
-        got = f"the repetition time must be above {what}{above:g} s, got {tr:g} s; "
-        raise UsageError(got, Give("tr", "the right one"), ".")
-    if LONGEST_TR < tr < float("inf"):
-        raise _too_long(tr)
-
-
-def _too_long(tr: float, what_for: str = "") -> UsageError:
-    return UsageError(f"the repetition time of {tr:g} s is too long{what_for}; ", Give("tr", "the right one"), ".")
+        wrong = f"the repetition time must be above {what}{above:g} s, got {tr:g} s; "
+    elif tr > longest and (too_long_for or tr < float("inf")):  # inf: full recovery between inversions
+        wrong = f"the repetition time of {tr:g} s is too long{too_long_for}; "
+    if wrong:
+        raise UsageError(wrong, Give("tr", "the right one"), ".")
