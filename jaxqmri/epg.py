@@ -26,25 +26,17 @@ Scalar = Float[Array, ""] | Float[np.ndarray, ""] | np.floating | float
 
 
 def equilibrium(n_states: int, dtype: DTypeLike = jnp.complex64) -> States:
-    """All magnetisation longitudinal and not dephased.
+    """All magnetisation longitudinal and not dephased, with orders 0 ... n_states - 1.
 
-    Args:
-        n_states: orders 0 ... n_states - 1 are kept. A spin-echo train of n pulses, each between two shifts, is exact
-            with n + 1 orders.
-        dtype: complex64 or complex128.
+    A spin-echo train of n pulses, each between two shifts, is exact with n + 1 orders.
     """
     return jnp.zeros((3, n_states), dtype).at[2, 0].set(1)
 
 
 def rf(states: States, flip_angle: Scalar, phase: Scalar = 0.0) -> States:
-    """Instantaneous rotation by `flip_angle` about an axis in the transverse plane.
+    """Instantaneous rotation by `flip_angle` [rad] about the axis in the transverse plane that is `phase` [rad] from x.
 
-    Args:
-        states: configuration states.
-        flip_angle: angle of rotation [rad].
-        phase: angle of the axis from x [rad]; 0 turns Z towards -y, pi/2 turns Z towards x.
-
-    Source: Weigel (2015), eq. 15, transition operator T.
+    Phase 0 turns Z towards -y, pi/2 turns Z towards x. Source: Weigel (2015), eq. 15, transition operator T.
     """
     f_plus, f_minus, z = states
     cos2, sin2 = jnp.cos(flip_angle / 2) ** 2, jnp.sin(flip_angle / 2) ** 2
@@ -60,12 +52,7 @@ def rf(states: States, flip_angle: Scalar, phase: Scalar = 0.0) -> States:
 
 
 def relax(states: States, time: Scalar, t1: Scalar, t2: Scalar) -> States:
-    """Transverse decay, longitudinal decay, and recovery of the order that is not dephased.
-
-    Args:
-        states: configuration states.
-        time: duration [s].
-        t1, t2: relaxation times [s].
+    """Transverse decay, longitudinal decay, and recovery of the order that is not dephased; all times in s.
 
     Source: Weigel (2015), eq. 23, relaxation operator E.
     """
@@ -75,9 +62,7 @@ def relax(states: States, time: Scalar, t1: Scalar, t2: Scalar) -> States:
 
 
 def shift(states: States) -> States:
-    """Dephase by one unit of gradient: F+ moves up one order, F- down, Z stays.
-
-    Orders above the last one are dropped.
+    """Dephase by one unit of gradient: F+ moves up one order, F- down, Z stays; orders above the last are dropped.
 
     Source: Weigel (2015), eq. 20, shift operator S.
     """
@@ -95,21 +80,13 @@ def spoil(states: States) -> States:
 def diffuse(states: States, time: Scalar, diffusivity: Scalar, gradient_moment: Scalar, shifted: bool = True) -> States:
     """Attenuation by free diffusion; apply it before the `shift` that belongs to the same interval.
 
-    Args:
-        states: configuration states at the start of the interval.
-        time: its duration [s].
-        diffusivity: diffusion coefficient [m^2/s].
-        gradient_moment: what one unit of gradient dephases, gamma times the integral of the gradient [rad/m].
-        shifted: whether a gradient of one unit is on, constant through the interval; False: none.
-
+    The interval takes `time` [s]; `diffusivity` is in m^2/s; `gradient_moment`, gamma times the integral of one unit of
+    gradient, in rad/m; `shifted` says whether a gradient of one unit is on, constant through the interval.
     Source: Weigel, Schwenk, Kiselev, Scheffler, Hennig, J Magn Reson 205:276 (2010), eqs. 26 and 27.
     """
     order = jnp.arange(states.shape[1])
     steps = 1.0 if shifted else 0.0
-
-    def transverse(k):
-        # Mean of (k + s)^2 while the order grows from k to k + steps.
-        return ((k + steps / 2) ** 2 + steps**2 / 12) * gradient_moment**2 * time
-
-    b = jnp.stack([transverse(order), transverse(-order), order**2 * gradient_moment**2 * time])
+    # Transverse: mean of (k + s)^2 while the order grows from k to k + steps.
+    transverse = [((k + steps / 2) ** 2 + steps**2 / 12) * gradient_moment**2 * time for k in (order, -order)]
+    b = jnp.stack([*transverse, order**2 * gradient_moment**2 * time])
     return (states * jnp.exp(-b * diffusivity)).astype(states.dtype)

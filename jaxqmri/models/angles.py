@@ -19,9 +19,6 @@ def sine_cosine(angle: Float[ArrayLike, "..."]) -> tuple[Float[Array, "..."], Fl
 
     On a CPU, XLA calls the C library for every single sine, which took a third of the time of a fast spin echo. Taylor
     series over an eighth of a turn run in vectors, eight numbers at once; other processors have instructions for it.
-
-    Args:
-        angle: [rad].
     """
     angle = jnp.asarray(angle)
     if not on_cpu():

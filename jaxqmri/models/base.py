@@ -5,8 +5,6 @@ A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. E
 """
 
 import abc
-import functools
-import operator
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -20,10 +18,11 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ..batching.batches import in_batches
 from ..quantities import QUANTITIES
-from .guess import coarse_search
+from .guess import coarse_search, total
 
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+Known = Mapping[str, Inexact[Array, "..."]]  # what is known of the parameters, by field name
+NOTHING: Known = MappingProxyType({})
 Numbers = ArrayLike | Sequence[float]  # as callers write them
 Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
 
@@ -136,7 +135,7 @@ class SignalModel(eqx.Module):
     def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
         """Raises a `ValueError` for measurements that cannot be of this kind, with a remedy; optional."""
 
-    def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Inexact[Array, ""]] = NOTHING) -> Params:
+    def initial_guess(self, signal: Inexact[Array, " n"], known: Known = NOTHING) -> Params:
         """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum.
 
         Args:
@@ -147,14 +146,14 @@ class SignalModel(eqx.Module):
 
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """A parameter as the fit moves it, such that equal steps change the signal about equally."""
-        return value / self._unit(name) if name in self.signed else jnp.log(value)
+        return value / self._longest_step(name) if name in self.signed else jnp.log(value)
 
     def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
         """Inverse of `to_coordinate`."""
-        return coordinate * self._unit(name) if name in self.signed else jnp.exp(coordinate)
+        return coordinate * self._longest_step(name) if name in self.signed else jnp.exp(coordinate)
 
-    def _unit(self, name: str) -> Any:
-        """A tenth of the range: the longest step of a fit. 1 in units of the signal."""
+    def _longest_step(self, name: str) -> Any:
+        """Of a fit, in a parameter that may be negative: a tenth of its range, or 1 in units of the signal."""
         low, high = getattr(self.limits(), name)
         return 1.0 if name in self.signal_units else (high - low) / 10
 
@@ -165,9 +164,7 @@ class SignalModel(eqx.Module):
         # vmap would put the voxels first and transpose: 3 times slower on a CPU.
         return jax.tree.map(lambda leaf: leaf[:, None] if leaf.ndim else leaf, self)(params)
 
-    def batched_guess(
-        self, signal: Inexact[Array, "n voxel"], known: Mapping[str, Inexact[Array, " voxel"]] = NOTHING
-    ) -> Params:
+    def batched_guess(self, signal: Inexact[Array, "n voxel"], known: Known = NOTHING) -> Params:
         """`initial_guess` of many voxels, measurements first."""
         return jax.vmap(self.initial_guess, in_axes=-1)(signal, dict(known))
 
@@ -212,12 +209,9 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
     except ValueError as error:
         shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
-    flat = type(params)(*(jnp.broadcast_to(_in_precision(leaf, dtype), shape).ravel() for leaf in leaves))
+    in_precision = (leaf.astype(dtype_of(leaf, dtype)) for leaf in leaves)
+    flat = type(params)(*(jnp.broadcast_to(leaf, shape).ravel() for leaf in in_precision))
     return in_batches(_simulate, (with_dtype(model, dtype),), flat, batch_size).reshape(*shape, model.n_measurements)
-
-
-def _in_precision(leaf: Array, dtype: Any) -> Array:
-    return leaf.astype(np.result_type(dtype, np.complex64) if jnp.iscomplexobj(leaf) else dtype)
 
 
 @eqx.filter_jit
@@ -232,6 +226,11 @@ def float_dtype(*values: ArrayLike) -> Any:
     """What numbers of callers are computed in: their common type, if it is one of floating point, else float32."""
     with jax.numpy_dtype_promotion("standard"):  # callers may mix types even where the package itself may not
         return jnp.promote_types(jnp.result_type(*values), jnp.float32)
+
+
+def dtype_of(values: Any, real: Any) -> Any:
+    """That of numbers in the precision of `real`, complex if the values are."""
+    return np.result_type(real, np.complex64) if jnp.iscomplexobj(values) else np.dtype(real)
 
 
 def as_float_array(value: Numbers) -> Inexact[Array, "..."]:
@@ -258,16 +257,9 @@ def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
 
 
 def check_times(name: str, times: Float[Array, "..."], *, longest: float | None = None, different: int = 0) -> None:
-    """Refuses times that cannot be seconds, by the range of their quantity.
+    """Refuses times that cannot be seconds: longer than `longest` [s], or than their row of `QUANTITIES` allows.
 
-    Args:
-        name: row of `QUANTITIES`.
-        times: [s]; unknown, and not checked, under a transformation.
-        longest: of them [s]; None: the end of the row's range.
-        different: they must be a list of at least so many different ones.
-
-    Raises:
-        ValueError: negative, not finite, longer than `longest` as milliseconds would be, or too few.
+    With `different`, they must be a list of at least so many different ones. Nothing is known under a transformation.
     """
     term = QUANTITIES[name].terms
     if different and (times.ndim != 1 or times.shape[0] < different):
@@ -284,11 +276,7 @@ def check_times(name: str, times: Float[Array, "..."], *, longest: float | None 
 
 
 def check_radians(name: str, angles: Float[Array, "..."], largest: float) -> None:
-    """Refuses angles that cannot be radians.
-
-    Raises:
-        ValueError: beyond `largest` [rad], as degrees would be.
-    """
+    """Refuses angles beyond `largest` [rad], as degrees would be."""
     if not isinstance(angles, Tracer) and np.any(np.abs(np.asarray(angles)) > np.float32(largest)):
         raise ValueError(f"{name} are in radians, got up to {np.max(np.abs(angles)):g}; use jnp.deg2rad.")
 
@@ -307,4 +295,4 @@ def sum_of_measurements(terms: Inexact[Array, "n ..."]) -> Inexact[Array, "..."]
     """
     if terms.shape[0] > LONG_TRAIN:
         return jax.lax.fori_loop(1, terms.shape[0], lambda i, total: total + terms[i], terms[0])
-    return functools.reduce(operator.add, list(terms))
+    return total(list(terms))

@@ -19,13 +19,6 @@ def check_model(model: SignalModel, *, complex_signal: bool = False) -> None:
 
     Once per class, settings and number of measurements. Nothing is known under a transformation, and nothing is looked
     at there; the package's own models are checked by its tests, so that no command waits for it.
-
-    Args:
-        model: with a concrete protocol.
-        complex_signal: it is to describe complex measurements.
-
-    Raises:
-        ValueError: what does not fit together, and what to write instead.
     """
     if type(model).__module__.partition(".")[0] == __name__.partition(".")[0]:
         return

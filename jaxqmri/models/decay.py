@@ -1,7 +1,6 @@
 """Exponential decay: gradient echoes (T2*) and ideal spin echoes (T2)."""
 
 import functools
-from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -9,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .base import NOTHING, SignalModel, as_float_array, check_times, sum_of_measurements
-from .guess import fitting_amplitude, overlap, squares, visible_times
+from .base import NOTHING, Known, SignalModel, as_float_array, check_times, sum_of_measurements
+from .guess import fitting_amplitude, inner_product, squares, visible_times
 
 
 class Decay(NamedTuple):
@@ -45,9 +44,7 @@ class MonoExponential(SignalModel):
     def __call__(self, params: Decay) -> Float[Array, "echo ..."]:
         return params.s0 * jnp.exp(-self.te * (1 / params.t2))
 
-    def initial_guess(
-        self, signal: Inexact[Array, "echo ..."], known: Mapping[str, Float[Array, "..."]] = NOTHING
-    ) -> Decay:
+    def initial_guess(self, signal: Inexact[Array, "echo ..."], known: Known = NOTHING) -> Decay:
         # In noise the sum of squares can have two minima, and the straight line may point to the higher one: a coarse
         # search over T2, with S0 eliminated, sees both.
         shortest, longest = self.limits().t2
@@ -59,7 +56,7 @@ class MonoExponential(SignalModel):
 
         def compare(best: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
             unit_shape, t2 = at
-            seen = overlap(list(unit_shape), echoes)
+            seen = inner_product(list(unit_shape), echoes)
             better = seen > best[0]
             return (jnp.where(better, seen, best[0]), jnp.where(better, t2, best[1])), None
 
@@ -67,13 +64,11 @@ class MonoExponential(SignalModel):
         line = jax.lax.optimization_barrier(self.log_linear(signal).t2)  # XLA would compute it again for every echo
         te = _as_column(self.te, signal)
         along_line = list(jnp.exp(-te / line))
-        start = overlap(along_line, echoes) / jnp.sqrt(squares(along_line))
+        start = inner_product(along_line, echoes) / jnp.sqrt(squares(along_line))
         (_, t2), _ = jax.lax.scan(compare, (start, line), (unit_shapes, search), unroll=4)
         return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), echoes), t2)
 
-    def batched_guess(
-        self, signal: Inexact[Array, "echo voxel"], known: Mapping[str, Float[Array, " voxel"]] = NOTHING
-    ) -> Decay:
+    def batched_guess(self, signal: Inexact[Array, "echo voxel"], known: Known = NOTHING) -> Decay:
         return self.initial_guess(signal, known)  # which broadcasts
 
     def limits(self) -> Decay:

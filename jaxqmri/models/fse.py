@@ -24,7 +24,7 @@ Source: Weigel, J Magn Reson Imaging 41:266 (2015), eq. 15; Hennig, J Magn Reson
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -37,6 +37,7 @@ from ..batching.context import on_cpu
 from .angles import sine_cosine
 from .base import (
     NOTHING,
+    Known,
     SignalModel,
     as_float_array,
     check_radians,
@@ -56,11 +57,11 @@ _FINE_T2 = 256  # to space them
 
 
 class Pulses(NamedTuple):
-    """The refocusing pulses of one voxel, each leaf (echo,): of half the true flip angle, exp(i phase)."""
+    """The refocusing pulses of one voxel."""
 
-    sine: Float[Array, " echo"]
+    sine: Float[Array, " echo"]  # of half the true flip angle
     cosine: Float[Array, " echo"]
-    turn: Complex[Array, " echo"] | None  # None: phase 0 throughout, real arithmetic
+    turn: Complex[Array, " echo"] | None  # exp(i phase); None: phase 0 throughout, real arithmetic
 
 
 class Decays(NamedTuple):
@@ -105,9 +106,8 @@ class FSE(SignalModel):
     flip_angles: Float[Array, " echo"] = eqx.field(converter=as_float_array)
     echo_spacing: Float[Array, ""] = eqx.field(converter=as_float_array)
     phases: Float[Array, " echo"] | None = eqx.field(default=None, converter=optional_float_array)
-    tr: Float[Array, ""] | None = eqx.field(
-        default=None, converter=finite_or_none
-    )  # None: even orders do not contribute
+    # None: even orders do not contribute
+    tr: Float[Array, ""] | None = eqx.field(default=None, converter=finite_or_none)
     n_states: int | None = eqx.field(default=None, static=True)
     slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
@@ -116,6 +116,8 @@ class FSE(SignalModel):
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
+    ignored: ClassVar[tuple[str, ...]] = ("t2star",)  # pyright: ignore[reportIncompatibleVariableOverride]
+    assumed: ClassVar[tuple[str, ...]] = ("t1",)  # pyright: ignore[reportIncompatibleVariableOverride]
     mirrored: ClassVar[tuple[str, ...]] = ("b1",)
     sequential: ClassVar[bool] = True
 
@@ -132,13 +134,14 @@ class FSE(SignalModel):
             self.slice_profile is None or self.slice_weights.shape != self.slice_profile.shape
         ):
             raise ValueError("slice_weights needs a slice_profile of its shape.")
-        if self.echoes is not None:
-            _check_indices(self.echoes, self.flip_angles.shape[0])
+        n = self.flip_angles.shape[0]
+        if self.echoes is not None and not (self.echoes and all(0 <= i < n for i in self.echoes)):
+            raise ValueError(f"echoes counts the echoes of the train from 0, got {self.echoes} for a train of {n}.")
         check_radians("flip_angles", self.flip_angles, largest=4 * np.pi)
         check_times("echo_spacing", self.echo_spacing)
         if self.tr is not None:
             check_times("tr", self.tr)
-            check_repetition(self.tr, self.echo_spacing * self.flip_angles.shape[0], "the train")
+            check_repetition(self.tr, self.echo_spacing * n, "the train")
 
     @property
     def n_measurements(self) -> int:
@@ -173,14 +176,6 @@ class FSE(SignalModel):
         signals = jnp.moveaxis(jax.lax.map(of_block, blocks), 0, 1)
         return signals.reshape(self.n_measurements, -1)[:, :n_voxels]
 
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        return ("t2star",)
-
-    @property
-    def assumed(self) -> tuple[str, ...]:
-        return ("t1",)
-
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         # The signal has no slope in b1 where refocusing is perfect. In cos^2 of half the angle it has one everywhere.
         return jnp.cos(self._widest_angle() / 2 * value) ** 2 if name == "b1" else jnp.log(value)
@@ -190,7 +185,7 @@ class FSE(SignalModel):
             return jnp.exp(coordinate)
         return 2 / self._widest_angle() * jnp.arccos(jnp.sqrt(coordinate))
 
-    def initial_guess(self, signal: Inexact[Array, " n"], known: Mapping[str, Float[Array, ""]] = NOTHING) -> Tissue:
+    def initial_guess(self, signal: Inexact[Array, " n"], known: Known = NOTHING) -> Tissue:
         # The most similar of some trains, a b1 at a time. One train hardly depends on t1.
         t2, b1 = self._coarse_grid()
         at_t2 = jax.vmap(lambda t2, b1: self(Tissue(m0=1.0, t1=1.0, t2=t2, b1=b1)), (0, None))
@@ -327,8 +322,3 @@ def _transition(pulse: Pulses, f_plus: Orders, f_minus: Orders, w: Orders) -> tu
     if turn is not None:
         f_plus, f_minus = tuple(f * turn for f in f_plus), tuple(f * turn.conj() for f in f_minus)
     return f_plus, f_minus, w
-
-
-def _check_indices(echoes: tuple[int, ...], n_echoes: int) -> None:
-    if not echoes or not all(0 <= i < n_echoes for i in echoes):
-        raise ValueError(f"echoes counts the echoes of the train from 0, got {echoes} for a train of {n_echoes}.")

@@ -1,7 +1,6 @@
 """Complex multi-echo gradient echoes: T2* and the off-resonance that turns their phase."""
 
 import functools
-from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from .angles import sine_cosine
-from .base import NOTHING, SignalModel, as_float_array, check_times
-from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
+from .base import NOTHING, Known, SignalModel, as_float_array, check_times
+from .guess import Measurements, fitting_amplitude, inner_product, lowest, squares, total, visible_times
 from .tissue import Value
 
 
@@ -50,22 +49,17 @@ class ComplexGradientEcho(SignalModel):
 
     parameters: ClassVar[type] = OffResonantDecay
     amplitude: ClassVar[str] = "m0"
+    signed: ClassVar[tuple[str, ...]] = ("b0",)  # pyright: ignore[reportIncompatibleVariableOverride]
     broadcasts: ClassVar[bool] = True
 
     def __check_init__(self):
         check_times("te", self.te, different=2)
 
-    @property
-    def signed(self) -> tuple[str, ...]:
-        return ("b0",)
-
     def __call__(self, params: OffResonantDecay) -> Complex[Array, "echo ..."]:
         decay = jnp.exp(-self.te / jnp.asarray(params.t2star))
         return params.m0 * (decay * _turn(self.te * params.b0))
 
-    def initial_guess(
-        self, signal: Inexact[Array, " echo"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
-    ) -> OffResonantDecay:
+    def initial_guess(self, signal: Inexact[Array, " echo"], known: Known = NOTHING) -> OffResonantDecay:
         # The search has as many steps as the echo times ask for, through which JAX has no derivatives in reverse mode.
         fixed, signal, known = jax.lax.stop_gradient((self, signal, dict(known)))
         return fixed._guess(signal, known)
@@ -115,28 +109,18 @@ class ComplexGradientEcho(SignalModel):
         steps = jnp.diff(jnp.sort(self.te))
         return jnp.maximum(jnp.min(steps, initial=jnp.inf, where=steps > 0), self._duration() / _MOST_SPACINGS)
 
-    def _decay(
-        self, on_resonance: Measurements, known: Mapping[str, Array]
-    ) -> tuple[OffResonantDecay, Float[Array, ""]]:
+    def _decay(self, on_resonance: Measurements, known: Known) -> tuple[OffResonantDecay, Float[Array, ""]]:
         """The best M0 and T2* of a signal that does not precess, and the misfit."""
         times = list(self.te)
 
         def best(t2star):
             shape = [jnp.exp(-te / t2star) for te in times]
-            return known["m0"] if "m0" in known else fitting_amplitude(shape, on_resonance), shape
+            m0 = known["m0"] if "m0" in known else fitting_amplitude(shape, on_resonance)
+            return OffResonantDecay(m0, t2star), shape
 
-        def misfit(t2star):
-            return misfit_of(*best(t2star), on_resonance)
+        return lowest(best, on_resonance, visible_times(self.te), known.get("t2star"))
 
-        if "t2star" in known:
-            t2star, least = known["t2star"], misfit(known["t2star"])
-        else:
-            t2star, least = lowest(misfit, visible_times(self.te))
-        return OffResonantDecay(best(t2star)[0], t2star), least
-
-    def _search_b0(
-        self, signal: Measurements, t2star: Array, known: Mapping[str, Array], apart_from: Array
-    ) -> Float[Array, ""]:
+    def _search_b0(self, signal: Measurements, t2star: Array, known: Known, apart_from: Array) -> Float[Array, ""]:
         """The best b0 of a fine grid with M0 eliminated, away from `apart_from` by a turn over the train or more."""
         duration, spacing, times = self._duration(), self._spacing(), list(self.te)
         # The T2* of the magnitudes, and shorter ones: noise makes the magnitudes of late echoes too high.
@@ -169,7 +153,7 @@ class ComplexGradientEcho(SignalModel):
         return jax.lax.fori_loop(0, n_steps + 1, compare, (apart_from, jnp.full_like(apart_from, -jnp.inf)))[0]
 
     def _climb(
-        self, signal: Measurements, b0: Array, t2star: Array, known: Mapping[str, Array]
+        self, signal: Measurements, b0: Array, t2star: Array, known: Known
     ) -> tuple[OffResonantDecay, Float[Array, ""]]:
         """From near a peak to its top, and the misfit there.
 
@@ -185,11 +169,10 @@ class ComplexGradientEcho(SignalModel):
             turned, shape = turned_back(b0), [jnp.exp(-te / t2star) for te in times]
             m0 = known["m0"] if "m0" in known else fitting_amplitude(shape, turned)
             energy = jnp.maximum(squares(shape), jnp.finfo(t2star.dtype).tiny)
-            te_mean = 0.0 if "m0" in known else total(te * f**2 for te, f in zip(times, shape, strict=True)) / energy
-            slope = total(
-                (te - te_mean) * f * (m0.conj() * s).imag for te, f, s in zip(times, shape, turned, strict=True)
-            )
-            curvature = jnp.abs(m0) ** 2 * squares([(te - te_mean) * f for te, f in zip(times, shape, strict=True)])
+            te_mean = 0.0 if "m0" in known else inner_product(times, [f**2 for f in shape]) / energy
+            lever = [(te - te_mean) * f for te, f in zip(times, shape, strict=True)]
+            slope = inner_product(lever, [(m0.conj() * s).imag for s in turned])
+            curvature = jnp.abs(m0) ** 2 * squares(lever)
             radians_per_s = slope / jnp.maximum(curvature, jnp.finfo(t2star.dtype).tiny)
             farthest = 1 / (_STEPS_PER_TURN * self._duration())
             return b0 + jnp.clip(radians_per_s / (2 * jnp.pi), -farthest, farthest), t2star

@@ -35,19 +35,14 @@ def squares(values: Measurements) -> Any:
     return total(v.real**2 + v.imag**2 if jnp.iscomplexobj(v) else v**2 for v in values)
 
 
-def misfit_of(amplitude: Any, shape: Measurements, signal: Measurements) -> Any:
-    """Sum of the squared differences."""
-    return squares([amplitude * f - s for f, s in zip(shape, signal, strict=True)])
-
-
-def overlap(shape: Measurements, signal: Measurements) -> Any:
-    """Inner product of a real shape and a signal."""
-    return total(f * s for f, s in zip(shape, signal, strict=True))
+def inner_product(a: Measurements, b: Measurements) -> Any:
+    """Of lists of numbers, the first ones real."""
+    return total(x * y for x, y in zip(a, b, strict=True))
 
 
 def fitting_amplitude(shape: Measurements, signal: Measurements) -> Any:
     """The amplitude with which a real `shape` comes nearest to the signal: complex as that is, or else not negative."""
-    common = overlap(shape, signal)
+    common = inner_product(shape, signal)
     common = common if jnp.iscomplexobj(common) else jnp.maximum(common, 0)
     return common / jnp.maximum(squares(shape), jnp.finfo(common.dtype).tiny)
 
@@ -65,11 +60,9 @@ def visible_times(times: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Ar
 
 
 def summit(values: Float[Array, " n"]) -> tuple[Float[Array, ""], Int[Array, ""], Float[Array, ""]]:
-    """The top of the parabola through the largest of equally spaced values and its neighbours.
+    """The top of the parabola through the largest of equally spaced values and its neighbours, if there is one.
 
-    Returns:
-        How high it is, the index of the largest value, and by how many steps the top is away from that. Where there is
-        no such parabola, at the ends for instance, the largest value itself.
+    How high it is, the index of the largest value, and by how many steps the top is away from that.
     """
     largest, last = jnp.max(values), values.size - 1
     at = jnp.max(jnp.where(values == largest, jnp.arange(values.size), 0))  # argmax is slow on a CPU
@@ -80,16 +73,25 @@ def summit(values: Float[Array, " n"]) -> tuple[Float[Array, ""], Int[Array, ""]
     return largest + jnp.where(inner, offset * (above - below) / 4, 0.0), at, offset
 
 
-def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The positive number within `limits` where `misfit` is lowest, and the misfit there.
+def lowest(
+    best: Callable[[Any], tuple[Any, Measurements]],
+    signal: Measurements,
+    limits: tuple[Array, Array],
+    known: Array | None = None,
+) -> tuple[Any, Float[Array, ""]]:
+    """The parameters whose misfit is lowest for a time within `limits`, or for the known one, and that misfit.
 
+    `best(time)` gives the best other parameters, with the time, and the signal for an amplitude `m0` of 1.
     Looks at a coarse grid, equally spaced in the logarithm, and then to both sides of the best so far, at half the
     distance each time. One loop for both, so that the misfit is compiled once.
-
-    Args:
-        misfit: of one voxel.
-        limits: lowest and highest value.
     """
+
+    def misfit(time):
+        params, shape = best(time)
+        return squares([params.m0 * f - s for f, s in zip(shape, signal, strict=True)])
+
+    if known is not None:
+        return best(known)[0], misfit(known)
     low, high = (jnp.log(limit) for limit in limits)
     step = (high - low) / (_COARSE_STEPS - 1)
     halves = 0.5 ** np.repeat(np.arange(1, _HALVINGS + 1), 2)
@@ -98,18 +100,18 @@ def lowest(misfit: Callable[[Array], Array], limits: tuple[Array, Array]) -> tup
     last_of_level = np.append(np.arange(_COARSE_STEPS) == _COARSE_STEPS - 1, np.tile([False, True], _HALVINGS))
 
     def compare(state, at):
-        centre, best, least = state
+        centre, lowest_place, least = state
         is_coarse, distance, is_last = at
         place = jnp.clip(jnp.where(is_coarse, low, centre) + distance * step, low, high)
         value = misfit(jnp.exp(place))
         better = value < least
-        best, least = jnp.where(better, place, best), jnp.where(better, value, least)
-        return (jnp.where(is_last, best, centre), best, least), None
+        lowest_place, least = jnp.where(better, place, lowest_place), jnp.where(better, value, least)
+        return (jnp.where(is_last, lowest_place, centre), lowest_place, least), None
 
     start = (low, low, jnp.full_like(low, jnp.inf))
     schedule = (coarse, jnp.asarray(distances, low.dtype), last_of_level)
-    (_, best, least), _ = jax.lax.scan(compare, start, schedule)
-    return jnp.exp(best), least
+    (_, place, least), _ = jax.lax.scan(compare, start, schedule)
+    return best(jnp.exp(place))[0], least
 
 
 def lattice(n_dimensions: int, n_points: int) -> NDArray[np.float64]:
@@ -128,12 +130,7 @@ def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, 
     """The best of some hundred points within the model's ranges, evenly spread in its coordinates.
 
     Parameters in units of the signal are eliminated at each point by linear least squares, which is exact where the
-    signal is a sum of terms proportional to one of them each.
-
-    Args:
-        model: a `SignalModel`.
-        signal: of one voxel.
-        known: parameters that are not searched, by name.
+    signal is a sum of terms proportional to one of them each. `model` is a `SignalModel`.
     """
     limits = model.limits()
     linear = tuple(name for name in model.signal_units if name not in known)

@@ -1,6 +1,6 @@
 """Recovery of the longitudinal magnetisation: inversion and saturation recovery (T1)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -10,8 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int
 
-from .base import NOTHING, SignalModel, as_float_array, check_repetition, check_times, finite_or_none
-from .guess import Measurements, fitting_amplitude, lowest, misfit_of, squares, total, visible_times
+from .base import NOTHING, Known, SignalModel, as_float_array, check_repetition, check_times, finite_or_none
+from .guess import Measurements, fitting_amplitude, inner_product, lowest, squares, total, visible_times
 from .tissue import Value
 
 
@@ -73,9 +73,7 @@ class InversionRecovery(SignalModel):
         shape = (1 + efficiency) * recovered - efficiency * self._full(rate)
         return params.m0 * (jnp.abs(shape) if self.magnitude else shape)
 
-    def initial_guess(
-        self, signal: Inexact[Array, " inversion"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
-    ) -> Recovery:
+    def initial_guess(self, signal: Inexact[Array, " inversion"], known: Known = NOTHING) -> Recovery:
         measured = list(signal)
         if self.magnitude:
             # Interpolated images may be a little negative next to the null.
@@ -110,60 +108,49 @@ class InversionRecovery(SignalModel):
         t1 = visible_times(self.ti)
         return Recovery(m0=(0.0, jnp.inf), t1=t1, efficiency=_EFFICIENCIES)  # pyright: ignore[reportArgumentType]
 
-    def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
-        return value if name == "efficiency" else jnp.log(value)
-
-    def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
-        return coordinate if name == "efficiency" else jnp.exp(coordinate)
+    def _longest_step(self, name: str) -> float:
+        return 1.0
 
     def _full(self, rate: Float[Array, "..."]) -> Float[Array, "..."] | float:
         """What recovers within TR."""
         return 1.0 if self.tr is None else -jnp.expm1(-self.tr * rate)
 
-    def _magnitude_guess(self, signal: Measurements, known: Mapping[str, Array]) -> Recovery:
+    def _magnitude_guess(self, signal: Measurements, known: Known) -> Recovery:
         """The best over all polarities: the recovery rises, so it is the first measurements in time that are negative.
 
         For given parameters the misfit of magnitudes is that of the signed signal with the polarity of the model, so
         the best signed fit over all polarities is the best magnitude fit.
         """
         rank = list(jnp.argsort(jnp.argsort(self.ti)))
-        n_negative = jnp.arange(self.ti.shape[0] + 1)
 
-        def restored(n):
-            return [jnp.where(r < n, -s, s) for r, s in zip(rank, signal, strict=True)]
+        def restored(n_negative):
+            return [jnp.where(r < n_negative, -s, s) for r, s in zip(rank, signal, strict=True)]
 
-        return self._best_of(n_negative, restored, known)[1]
+        return self._best_of(jnp.arange(self.ti.shape[0] + 1), restored, known)[1]
 
     def _best_of(
-        self, choices: Int[Array, " choice"], signal_for: Callable[[Array], Measurements], known: Mapping[str, Array]
+        self, choices: Int[Array, " choice"], signal_for: Callable[[Array], Measurements], known: Known
     ) -> tuple[Array, Recovery]:
         """Which choice of signal is fitted best, and its guess."""
         guesses, misfits = jax.lax.map(lambda choice: self._signed_guess(signal_for(choice), known), choices)
         best = jnp.argmin(misfits)
         return choices[best], Recovery(*(leaf[best] for leaf in guesses))
 
-    def _signed_guess(self, signal: Measurements, known: Mapping[str, Array]) -> tuple[Recovery, Float[Array, ""]]:
+    def _signed_guess(self, signal: Measurements, known: Known) -> tuple[Recovery, Float[Array, ""]]:
         """The least-squares fit, nearly, and its misfit."""
         times = list(self.ti)
         kept = [jnp.where(jnp.isnan(s), 0.0, 1.0) for s in signal]
         signal = [jnp.where(jnp.isnan(s), 0, s) for s in signal]
 
-        def basis(t1):
+        def best(t1):
             # For a guess 1 - exp() will do; expm1 takes several times as long, and to compile.
-            full = self._full(1 / t1)
-            return [k * (1 - jnp.exp(-ti / t1)) for k, ti in zip(kept, times, strict=True)], [k * full for k in kept]
-
-        def misfit(t1):
-            recovered, full = basis(t1)
+            recovered = [k * (1 - jnp.exp(-ti / t1)) for k, ti in zip(kept, times, strict=True)]
+            recovered_in_tr = self._full(1 / t1)
+            full = [k * recovered_in_tr for k in kept]
             m0, efficiency = _linear_fit(recovered, full, kept, signal, known)
-            return misfit_of(m0, _shape(efficiency, recovered, full), signal)
+            return Recovery(m0, t1, efficiency), _shape(efficiency, recovered, full)
 
-        if "t1" in known:
-            t1, least = known["t1"], misfit(known["t1"])
-        else:
-            t1, least = lowest(misfit, visible_times(self.ti))
-        m0, efficiency = _linear_fit(*basis(t1), kept, signal, known)
-        return Recovery(m0, t1, efficiency), least
+        return lowest(best, signal, visible_times(self.ti), known.get("t1"))
 
 
 def _shape(efficiency: Any, recovered: Measurements, full: Measurements) -> list[Any]:
@@ -172,7 +159,7 @@ def _shape(efficiency: Any, recovered: Measurements, full: Measurements) -> list
 
 
 def _linear_fit(
-    recovered: Measurements, full: Measurements, kept: Measurements, signal: Measurements, known: Mapping[str, Array]
+    recovered: Measurements, full: Measurements, kept: Measurements, signal: Measurements, known: Known
 ) -> tuple[Array, Array]:
     """M0 and efficiency by linear least squares, within their limits.
 
@@ -192,14 +179,13 @@ def _linear_fit(
         m0 = known["m0"]
         rest = [s - m0 * x for x, s in zip(recovered, signal, strict=True)]
         slope = [m0 * (x - y) for x, y in zip(recovered, full, strict=True)]
-        efficiency = total(a * b for a, b in zip(slope, rest, strict=True)) / jnp.maximum(squares(slope), tiny)
+        efficiency = inner_product(slope, rest) / jnp.maximum(squares(slope), tiny)
         return m0, jnp.clip(efficiency, lowest_f, highest_f)
     # A straight line S = a + b (1 - E_TI), with a = -f M0 (1 - E_TR) and b = (1 + f) M0.
     n = total(kept)
     mean, signal_mean = total(recovered) / n, total(signal) / n
     offset = [k * (x - mean) for k, x in zip(kept, recovered, strict=True)]
-    covariance = total(o * (s - signal_mean) for o, s in zip(offset, signal, strict=True))
-    b = covariance / jnp.maximum(squares(offset), tiny)
+    b = inner_product(offset, [s - signal_mean for s in signal]) / jnp.maximum(squares(offset), tiny)
     at_zero = (signal_mean - b * mean) / (total(full) / n)
     m0 = b + at_zero
     possible = (m0 > 0) & (-at_zero >= lowest_f * m0) & (-at_zero <= highest_f * m0)

@@ -1,6 +1,5 @@
 """The steady state of spoiled gradient echoes (SPGR, FLASH, T1-FFE): variable flip angles, T1."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,8 +9,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from .angles import sine_cosine
-from .base import NOTHING, Numbers, SignalModel, as_float_array, check_radians, check_repetition, check_times
-from .guess import Measurements, fitting_amplitude, lowest, misfit_of, total, visible_times
+from .base import NOTHING, Known, Numbers, SignalModel, as_float_array, check_radians, check_repetition, check_times
+from .guess import Measurements, fitting_amplitude, inner_product, lowest, total, visible_times
 from .tissue import Tissue
 
 
@@ -86,9 +85,7 @@ class SpoiledGradientEcho(SignalModel):
         signal = params.m0 * _steady_state(self.flip_angles, self.tr, params)
         return signal if self.te is None else signal * jnp.exp(-self.te / params.t2star)
 
-    def initial_guess(
-        self, signal: Inexact[Array, " measurement"], known: Mapping[str, Inexact[Array, ""]] = NOTHING
-    ) -> Tissue:
+    def initial_guess(self, signal: Inexact[Array, " measurement"], known: Known = NOTHING) -> Tissue:
         given, measured = Tissue()._replace(**known), list(signal)
         angles, n = list(given.b1 * self.flip_angles), len(measured)
         halves = [sine_cosine(a / 2) for a in angles]
@@ -103,15 +100,10 @@ class SpoiledGradientEcho(SignalModel):
             t2star = self._log_linear(times, measured, shape, known.get("m0")) if fits_t2star else given.t2star
             shape = [f * jnp.exp(-te / t2star) for f, te in zip(shape, times, strict=True)] if times else shape
             m0 = known["m0"] if "m0" in known else fitting_amplitude(shape, measured)
-            return m0, t2star, shape
+            return given._replace(m0=m0, t1=t1, t2star=t2star), shape
 
-        def misfit(t1):
-            m0, _, shape = best(t1)
-            return misfit_of(m0, shape, measured)
-
-        t1 = known["t1"] if "t1" in known else lowest(misfit, self.limits().t1)[0]  # pyright: ignore[reportArgumentType]
-        m0, t2star, _ = best(t1)
-        return Tissue(*(jnp.asarray(v) for v in given._replace(m0=m0, t1=t1, t2star=t2star)))
+        params, _ = lowest(best, measured, self.limits().t1, known.get("t1"))  # pyright: ignore[reportArgumentType]
+        return Tissue(*map(jnp.asarray, params))
 
     def limits(self) -> Tissue:
         # How far the pulses saturate is 1 - cos(a) over exp(TR/T1) - 1. Below 0.01 the signal is sin(a) and above 100
@@ -135,13 +127,13 @@ class SpoiledGradientEcho(SignalModel):
         weight = [jnp.where(u, s**2, 0.0) for u, s in zip(usable, magnitude, strict=True)]
         sum_of_weights = jnp.maximum(total(weight), jnp.finfo(weight[0].dtype).tiny)
         if m0 is None:
-            te_mean = total(w * te for w, te in zip(weight, times, strict=True)) / sum_of_weights
-            mean = total(w * v for w, v in zip(weight, logarithm, strict=True)) / sum_of_weights
+            te_mean = inner_product(weight, times) / sum_of_weights
+            mean = inner_product(weight, logarithm) / sum_of_weights
         else:
             te_mean, mean = 0.0, jnp.log(jnp.abs(m0))
         offset = [te - te_mean for te in times]
         falls = -total(w * o * (v - mean) for w, o, v in zip(weight, offset, logarithm, strict=True))
-        variance = total(w * o**2 for w, o in zip(weight, offset, strict=True))
+        variance = inner_product(weight, [o**2 for o in offset])
         shortest, longest = visible_times(self.te)
         slope = jnp.where(variance > 0, falls / jnp.where(variance > 0, variance, 1.0), 0.0)
         return 1 / jnp.clip(slope, 1 / longest, 1 / shortest)
