@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import jaxqmri as jq
-from jaxqmri.estimation.derivatives import with_derivatives
+from jaxqmri.estimation.problem import with_derivatives
 from jaxqmri.models.angles import sine_cosine
 
 _FREE = {

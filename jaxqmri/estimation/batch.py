@@ -180,15 +180,12 @@ def _without_gaps(problem: Problem) -> Array:
     if problem.model.accepts_missing:
         return jnp.where(weights > 0, signal, jnp.nan)
 
-    def last_kept(carry: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
-        kept = jnp.where(at[1] > 0, at[0], carry)
-        return kept, kept
-
-    nothing = jnp.full_like(signal[0], jnp.nan)
-    before = jax.lax.scan(last_kept, nothing, (signal, weights))[1]
-    after = jax.lax.scan(last_kept, nothing, (signal, weights), reverse=True)[1]
-    before, after = jnp.where(jnp.isnan(before), after, before), jnp.where(jnp.isnan(after), before, after)
-    return jnp.where(weights > 0, signal, (before + after) / 2)
+    row, n = jnp.arange(signal.shape[0])[:, None], signal.shape[0]
+    before = jax.lax.cummax(jnp.where(weights > 0, row, -1))
+    after = jax.lax.cummin(jnp.where(weights > 0, row, n), reverse=True)
+    before, after = jnp.where(before < 0, after, before), jnp.where(after == n, before, after)
+    neighbours = [jnp.take_along_axis(signal, at, axis=0) for at in (before, after)]
+    return jnp.where(weights > 0, signal, (neighbours[0] + neighbours[1]) / 2)
 
 
 def _at_bound(problem: Problem, solution: Solution) -> Array:
@@ -219,12 +216,9 @@ def _maps(problem: Problem, solution: Solution, bars: ErrorBars, status: Array, 
 
     matrix = None
     if covariance:
-        factors = [units[name] for name in problem.unknowns]
-        rows = [
-            [c * f * g for c, g in zip(row, factors, strict=True)]
-            for row, f in zip(bars.covariance, factors, strict=True)
-        ]
-        matrix = only_answers(jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2))
+        factors = jnp.stack([units[name] * jnp.ones_like(problem.scale) for name in problem.unknowns], axis=-1)
+        rows = jnp.stack([jnp.stack(row, axis=-1) for row in bars.covariance], axis=-2)
+        matrix = only_answers(rows * factors[:, :, None] * factors[:, None, :])
     return FitResult(
         params=model.parameters(**{name: only_answers(values[name] * unit) for name, unit in units.items()}),
         stderr=model.parameters(

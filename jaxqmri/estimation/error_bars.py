@@ -14,22 +14,12 @@ from .solvers.base import Solution
 
 
 class ErrorBars(NamedTuple):
-    """Uncertainty and quality of a batch of fits, in the units of the `Problem`.
+    """Uncertainty and quality of a batch of fits, in the units of the `Problem`."""
 
-    Attributes:
-        covariance: of the unknowns, (unknown, unknown) vectors of voxels.
-        residual: (weighted) root mean square of the misfit.
-        reduced_chi2: sum of squares over its expectation; NaN where sigma is not known or nothing is left over.
-        identified: whether the measurements determine all unknowns.
-    """
-
-    covariance: tuple[linalg.Vector, ...]
-    residual: Float[Array, " voxel"]
-    reduced_chi2: Float[Array, " voxel"]
-    identified: Bool[Array, " voxel"]
-
-
-_OPEN = 10.0
+    covariance: tuple[linalg.Vector, ...]  # of the unknowns
+    residual: Float[Array, " voxel"]  # (weighted) root mean square of the misfit
+    reduced_chi2: Float[Array, " voxel"]  # NaN where sigma is not known or nothing is left over
+    identified: Bool[Array, " voxel"]  # whether the measurements determine all unknowns
 
 
 def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
@@ -38,13 +28,9 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
     squares, expected = _squares(problem, solution)
     sigma = problem.noise.sigma
     variance = solution.cost / left_over if sigma is None else sigma**2
-    no_answer = jnp.full_like(solution.cost, jnp.nan)
-    chi2 = no_answer if sigma is None else expected / (sigma**2 * left_over)
-    residual = jnp.sqrt(squares / weighed)
-
-    factor = linalg.cholesky(solution.curvature)
+    chi2 = jnp.full_like(solution.cost, jnp.nan) if sigma is None else expected / (sigma**2 * left_over)
     slopes = problem.slopes(problem.coordinates(solution.values))
-    inverse = linalg.inverse(factor)
+    inverse = linalg.inverse(linalg.cholesky(solution.curvature))
     covariance = tuple(
         tuple(e * (slope * other) * variance for e, other in zip(row, slopes, strict=True))
         for row, slope in zip(inverse, slopes, strict=True)
@@ -53,8 +39,8 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
     identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
     if not problem.noise.least_squares:
         # At vanishing signal the likelihood is flat: an error of 10 in a logarithm means that it is not determined.
-        identified &= ~(functools.reduce(jnp.maximum, diagonal) * variance > _OPEN**2)
-    return ErrorBars(covariance, residual, chi2, identified)
+        identified &= ~(functools.reduce(jnp.maximum, diagonal) * variance > 10.0**2)
+    return ErrorBars(covariance, jnp.sqrt(squares / weighed), chi2, identified)
 
 
 def _counts(problem: Problem) -> tuple[Array, Array]:

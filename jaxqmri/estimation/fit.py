@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact, Num
+from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
@@ -87,16 +87,22 @@ def fit(
     *voxel_shape, n = signal.shape
     real = signal.real.dtype
 
-    def as_map(name: str, parameter: str, value: ArrayLike) -> Array:
-        is_amplitude = parameter == model.amplitude
-        return _voxel_map(name, value, voxel_shape, signal.dtype if is_amplitude else real)
+    def as_map(name: str, value: ArrayLike) -> Array:
+        dtype = signal.dtype if name.removeprefix("init.") == model.amplitude else real
+        wanted = f"voxels of shape {tuple(voxel_shape)}; give a number or a map of that shape"
+        return _broadcast(name, value, dtype, (*voxel_shape,), wanted).ravel()
 
+    weights = noise.weights
+    if weights is not None:
+        wanted = f"{n} measurements in voxels of shape {tuple(voxel_shape)}; give one weight per measurement, ({n},), "
+        wanted += "or one for every number of the signal"
+        weights = _broadcast("noise.weights", weights, real, signal.shape, wanted).reshape(-1, n)
     voxels = Voxels(
         signal=signal.reshape(-1, n),
-        known={name: as_map(name, name, value) for name, value in known.items()},
-        init=None if init is None else tuple(as_map(f"init.{name}", name, getattr(init, name)) for name in free),
-        sigma=None if noise.sigma is None else _voxel_map("noise.sigma", noise.sigma, voxel_shape, real),
-        weights=_weights(noise, voxel_shape, n, real),
+        known={name: as_map(name, value) for name, value in known.items()},
+        init=None if init is None else tuple(as_map(f"init.{name}", getattr(init, name)) for name in free),
+        sigma=None if noise.sigma is None else as_map("noise.sigma", noise.sigma),
+        weights=weights,
     )
     model = with_dtype(model, real)
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
@@ -136,11 +142,7 @@ def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[
     fields = model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
     if unknown := sorted(set(known) - set(fields)):
         raise ValueError(f"known names {unknown}, but {type(model).__name__} has the parameters {list(fields)}.")
-    if not shape or shape[-1] != model.n_measurements:
-        raise ValueError(
-            f"signal has {shape[-1] if shape else 0} measurements on its last axis (shape {shape}), but the model's "
-            f"protocol has {model.n_measurements}. Move the measurement axis last, or check the protocol."
-        )
+    check_measurements(shape, model)
     for name, value in known.items():
         check_seconds(name, value)
     free = tuple(name for name in fields if name not in known)
@@ -149,6 +151,15 @@ def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[
     if shape[-1] < len(free):
         raise ValueError(f"{shape[-1]} measurements cannot determine {len(free)} parameters {list(free)}; fix some.")
     return free
+
+
+def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
+    """Refuses signals whose last axis is not that of the model's protocol."""
+    if not shape or shape[-1] != model.n_measurements:
+        raise ValueError(
+            f"signal has {shape[-1] if shape else 0} measurements on its last axis (shape {shape}), but the model's "
+            f"protocol has {model.n_measurements}. Move the measurement axis last, or check the protocol."
+        )
 
 
 def check_seconds(name: str, value: ArrayLike) -> None:
@@ -162,24 +173,9 @@ def check_seconds(name: str, value: ArrayLike) -> None:
         raise ValueError(f"{name} is in seconds, got {np.median(times):g}; divide milliseconds by 1000.")
 
 
-def _voxel_map(name: str, value: ArrayLike, voxel_shape: list[int], dtype: Any) -> Inexact[Array, " voxel"]:
+def _broadcast(name: str, value: ArrayLike, dtype: Any, shape: tuple[int, ...], wanted: str) -> Inexact[Array, "..."]:
     value = jnp.asarray(value, dtype)
     try:
-        return jnp.broadcast_to(value, voxel_shape).ravel()
+        return jnp.broadcast_to(value, shape)
     except ValueError as error:
-        raise ValueError(
-            f"{name} has shape {value.shape}, but the signal has voxels of shape {tuple(voxel_shape)}; "
-            "give a number or a map of that shape."
-        ) from error
-
-
-def _weights(noise: Noise, voxel_shape: list[int], n: int, dtype: Any) -> Float[Array, "voxel n"] | None:
-    if noise.weights is None:
-        return None
-    try:
-        return jnp.broadcast_to(noise.weights.astype(dtype), (*voxel_shape, n)).reshape(-1, n)
-    except ValueError as error:
-        raise ValueError(
-            f"noise.weights has shape {noise.weights.shape}, but the signal has {n} measurements in voxels of shape "
-            f"{tuple(voxel_shape)}; give one weight per measurement, ({n},), or one for every number of the signal."
-        ) from error
+        raise ValueError(f"{name} has shape {value.shape}, but the signal has {wanted}.") from error

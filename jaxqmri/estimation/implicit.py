@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import linalg
-from .derivatives import Values
-from .problem import Problem
+from .problem import Problem, Values
 from .solvers.base import Solution, Solver
 
 
@@ -47,7 +46,7 @@ def _(primals: tuple[Problem, Solver], tangents: tuple[Any, Any]) -> tuple[Solut
         equations = here.full_equations(x)
         return here.values(x), equations.cost, equations.curvature
 
-    hessian = [jax.jvp(lambda x: _gradient(problem, x), (x,), (unit,))[1] for unit in _units(x)]
+    hessian = [jax.jvp(lambda x: _gradient(problem, x), (x,), (unit,))[1] for unit in linalg.unit_vectors(x)]
     mixed = jax.jvp(lambda n: _gradient(eqx.combine(n, others), x), (numbers,), (directions,))[1]
     factor = linalg.cholesky(tuple(tuple(row[: i + 1]) for i, row in enumerate(hessian)))
     fine &= jnp.isfinite(factor[-1][-1])
@@ -57,10 +56,6 @@ def _(primals: tuple[Problem, Solver], tangents: tuple[Any, Any]) -> tuple[Solut
     return solution, Solution(values_dot, None, cost_dot, curvature_dot)  # pyright: ignore[reportArgumentType]
 
 
-def _units(x: Values) -> list[Values]:
-    return [tuple(jnp.full_like(c, float(i == k)) for i, c in enumerate(x)) for k in range(len(x))]
-
-
 def _gradient(problem: Problem, x: Values) -> tuple[Float[Array, " voxel"], ...]:
     """dC/dx, direction by direction: reverse mode would keep every step of a train of pulses."""
-    return tuple(jax.jvp(problem.cost, (x,), (unit,))[1] for unit in _units(x))
+    return tuple(jax.jvp(problem.cost, (x,), (unit,))[1] for unit in linalg.unit_vectors(x))

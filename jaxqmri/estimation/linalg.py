@@ -4,8 +4,6 @@ Unrolled in Python: on batches of 2x2 ... 6x6 this beats `jnp.linalg.solve` by m
 contiguous. Matrices are lower triangles, `matrix[row][column]` with `column <= row`.
 """
 
-import functools
-import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -45,14 +43,12 @@ def solve(factor: LowerTriangle, right: Vector) -> Vector:
 
 def inverse(factor: LowerTriangle) -> tuple[Vector, ...]:
     """Rows of the inverse of L L'."""
-    one = jnp.ones_like(factor[0][0])
-    units = [tuple(one if i == k else 0 * one for i in range(len(factor))) for k in range(len(factor))]
-    return tuple(solve(factor, unit) for unit in units)
+    return tuple(solve(factor, unit) for unit in unit_vectors(factor[-1]))
 
 
-def inner(a: Sequence[Float[Array, " voxel"]], b: Sequence[Float[Array, " voxel"]]) -> Float[Array, " voxel"]:
-    """Inner product of vectors with one entry per unknown."""
-    return functools.reduce(operator.add, (x * y for x, y in zip(a, b, strict=True)))
+def unit_vectors(like: Vector) -> list[Vector]:
+    """One along each unknown."""
+    return [tuple(jnp.full_like(v, float(i == k)) for i, v in enumerate(like)) for k in range(len(like))]
 
 
 def add_to_diagonal(matrix: LowerTriangle, added: Sequence[Float[Array, " voxel"]]) -> LowerTriangle:

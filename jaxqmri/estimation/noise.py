@@ -21,19 +21,13 @@ Terms = tuple[Float[Array, "n voxel"], Inexact[Array, "n voxel"], Float[Array, "
 
 
 class Noise(eqx.Module):
-    """What is known of the noise, for the voxels of a batch or for a user's maps.
+    """What is known of the noise, for the voxels of a batch or for a user's maps."""
 
-    Class variables:
-        least_squares: whether the most likely parameters are those of (weighted) least squares.
-
-    Attributes:
-        sigma: standard deviation of the noise; None: not known.
-        weights: relative weights of the measurements; None: all equal.
-    """
-
-    sigma: eqx.AbstractVar[Float[Array, "..."] | None]
-    weights: eqx.AbstractVar[Float[Array, "..."] | None]
-    least_squares: eqx.AbstractClassVar[bool]
+    sigma: eqx.AbstractVar[Float[Array, "..."] | None]  # None: not known
+    weights: eqx.AbstractVar[Float[Array, "..."] | None]  # None: all equal
+    least_squares: eqx.AbstractClassVar[
+        bool
+    ]  # whether the most likely parameters are those of (weighted) least squares
 
     @property
     def least_amplitude(self) -> Float[Array, "..."] | None:

@@ -8,7 +8,7 @@ Source: Kaufman, BIT 15:49 (1975); Golub, Pereyra, Inverse Problems 19:R1 (2003)
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import equinox as eqx
@@ -18,52 +18,35 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..models.base import SignalModel, sum_of_measurements
 from . import linalg
-from .derivatives import Signals, Values, with_derivatives
 from .noise import Noise, squared_magnitude
+
+Values = tuple[Float[Array, " voxel"], ...]  # one vector per parameter
+Signals = Inexact[Array, "n voxel"]
 
 
 class Equations(NamedTuple):
-    """What a step is computed from.
+    """What a step is computed from; the last three only where the amplitude is eliminated."""
 
-    Attributes:
-        cost: misfit of the voxel, sum of `Noise.terms`.
-        gradient: half its derivatives with respect to the coordinates.
-        curvature: half its (expected) second derivatives.
-        amplitude: the best one at this point, if it is eliminated.
-        energy: <f, f>.
-        overlaps: <f, df/dx> for every coordinate x.
-    """
-
-    cost: Float[Array, " voxel"]
-    gradient: Values
-    curvature: linalg.LowerTriangle
-    amplitude: Inexact[Array, " voxel"] | None = None
-    energy: Float[Array, " voxel"] | None = None
-    overlaps: tuple[Inexact[Array, " voxel"], ...] = ()
+    cost: Float[Array, " voxel"]  # misfit, sum of `Noise.terms`
+    gradient: Values  # half its derivatives with respect to the coordinates
+    curvature: linalg.LowerTriangle  # half its (expected) second derivatives
+    amplitude: Inexact[Array, " voxel"] | None = None  # the best one at this point
+    energy: Float[Array, " voxel"] | None = None  # <f, f>
+    overlaps: tuple[Inexact[Array, " voxel"], ...] = ()  # <f, df/dx> for every coordinate x
 
 
 class Problem(eqx.Module):
     """One batch of voxels, in units where the largest measurement of each voxel is 1.
 
     In scanner units a float32 tolerance is unreachable and voxels never converge.
-
-    Attributes:
-        model: the signal model, in the precision of the signal.
-        noise: what is known of the noise, for every voxel, in these units.
-        signal: measurements, divided by `scale`; complex ones are compared as they are, real ones with magnitudes.
-        scale: largest magnitude of each voxel [a.u.].
-        known: parameters held fixed, by field name; an amplitude is divided by `scale` as well.
-        start: first guess of the free parameters.
-        lower, upper: the range in which the free parameters can be told apart.
-        free: names of the free parameters.
     """
 
-    model: SignalModel
+    model: SignalModel  # in the precision of the signal
     noise: Noise
-    signal: Inexact[Array, "n voxel"]
-    scale: Float[Array, " voxel"]
+    signal: Inexact[Array, "n voxel"]  # complex ones are compared as they are, real ones with magnitudes
+    scale: Float[Array, " voxel"]  # largest magnitude [a.u.]
     known: dict[str, Inexact[Array, " voxel"]]
-    start: tuple[Inexact[Array, " voxel"], ...]
+    start: tuple[Inexact[Array, " voxel"], ...]  # of the free parameters
     lower: Values
     upper: Values
     free: tuple[str, ...] = eqx.field(static=True)
@@ -151,11 +134,12 @@ class Problem(eqx.Module):
 
     def complete(self, point: Values, equations: Equations) -> tuple[Inexact[Array, " voxel"], ...]:
         """The free parameters at a point that was searched."""
-        if not self.eliminates:
-            return self.values(point)
+        return self.values(point) if equations.amplitude is None else self._with_amplitude(point, equations.amplitude)
+
+    def _with_amplitude(self, point: Values, amplitude: Inexact[Array, " voxel"]) -> tuple[Array, ...]:
         parts = [self._from_coordinate(name, c) for name, c in zip(self.searched, point, strict=True)]
         place = self.free.index(self.model.amplitude)
-        return (*parts[:place], equations.amplitude, *parts[place:])  # pyright: ignore[reportReturnType]
+        return (*parts[:place], amplitude, *parts[place:])
 
     def select(self, chosen: Int[Array, " chosen"]) -> "Problem":
         """The same problem for some of its voxels."""
@@ -191,7 +175,9 @@ class Problem(eqx.Module):
     def predict(self, values: tuple[Inexact[Array, " voxel"], ...]) -> Signals:
         """What the model measures for these free parameters."""
         params = self.model.parameters(**dict(zip(self.free, values, strict=True)), **self.known)
-        return self._as_measured(self.model.batched(params))
+        predicted = self.model.batched(params)
+        # A magnitude image shows no phase.
+        return jnp.abs(predicted) if jnp.iscomplexobj(predicted) and not self.is_complex else predicted
 
     def best_amplitude(self, params: Mapping[str, Inexact[Array, " voxel"]]) -> Inexact[Array, " voxel"]:
         """The least-squares amplitude for these other free parameters, within its limits."""
@@ -217,14 +203,8 @@ class Problem(eqx.Module):
         """The equations in the unknowns that are searched."""
         if not self.eliminates:
             return self.full_equations(point)
-        names = [name for name in self.free if name != self.model.amplitude]
-        one = {self.model.amplitude: jnp.ones_like(self.scale)}
-
-        def predict(coordinates: Values) -> Signals:
-            values = {n: self._from_coordinate(n, c) for n, c in zip(names, coordinates, strict=True)}
-            return self._as_measured(self.model.batched(self.model.parameters(**one, **values, **self.known)))
-
-        f, columns = with_derivatives(self.model, predict, point)
+        one = jnp.ones_like(self.scale)
+        f, columns = with_derivatives(self.model, lambda x: self.predict(self._with_amplitude(x, one)), point)
         weights = self.noise.weights
         weigh = (lambda signals: signals) if weights is None else (lambda signals: weights * signals)
         weighted_f = weigh(f)
@@ -240,11 +220,9 @@ class Problem(eqx.Module):
 
     def full_curvature(self, equations: Equations) -> linalg.LowerTriangle:
         """J'J in the coordinates of all unknowns, from the equations in those that are searched."""
-        if not self.eliminates:
-            return equations.curvature
         a, energy = equations.amplitude, equations.energy
-        assert a is not None
-        assert energy is not None
+        if a is None or energy is None:
+            return equations.curvature
         # Every column of J is a multiple of f plus, for those that are searched, what is at right angles to it.
         logarithmic = not self.is_complex and self.model.amplitude not in self.model.signed
         of_amplitude = [(1.0, None), (1j, None)] if self.is_complex else [(a if logarithmic else 1.0, None)]
@@ -261,10 +239,6 @@ class Problem(eqx.Module):
 
         return tuple(tuple(product(i, j) for j in range(i + 1)) for i in range(len(columns)))
 
-    def _as_measured(self, predicted: Signals) -> Signals:
-        """A magnitude image shows no phase."""
-        return jnp.abs(predicted) if jnp.iscomplexobj(predicted) and not self.is_complex else predicted
-
 
 def _products(columns: list[Signals], weighted: list[Signals]) -> linalg.LowerTriangle:
     return tuple(tuple(_dot(columns[i], weighted[j]).real for j in range(i + 1)) for i in range(len(columns)))
@@ -272,3 +246,23 @@ def _products(columns: list[Signals], weighted: list[Signals]) -> linalg.LowerTr
 
 def _dot(a: Signals, b: Signals) -> Inexact[Array, " voxel"]:
     return sum_of_measurements(a.conj() * b)
+
+
+def with_derivatives(
+    model: SignalModel, predict: Callable[[Values], Signals], values: Values
+) -> tuple[Signals, list[Signals]]:
+    """`predict(values)` and its derivative with respect to each of the values.
+
+    Those of a recursion are carried forward with the signal, in one pass over the echoes that keeps nothing: 2.5
+    times faster than to linearise it first, and half as long to compile. A formula is linearised, there 10 % faster.
+    """
+    units = linalg.unit_vectors(values)
+    if model.sequential:
+        directions = jax.tree.map(lambda *parts: jnp.stack(parts), *units)
+        signal, stacked = jax.vmap(lambda d: jax.jvp(predict, (values,), (d,)), out_axes=(None, 0))(directions)
+        columns = list(stacked)
+    else:
+        signal, push = jax.linearize(predict, values)
+        columns = [push(unit) for unit in units]
+    # Without the barrier every later use would evaluate the model again.
+    return jax.lax.optimization_barrier((signal, columns))

@@ -91,18 +91,12 @@ def _(primals, tangents):
 def terms(
     predicted: Float[Array, "..."], signal: Float[Array, "..."], sigma: Float[ArrayLike, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Misfit of magnitudes, per measurement; at negligible noise that of least squares, (A - y)^2.
+    """Cost (A - y)^2 - 2 sigma^2 log_i0e(A y / sigma^2) per measurement, and score, half its derivative by A.
 
-    Args:
-        predicted: noise-free magnitudes A, not negative [units of the signal].
-        signal: measured magnitudes y [a.u.]. The likelihood is one of y^2: a negative y counts as its magnitude.
-        sigma: standard deviation of the noise in each channel, a number or (voxel,) [units of the signal].
-
-    Returns:
-        cost (A - y)^2 - 2 sigma^2 log_i0e(A y / sigma^2), never negative: 2 sigma^2 times the negative logarithm of the
-        likelihood but for a constant; and score, half its derivative with respect to A.
+    2 sigma^2 times the negative logarithm of the likelihood but for a constant: never negative, and at negligible noise
+    that of least squares.
     """
-    y = jnp.abs(signal)
+    y = jnp.abs(signal)  # the likelihood is one of y^2
     # At sigma far below the signal the products overflow, and 0 * inf would be NaN.
     z = jnp.minimum((predicted / sigma) * (y / sigma), _LARGEST)
     difference = predicted - y

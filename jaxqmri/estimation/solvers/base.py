@@ -17,31 +17,19 @@ from ..problem import Problem
 
 
 class Solution(NamedTuple):
-    """What a solver found.
+    """What a solver found."""
 
-    Attributes:
-        values: the free parameters.
-        converged: whether the solver reached its own goal there.
-        cost: the misfit there.
-        curvature: half its second derivatives, in the coordinates of all unknowns of the `Problem`.
-    """
-
-    values: tuple[Inexact[Array, " voxel"], ...]
-    converged: Bool[Array, " voxel"]
+    values: tuple[Inexact[Array, " voxel"], ...]  # the free parameters
+    converged: Bool[Array, " voxel"]  # whether the solver reached its own goal there
     cost: Float[Array, " voxel"]
-    curvature: linalg.LowerTriangle
+    curvature: linalg.LowerTriangle  # half the second derivatives of the cost, in the coordinates of all unknowns
 
 
 class Solver(eqx.Module):
-    """A way to solve a `Problem`.
+    """A way to solve a `Problem`."""
 
-    Class variables:
-        minimises: its answer is where the cost is lowest, so that it has the derivatives of a minimum.
-        most_on_a_cpu: voxels at once that a CPU's caches hold, if it goes through all of them very often.
-    """
-
-    minimises: ClassVar[bool] = True
-    most_on_a_cpu: ClassVar[int] = DEFAULT_BATCH_SIZE
+    minimises: ClassVar[bool] = True  # the answer is where the cost is lowest, so it has the derivatives of a minimum
+    most_on_a_cpu: ClassVar[int] = DEFAULT_BATCH_SIZE  # voxels that caches hold, if all are gone through very often
 
     @abc.abstractmethod
     def solve(self, problem: Problem) -> Solution:

@@ -9,8 +9,7 @@ from jaxtyping import Array, Float
 
 from ...models.base import sum_of_measurements
 from .. import linalg
-from ..derivatives import Values
-from ..problem import Problem
+from ..problem import Problem, Values
 from .base import Solution, Solver
 from .levenberg_marquardt import LEAST_DAMPING
 

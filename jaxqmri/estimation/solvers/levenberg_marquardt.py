@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...models.guess import inner_product
 from .. import linalg
-from ..derivatives import Values
-from ..problem import Equations, Problem
+from ..problem import Equations, Problem, Values
 from .base import Solution, Solver
 
 PerVoxel = Float[Array, " voxel"]
@@ -73,8 +73,7 @@ class LevenbergMarquardt(Solver):
 
     def _iterate(self, problem: Problem, state: "_State", steps: int) -> "_State":
         """The state after so many steps of each voxel, fewer for those that are done or have had `max_steps`."""
-        eps = _eps(problem)
-        tolerance = max(8 * eps, 1e-10) if self.tolerance is None else self.tolerance
+        tolerance = max(8 * _eps(problem.scale), 1e-10) if self.tolerance is None else self.tolerance
         bounds, energy = problem.range(), problem.energy
 
         def step(carry: tuple[Int[Array, ""], _State]) -> tuple[Int[Array, ""], _State]:
@@ -93,10 +92,11 @@ class LevenbergMarquardt(Solver):
             settled = _is_small(proposal.taken, state.point, tolerance)
             settled |= _promises_nothing(proposal, damping, before.cost, energy, problem.noise.least_squares)
             done = state.done | (settled & jnp.isfinite(before.cost) & going_on)
-            keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
             correction = _sr1_correction(state.correction, proposal.taken, before, after)
             point, equations, correction = jax.tree.map(
-                keep, (proposal.point, after, correction), (state.point, before, state.correction)
+                lambda new, old: jnp.where(accepted, new, old),
+                (proposal.point, after, correction),
+                (state.point, before, state.correction),
             )
             count = state.count + going_on.astype(state.count.dtype)
             return number + 1, _State(point, damping, done, count, equations, correction)
@@ -145,8 +145,8 @@ def _start(problem: Problem) -> _State:
     )
 
 
-def _eps(problem: Problem) -> float:
-    return float(jnp.finfo(problem.scale.dtype).eps)
+def _eps(values: Array) -> float:
+    return float(jnp.finfo(values.dtype).eps)
 
 
 # --- propose ----------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _propose(state: _State, bounds: tuple[Values, Values], energy: PerVoxel) -> 
     gradient = tuple(jnp.where(h, 0.0, g) for h, g in zip(held, state.equations.gradient, strict=True))
     curvature = _uncoupled(state.equations.curvature, held)
     # A parameter that the signal does not react to stays where it is.
-    least = (4 * float(jnp.finfo(energy.dtype).eps)) ** 2 * energy
+    least = (4 * _eps(energy)) ** 2 * energy
     move = _newton_step(gradient, curvature, _uncoupled(state.correction, held), state.damping, least)
     # At most a factor of e at once: a longer step leaves the region where the linear model holds.
     shorten = 1 / jnp.maximum(jnp.max(jnp.abs(jnp.stack(move)), axis=0), 1.0)
@@ -222,7 +222,7 @@ def _cost_rounding(cost: PerVoxel, energy: PerVoxel) -> PerVoxel:
     Near the minimum such steps still improve the parameters; a strict comparison would stop at sqrt(eps), 3e-4 in
     float32.
     """
-    return 4 * float(jnp.finfo(cost.dtype).eps) * (cost + jnp.sqrt(jnp.minimum(cost, energy) * energy))
+    return 4 * _eps(cost) * (cost + jnp.sqrt(jnp.minimum(cost, energy) * energy))
 
 
 # --- damp -------------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def _damp_oscillation(
 
     Damped by the ratio of the slopes the step would have ended at the minimum; else such steps oscillate about it.
     """
-    turned = -linalg.inner(taken, after.gradient) / linalg.inner(taken, before.gradient)
+    turned = -inner_product(taken, after.gradient) / inner_product(taken, before.gradient)
     overshoots = within_rounding & (turned > 0.75)
     return jnp.where(overshoots, jnp.maximum(damping, jnp.minimum(turned, 1.0)), damping)
 
@@ -254,8 +254,7 @@ def _damp_oscillation(
 
 def _is_small(taken: Values, point: Values, tolerance: float) -> Flags:
     """Whether the step is below the tolerance in every coordinate."""
-    eps = float(jnp.finfo(taken[0].dtype).eps)
-    small = [jnp.abs(dx) <= jnp.maximum(tolerance, eps * jnp.abs(x)) for dx, x in zip(taken, point, strict=True)]
+    small = [jnp.abs(dx) <= jnp.maximum(tolerance, _eps(x) * jnp.abs(x)) for dx, x in zip(taken, point, strict=True)]
     return functools.reduce(operator.and_, small)
 
 
@@ -263,7 +262,7 @@ def _promises_nothing(
     proposal: _Proposal, damping: PerVoxel, cost: PerVoxel, energy: PerVoxel, least_squares: bool
 ) -> Flags:
     """Whether the step promises less than the rounding of the model, or is far below the error bar."""
-    eps = float(jnp.finfo(cost.dtype).eps)
+    eps = _eps(cost)
     little = (10 * eps) ** 2 * cost + (_ROUNDING * eps) ** 2 * energy
     if not least_squares:
         # Likelihoods of faint signals are flat; a step that is small because it is damped ends no search there.
@@ -284,20 +283,19 @@ def _sr1_correction(
     on the way, at no evaluation more.
     Source: Dennis, Gay, Welsch, ACM Trans Math Softw 7:348 (1981); Conn, Gould, Toint, Math Program 50:177 (1991).
     """
-    eps = float(jnp.finfo(before.cost.dtype).eps)
     size = range(len(taken))
 
     def times_step(matrix: linalg.LowerTriangle, i: int) -> PerVoxel:
-        return linalg.inner([matrix[max(i, j)][min(i, j)] for j in size], taken)
+        return inner_product([matrix[max(i, j)][min(i, j)] for j in size], taken)
 
     left_out = [
         after.gradient[i] - before.gradient[i] - times_step(after.curvature, i) - times_step(correction, i)
         for i in size
     ]
-    along = linalg.inner(left_out, taken)
-    lengths = [linalg.inner(vector, vector) for vector in (left_out, taken)]
+    along = inner_product(left_out, taken)
+    lengths = [inner_product(vector, vector) for vector in (left_out, taken)]
     # Steps near the rounding, or at right angles to what was left out, carry no information.
-    telling = (along**2 > 0.01 * lengths[0] * lengths[1]) & (lengths[1] > (64 * eps) ** 2)
+    telling = (along**2 > 0.01 * lengths[0] * lengths[1]) & (lengths[1] > (64 * _eps(along)) ** 2)
     telling &= jnp.isfinite(along) & jnp.isfinite(before.cost)
     safe = jnp.where(telling, along, 1.0)
     return tuple(
