@@ -27,11 +27,7 @@ _most_at_once: ContextVar[int | None] = ContextVar("most voxels at once", defaul
 
 @contextmanager
 def at_most(n_voxels: int | None) -> Iterator[None]:
-    """No batch of this block and thread is larger; None: as it was.
-
-    Raises:
-        ValueError: `n_voxels` is below 1.
-    """
+    """No batch of this block and thread is larger; None: as it was."""
     if n_voxels is not None and n_voxels < 1:
         raise ValueError(f"at least 1 voxel must be done at once, got {n_voxels}.")
     token = _most_at_once.set(n_voxels or _most_at_once.get())
@@ -57,20 +53,10 @@ def in_batches(
     """Calls `jitted(*common, batch)` on batches of voxels and puts the results together.
 
     Where the memory of the device does not suffice for a batch, this one and those after it are halved, up to five
-    times. Within a larger program (`jax.jit`, `jax.vmap`) the batches are a loop of it.
+    times. Within a larger program (`jax.jit`, `jax.vmap`) the batches are a loop of it, without `progress`.
 
-    Args:
-        jitted: every leaf of its last argument and of its result has the voxels on the first axis. Must take zeros for
-            voxels.
-        common: its other arguments, the same for all batches.
-        voxels: what differs from voxel to voxel.
-        batch_size: voxels at once; None: `usual_size`, or 32768 within a larger program.
-        progress: called with the number of voxels done after each batch; never within a larger program.
-        usual_size: voxels at once where nothing is asked for.
-
-    Raises:
-        ValueError: `batch_size` is below 1.
-        RuntimeError: out of memory even so.
+    Every leaf of the batch and of the result has the voxels on its first axis, and zeros must be voxels for `jitted`.
+    `batch_size` None is `usual_size`, or 32768 within a larger program. `progress` gets the number of voxels done.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -92,7 +78,8 @@ def in_batches(
                 if progress is not None:
                     progress(n_done)
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or n_halvings == MOST_HALVINGS or step == 1:
+            # XLA has one class for all its errors.
+            if "RESOURCE_EXHAUSTED" not in str(error) or n_halvings == MOST_HALVINGS or step == 1:
                 raise
             step, n_halvings = step // 2, n_halvings + 1
     return results[0] if len(results) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
@@ -107,10 +94,6 @@ def _in_loop(work: Callable[[Any], Result], voxels: PyTree[Array], n_voxels: int
     batches = jax.tree.map(lambda leaf: leaf.reshape(n_batches, step, *leaf.shape[1:]), voxels)
     results = jax.lax.map(work, batches)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_voxels], results)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return "RESOURCE_EXHAUSTED" in str(error)  # XLA has one class for all its errors
 
 
 def _from(
@@ -142,11 +125,8 @@ def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program:
     if known not in _compiled:
         yield work(remaining.popleft())
         _compiled.add(known)
-    if not on_cpu():
+    if len(remaining) < 2 or not on_cpu():
         yield from _one_ahead(map(work, remaining))
-        return
-    if len(remaining) < 2:
-        yield from map(work, remaining)
         return
     run, n_threads = in_this_context(work), _n_side_by_side()
     with ThreadPoolExecutor(n_threads) as pool:

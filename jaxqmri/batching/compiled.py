@@ -9,11 +9,9 @@ from pathlib import Path
 import jax
 from platformdirs import user_cache_path
 
-MOST_BYTES = 2**28
-"""LRU size limit."""
-
+MOST_BYTES = 2**28  # LRU size limit
+# JAX's own variables; where one of them is set, the environment decides.
 FOLDER, SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
-"""JAX's own variables; where one of them is set, the environment decides."""
 
 
 def kept_in() -> Path | None:
@@ -38,9 +36,8 @@ def keep_compiled_programs() -> None:
     if not os.access(folder, os.W_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update(
-        "jax_compilation_cache_max_size", MOST_BYTES
-    )  # with it JAX locks the folder, so runs may share it
+    # With a largest size JAX locks the folder, so runs may share it.
+    jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

@@ -12,9 +12,10 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-def double_precision() -> AbstractContextManager[None]:
-    """64-bit numbers."""
-    return _enable_x64(True)
+def double_precision(enabled: bool = True) -> AbstractContextManager[None]:
+    """64-bit numbers, or 32-bit ones."""
+    module: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # before JAX 0.8
+    return module.enable_x64(enabled)
 
 
 def computed_at_once() -> AbstractContextManager[None]:
@@ -31,15 +32,10 @@ def in_this_context(work: Callable[[Argument], Result]) -> Callable[[Argument], 
     x64, device = config.jax_enable_x64, config.jax_default_device
 
     def run(argument: Argument) -> Result:
-        with _enable_x64(x64), jax.default_device(device):
+        with double_precision(x64), jax.default_device(device):
             return jax.block_until_ready(work(argument))
 
     return run
-
-
-def _enable_x64(enabled: bool) -> AbstractContextManager[None]:
-    module: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # before JAX 0.8
-    return module.enable_x64(enabled)
 
 
 def on_cpu() -> bool:

@@ -104,7 +104,9 @@ def _check_compression(model: SignalModel, rank: int | None, energy: float | Non
 def _concrete(
     model: SignalModel, params: Params, shape: tuple[int, ...], dtype: Any, rank: int | None, energy: float | None
 ) -> Dictionary:
-    atoms, norms = _unit_norm(np, _simulated_in_float64(model, params, shape))
+    exact = type(params)(*(np.broadcast_to(np.asarray(leaf, np.float64), shape) for leaf in params))
+    with double_precision():
+        atoms, norms = _unit_norm(np, np.asarray(simulate(jax.tree.map(_as_written, model), exact)))
     if not norms.any():
         raise ValueError("no atom has a finite, nonzero signal; look at params, which are in SI units.")
     values = [np.broadcast_to(np.asarray(leaf), shape).astype(dtype) for leaf in params]
@@ -117,12 +119,6 @@ def _concrete(
     basis = None if basis is None else jnp.asarray(basis, atoms.dtype)
     stored = type(params)(*map(jnp.asarray, values))
     return Dictionary(atoms, jnp.asarray(norms, dtype), stored, basis, rest, model, varying)
-
-
-def _simulated_in_float64(model: SignalModel, params: Params, shape: tuple[int, ...]) -> np.ndarray:
-    params = type(params)(*(np.broadcast_to(np.asarray(leaf, np.float64), shape) for leaf in params))
-    with double_precision():
-        return np.asarray(simulate(jax.tree.map(_as_written, model), params))
 
 
 def _as_written(leaf: Any) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int
 
-from ..models.base import sum_of_measurements
+from ..models.base import dtype_of, sum_of_measurements
 
 computed_once = jax.lax.optimization_barrier  # XLA would compute a value again in each of its uses
 
@@ -21,7 +21,7 @@ class DoubleFloat(NamedTuple):
 
 def split(exact: np.ndarray, dtype: Any) -> DoubleFloat:
     """Numbers in storage precision (the real type is `dtype`), and what that cuts off."""
-    storage = np.result_type(dtype, np.complex64) if np.iscomplexobj(exact) else np.dtype(dtype)
+    storage = dtype_of(exact, dtype)
     high = exact.astype(storage)
     low = None if storage == exact.dtype else jnp.asarray((exact - high).astype(storage))
     return DoubleFloat(jnp.asarray(high), low)
@@ -65,19 +65,12 @@ def _leading_12_bits(value: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class Normalised(NamedTuple):
-    """Signals scaled for `best_atoms`: signal = signals / scale * 2**exponent.
+    """Signals scaled for `best_atoms`: signal = signals / scale * 2**exponent."""
 
-    Attributes:
-        signals: with norms near 1.
-        scale: near 1 / norm.
-        norm: of signal * 2**-exponent, as the square of the signal itself may overflow.
-        exponent: of its largest measurement.
-    """
-
-    signals: DoubleFloat
-    scale: Float[Array, " voxel"]
-    norm: Float[Array, " voxel"]
-    exponent: Int[Array, " voxel"]
+    signals: DoubleFloat  # with norms near 1
+    scale: Float[Array, " voxel"]  # near 1 / norm
+    norm: Float[Array, " voxel"]  # of signal * 2**-exponent, as the square of the signal itself may overflow
+    exponent: Int[Array, " voxel"]  # of its largest measurement
 
 
 def largest_of(signal: Inexact[Array, "voxel n"]) -> Float[Array, " voxel"]:
@@ -113,9 +106,9 @@ def aligned_with(vectors: DoubleFloat, atom: Inexact[Array, "_ n"]) -> tuple[Dou
 
 def difference(a: DoubleFloat, b: DoubleFloat) -> Inexact[Array, "row n"]:
     """Their difference, the high parts first."""
-    difference = a.high - b.high
-    difference = difference if a.low is None else difference + a.low
-    return difference if b.low is None else difference - b.low
+    high = a.high - b.high
+    high = high if a.low is None else high + a.low
+    return high if b.low is None else high - b.low
 
 
 def gain_from(

@@ -1,6 +1,7 @@
 """The atoms of a dictionary laid out for the search: chunks of similar atoms, each with a ball around it."""
 
 import weakref
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,48 +12,32 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from ..batching.context import computed_at_once, on_cpu
 from .double_float import DoubleFloat, aligned_with, difference, imaginary_product, length_of, matmul, split, square_of
-from .neighbours import neighbours_together
 
 BLOCK = 16  # atoms; as many as fit a vector register
 _CHUNK = 64  # blocks of which products exist at once on an accelerator
 _CHUNK_ON_CPU = 4  # and on a CPU: pruning small chunks spares more than large products gain
+_LEAF = 64  # atoms in one leaf of the tree
 _FEW_BLOCKS = 64  # so few that on a CPU each may be a chunk of its own
 
 
 class Blocks(eqx.Module):
-    """Every 16 neighbouring atoms d as their differences from the one in their middle, c.
+    """Every 16 neighbouring atoms d as their differences from the one in their middle, c."""
 
-    Attributes:
-        steps: d - c, neighbouring atoms last.
-        half_squares: |d - c|^2 / 2.
-        imaginary: Im<d - c, c>, or None: atoms are real.
-        radii: largest |d - c|.
-    """
-
-    steps: Inexact[Array, "block n 16"]
-    half_squares: Float[Array, "block 16"]
-    imaginary: Float[Array, "block 16"] | None
-    radii: Float[Array, " block"]
+    steps: Inexact[Array, "block n 16"]  # d - c
+    half_squares: Float[Array, "block 16"]  # |d - c|^2 / 2
+    imaginary: Float[Array, "block 16"] | None  # Im<d - c, c>, or None: atoms are real
+    radii: Float[Array, " block"]  # largest |d - c|
 
 
 class Atoms(eqx.Module):
-    """A dictionary laid out for the search. Zero atoms and padding are copies of their usable neighbours.
+    """A dictionary laid out for the search. Zero atoms and padding are copies of their usable neighbours."""
 
-    Attributes:
-        vectors: unit-norm atoms.
-        blocks: the same in 16s.
-        index: place of each row in the dictionary.
-        centres: an atom in the middle of each chunk.
-        centre_rows: which rows these are.
-        radii: distance of the farthest atom of a chunk from its centre, both with the same phase.
-    """
-
-    vectors: DoubleFloat
-    blocks: Blocks
-    index: Int[Array, " atom"]
-    centres: DoubleFloat
+    vectors: DoubleFloat  # of norm 1
+    blocks: Blocks  # the same in 16s
+    index: Int[Array, " atom"]  # place of each row in the dictionary
+    centres: DoubleFloat  # an atom in the middle of each chunk
     centre_rows: Int[Array, " chunk"]
-    radii: Float[Array, " chunk"]
+    radii: Float[Array, " chunk"]  # distance of the farthest atom of a chunk from its centre, both with the same phase
 
     @property
     def blocks_per_chunk(self) -> int:
@@ -60,6 +45,9 @@ class Atoms(eqx.Module):
 
     def rows(self, rows: Int[Array, " voxel"]) -> DoubleFloat:
         return jax.tree.map(lambda part: part.at[rows].get(mode="promise_in_bounds"), self.vectors)
+
+    def middles(self, blocks: Int[Array, " voxel"]) -> DoubleFloat:
+        return self.rows(blocks * BLOCK + BLOCK // 2)
 
 
 _layouts: dict[tuple[int, ...], Atoms] = {}  # by the identity of the arrays that they were made from
@@ -98,17 +86,15 @@ def _low_part(high: Inexact[Array, "atom n"], low: Inexact[Array, "atom n"]) -> 
 
 @jax.jit
 def lay_out(vectors: DoubleFloat, norms: Float[Array, " atom"], order: Int[Array, " atom"] | None = None) -> Atoms:
-    """The layout for `best_atoms`; atoms that are 0 or have a norm of 0 can never be found.
+    """The layout for `best_atoms` of vectors of norm 1; those that are 0 or had a norm of 0 can never be found.
 
-    Args:
-        vectors: unit-norm atoms.
-        norms: only whether they are positive matters.
-        order: in which the atoms are laid out, similar ones together; None: as they come. Only how many chunks can be
-            pruned depends on it.
+    Only how many chunks can be pruned depends on their `order`, similar ones together; None: as they come.
     """
     high, low = vectors
     n_atoms, n = high.shape
-    per_chunk = _blocks_at_once(-(-n_atoms // BLOCK)) * BLOCK
+    n_blocks = -(-n_atoms // BLOCK)
+    on_a_cpu = 1 if n_blocks <= _FEW_BLOCKS else _CHUNK_ON_CPU
+    per_chunk = BLOCK * (on_a_cpu if on_cpu() else min(_CHUNK, n_blocks))
     rows = jnp.arange(-(-n_atoms // per_chunk) * per_chunk)
     # Padded backwards from the end: if one atom were repeated, the second best would be itself.
     rows = jnp.where(rows < n_atoms, rows, jnp.maximum(2 * n_atoms - 1 - rows, 0))
@@ -122,12 +108,6 @@ def lay_out(vectors: DoubleFloat, norms: Float[Array, " atom"], order: Int[Array
     centre_rows = jnp.arange(0, len(rows), per_chunk) + places
     centres = jax.tree.map(lambda part: part[centre_rows], atoms)
     return Atoms(atoms, _blocks(atoms), index, centres, centre_rows, radii)
-
-
-def _blocks_at_once(n_blocks: int) -> int:
-    if not on_cpu():
-        return min(_CHUNK, n_blocks)
-    return 1 if n_blocks <= _FEW_BLOCKS else _CHUNK_ON_CPU
 
 
 def _ball(atoms: Inexact[Array, "atom n"]) -> tuple[Int[Array, ""], Float[Array, ""]]:
@@ -149,6 +129,26 @@ def _blocks(atoms: DoubleFloat) -> Blocks:
     return Blocks(steps.reshape(*by_block, steps.shape[1]).swapaxes(1, 2), half_squares, imaginary, radii)
 
 
-def middle_of_block(block: Int[Array, " voxel"]) -> Int[Array, " voxel"]:
-    """Its row."""
-    return block * BLOCK + BLOCK // 2
+def neighbours_together(atoms: Any) -> np.ndarray:
+    """Order of the atoms in which each run of 64 is a small region of signals (a k-d tree).
+
+    Source: Bentley, Commun ACM 18:509 (1975), split at the median across the widest of the principal axes.
+    """
+    real = np.concatenate([atoms.real, atoms.imag], axis=1) if np.iscomplexobj(atoms) else atoms
+    centred = real - real.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    places = centred @ axes[:, -8:]
+    order = np.arange(len(atoms))
+    todo = [(0, len(atoms))]
+    while todo:
+        start, stop = todo.pop()
+        n_leaves = -(-(stop - start) // _LEAF)
+        if n_leaves < 2:
+            continue
+        some = order[start:stop]
+        here = places[some]
+        widest = np.argmax(np.var(here, axis=0))
+        order[start:stop] = some[np.argsort(here[:, widest], kind="stable")]
+        middle = start + n_leaves // 2 * _LEAF
+        todo += [(start, middle), (middle, stop)]
+    return order

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
 from ..batching.batches import for_every_processor, in_batches
-from ..estimation.fit import fit
-from ..models.base import Params, sum_of_measurements
+from ..estimation.fit import check_measurements, fit
+from ..models.base import Params, dtype_of, sum_of_measurements
 from ..quantities import Status
 from .dictionary import Dictionary
 from .double_float import largest_of, norm_of, normalised, times_power_of_2
@@ -72,14 +71,9 @@ def match(
     """
     if not isinstance(dictionary, Dictionary):
         raise ValueError(f"dictionary is {dictionary!r}, wanted one from jq.make_dictionary.")
-    signal, n = jnp.asarray(signal), dictionary.model.n_measurements
-    if signal.ndim < 1 or signal.shape[-1] != n:
-        raise ValueError(
-            f"signal has {signal.shape[-1] if signal.ndim else 0} measurements on its last axis (shape "
-            f"{signal.shape}), but the dictionary's protocol has {n}. Move the measurement axis last, or check it."
-        )
-    real = dictionary.norms.dtype
-    signal = signal.astype(np.result_type(real, np.complex64) if jnp.iscomplexobj(signal) else real)
+    signal = jnp.asarray(signal)
+    check_measurements(signal.shape, dictionary.model)
+    signal = signal.astype(dtype_of(signal, dictionary.norms.dtype))
     magnitudes = _compares_magnitudes(dictionary, signal)
     if magnitudes and dictionary.basis is not None:
         raise ValueError(
@@ -87,7 +81,7 @@ def match(
         )
     atoms = layout_of(dictionary.atoms, dictionary.rest, dictionary.norms, magnitudes)
     voxel_shape = signal.shape[:-1]
-    signal = signal.reshape(-1, n)
+    signal = signal.reshape(-1, signal.shape[-1])
     usual_size = for_every_processor(len(signal), _LEAST_BATCH)
     matched = None if refine else progress
     result = in_batches(_match_batch, (dictionary, atoms), signal, batch_size, matched, usual_size)
@@ -126,7 +120,11 @@ def _match_batch(dictionary: Dictionary, atoms: Atoms, signal: Inexact[Array, "v
         [Status.NOT_FINITE, Status.NO_SIGNAL, Status.UNIDENTIFIABLE],
         Status.OK,
     )
-    params = _of_atom(dictionary, index)._replace(**{dictionary.model.amplitude: m0})
+    params = {
+        name: leaf[index] if name in dictionary.varying else jnp.broadcast_to(leaf[0], index.shape)
+        for name, leaf in dictionary.params._asdict().items()
+    }
+    params = dictionary.params._replace(**params | {dictionary.model.amplitude: m0})
     return _only_answers(MatchResult(params, m0, correlation, index, status.astype(jnp.int32)))
 
 
@@ -135,15 +133,6 @@ def _replaced(
 ) -> tuple[Inexact[Array, "voxel n"], Float[Array, " voxel"]]:
     """Signals and their largest measurements, with ones where they are not usable."""
     return jnp.where(usable[:, None], signal, 1.0), jnp.where(usable, largest, 1.0)
-
-
-def _of_atom(dictionary: Dictionary, index: Int[Array, " voxel"]) -> Params:
-    params = dictionary.params
-    of_atom = {
-        name: leaf[index] if name in dictionary.varying else jnp.broadcast_to(leaf[0], index.shape)
-        for name, leaf in params._asdict().items()
-    }
-    return params._replace(**of_atom)
 
 
 def _only_answers(result: MatchResult) -> MatchResult:

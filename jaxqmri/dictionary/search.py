@@ -10,7 +10,7 @@ is 1e-7, so the largest product is the wrong one every third time; and most atom
 
    (s with the phase that makes <r, s> real and positive). Both factors are small and keep float32's relative
    precision, and it still is a product of matrices. Its rounding error is bounded, `_gains`.
-2. Atoms lie in chunks of neighbours (`neighbours`). An angle in one is at most that of its centre c and its radius a
+2. Atoms lie in chunks of neighbours. An angle in one is at most that of its centre c and its radius a
    apart: |<d, s>| <= |<c, s>| cos a + |s x c| sin a. Chunks that hold the best of no voxel are pruned, which of a large
    dictionary leaves a tenth.
 3. Of every block of 16 neighbouring atoms only the largest value matters: the top two blocks are kept, their atoms
@@ -48,7 +48,7 @@ from .double_float import (
     products_of,
     square_of,
 )
-from .layout import BLOCK, Atoms, Blocks, middle_of_block
+from .layout import BLOCK, Atoms, Blocks
 
 _TOP = 2  # blocks, or atoms, among which the best atom is looked for first
 _UNROLL = 4  # measurements, or rows
@@ -58,12 +58,7 @@ _AMBIGUOUS_AT_ONCE = 64  # voxels; there are few
 
 
 def best_atoms(atoms: Atoms, signals: DoubleFloat) -> Int[Array, " voxel"]:
-    """Index of the atom with the largest |<atom, signal>| for every voxel; ties go to the lowest index.
-
-    Args:
-        atoms: from `layout_of`.
-        signals: from `normalised`.
-    """
+    """Index of the atom with the largest |<atom, signal>| for every voxel; ties go to the lowest index."""
     n_voxels, n = signals.high.shape
     values = _GROUP_VALUES * (1 if on_cpu() else 16) // (4 if atoms.radii.size > _MANY_CHUNKS else 1)
     n_groups = math.ceil(n_voxels / max(values // n, 64))
@@ -111,21 +106,13 @@ def _similar_together(atoms: Atoms, signals: Inexact[Array, "group width n"], n_
 
 
 class _Relative(NamedTuple):
-    """Signals relative to an atom r near them, the same for all or one for each.
+    """Signals relative to an atom r near them, the same for all or one for each."""
 
-    Attributes:
-        origin: r, (1, n) or (voxel, n).
-        offset: s - r, (voxel, n), with s times the unit number that makes <r, s> real and positive.
-        distance: |s - r|.
-        overlap: <r, s>.
-        perpendicular: |s|^2 - <r, s>^2.
-    """
-
-    origin: DoubleFloat
-    offset: Inexact[Array, "voxel n"]
-    distance: Float[Array, " voxel"]
-    overlap: Float[Array, " voxel"]
-    perpendicular: Float[Array, " voxel"]
+    origin: DoubleFloat  # r, (1, n) or (voxel, n)
+    offset: Inexact[Array, "voxel n"]  # s - r, with s times the unit number that makes <r, s> real and positive
+    distance: Float[Array, " voxel"]  # |s - r|
+    overlap: Float[Array, " voxel"]  # <r, s>
+    perpendicular: Float[Array, " voxel"]  # |s|^2 - <r, s>^2
 
 
 def _relative_to_middle(atoms: Atoms, signals: DoubleFloat) -> _Relative:
@@ -199,8 +186,7 @@ def _unpruned_chunks(
 ) -> tuple[Int[Array, " chunk"], Int[Array, ""]]:
     """The chunks that may hold an atom whose gain for one of the voxels is `least`, or that of the best centre.
 
-    Returns:
-        their numbers, ascending, then zeros; and how many there are.
+    Their numbers, ascending, then zeros; and how many there are.
     """
     gain, error = _gains(relative, atoms.centres)
     least = jnp.max(gain, axis=0) - error if least is None else least
@@ -305,8 +291,8 @@ def _best_of_blocks(
     They are where the blocks are far from each other, or from the signal, for how similar their atoms are. The atoms of
     the second block are taken relative to the middle c of their own: <d - r, s> = <d - c, s> + <c - r, s>.
     """
-    relative = _relative_to(atoms.rows(middle_of_block(blocks[0])), signals)
-    middle = atoms.rows(middle_of_block(blocks[1]))
+    relative = _relative_to(atoms.middles(blocks[0]), signals)
+    middle = atoms.middles(blocks[1])
     x, y = _products_in_block(atoms.blocks, blocks[0], relative.offset)
     x_there, y_there = _products_in_block(
         atoms.blocks, blocks[1], relative.offset - difference(middle, relative.origin)

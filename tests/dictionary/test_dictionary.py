@@ -15,8 +15,7 @@ import jaxqmri as jq
 from jaxqmri import Status
 from jaxqmri.dictionary import layout as layout_module
 from jaxqmri.dictionary.double_float import largest_of, normalised, split
-from jaxqmri.dictionary.layout import lay_out
-from jaxqmri.dictionary.neighbours import neighbours_together
+from jaxqmri.dictionary.layout import lay_out, neighbours_together
 from jaxqmri.dictionary.search import best_atoms
 
 N, SPACING = 32, 5e-3
