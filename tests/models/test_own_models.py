@@ -19,7 +19,7 @@ N, SNR = 4096, 100.0
 
 
 def from_readme() -> dict[str, Any]:
-    """What the README's block of models defines."""
+    """What the README's block of a model defines."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     (block,) = (block for block in blocks if "class StretchedDecay" in block)
     classes: dict[str, Any] = {"jax": jax, "jnp": jnp, "jq": jq, "NamedTuple": NamedTuple, "__name__": __name__}
@@ -28,9 +28,24 @@ def from_readme() -> dict[str, Any]:
 
 
 OWN = from_readme()
-Stretched, StretchedDecay, Offset, OffsetDecay = (
-    OWN[name] for name in ("Stretched", "StretchedDecay", "Offset", "OffsetDecay")
-)
+Stretched, StretchedDecay = OWN["Stretched"], OWN["StretchedDecay"]
+
+
+class Offset(NamedTuple):
+    s0: jax.Array
+    t2: jax.Array  # s
+    offset: jax.Array
+
+
+class OffsetDecay(jq.SignalModel):
+    te: jax.Array  # s
+    parameters = Offset  # no amplitude: the ranges that end at infinity are those in units of the signal
+
+    def limits(self):
+        return Offset(s0=(0, jnp.inf), t2=(1e-3, 1.0), offset=(-jnp.inf, jnp.inf))
+
+    def __call__(self, p):
+        return p.s0 * jnp.exp(-self.te / p.t2) + p.offset
 
 
 def stretched(rng):
