@@ -31,7 +31,7 @@ class ImageSeries:
         affine: (4, 4) float64, voxel index -> RAS+ [mm], as in NIfTI.
         component: "magnitude", "phase", "real" or "imaginary".
         description: the series' own name for itself, for messages and reports.
-        source_format: "DICOM", "NIfTI" or "simulation".
+        source_format: "DICOM", "NIfTI" or "arrays".
         n_files: how many files were read.
         acquisition: physics of the acquisition under BIDS key names and units (`RepetitionTime` s, `FlipAngle` deg,
             `MagneticFieldStrength` T, `Manufacturer`, ...); never a patient's identity.
@@ -47,7 +47,7 @@ class ImageSeries:
     affine: np.ndarray
     component: str = "magnitude"
     description: str = ""
-    source_format: str = "simulation"
+    source_format: str = "arrays"
     n_files: int = 0
     acquisition: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -65,6 +65,11 @@ class ImageSeries:
             )
         if self.affine.shape != (4, 4):
             raise ValueError(f"affine must have shape (4, 4), got {self.affine.shape}.")
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.data.shape[:-1]))
+        what = f"{len(self.values)} {self.axis.many}, {self.axis.listed(self.values, ' ')} {self.axis.shown_unit}"
+        return f"ImageSeries({size}, {what}, {self.component}, {self.source_format})"
 
     @classmethod
     def from_arrays(cls, images: Any, *, affine: np.ndarray | None = None, **values_and_facts: Any) -> "ImageSeries":

@@ -67,7 +67,10 @@ def _check_ranges(model: SignalModel) -> None:
         if low < 0 and name not in model.signed:
             raise ValueError(f"{found}, computed from the protocol; name {name} in the property `signed`.")
         if low == 0:
-            raise ValueError(f"{found}; give a smallest positive value, or a negative one if {name} may be 0.")
+            raise ValueError(
+                f"{found}; give a smallest positive value, such as {1e-3 * high:g}, or a negative one, such as "
+                f"{-0.1 * high:g}, if {name} may be 0."
+            )
 
 
 def _check_signal(model: SignalModel, complex_signal: bool) -> bool:
