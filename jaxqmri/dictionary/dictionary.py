@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Inexact
 
 from ..batching.context import computed_at_once, double_precision
 from ..estimation.fit import check_seconds
-from ..models.base import Params, SignalModel, float_dtype, simulate
+from ..models.base import Params, SignalModel, float_dtype, in_short, simulate
 from .double_float import split
 
 
@@ -66,9 +66,9 @@ def make_dictionary(
             atom has a signal; rank or energy out of range, both given, or given for traced parameters.
     """
     if not isinstance(model, SignalModel):
-        raise ValueError(f"model is {model!r}, wanted a signal model such as jq.FSE(flip_angles, echo_spacing).")
+        raise ValueError(f"model is {in_short(model)}, wanted a signal model such as jq.FSE(angles, spacing).")
     if not isinstance(params, model.parameters):
-        raise ValueError(f"params is {params!r}, wanted a {model.parameters.__name__}, e.g. from jq.grid.")
+        raise ValueError(f"params is {in_short(params)}, wanted a {model.parameters.__name__}, e.g. from jq.grid.")
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, params)))
     _check_compression(model, rank, energy, traced)
     shape = np.broadcast_shapes(*(np.shape(leaf) for leaf in params))

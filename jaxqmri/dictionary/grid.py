@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..estimation.fit import check_seconds
-from ..models.base import Numbers, Params
+from ..models.base import Numbers, Params, in_short
 
 
 def grid(parameters: type, **values: Numbers) -> Params:
@@ -28,7 +28,7 @@ def grid(parameters: type, **values: Numbers) -> Params:
     fields: tuple[str, ...] = getattr(parameters, "_fields", ())
     defaults: dict[str, float] = getattr(parameters, "_field_defaults", {})
     if not fields:
-        raise ValueError(f"parameters is {parameters!r}, wanted a NamedTuple such as jq.Tissue.")
+        raise ValueError(f"parameters is {in_short(parameters)}, wanted a NamedTuple such as jq.Tissue.")
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"{parameters.__name__} has no {unknown}; its parameters are {list(fields)}.")
     if missing := [name for name in fields if name not in values and name not in defaults]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
 from ..batching.batches import for_every_processor, in_batches
 from ..estimation.fit import check_measurements, fit
-from ..models.base import Params, dtype_of, sum_of_measurements
+from ..models.base import Params, as_numbers, dtype_of, in_short, sum_of_measurements
 from ..quantities import Status
 from .dictionary import Dictionary
 from .double_float import largest_of, norm_of, normalised, times_power_of_2
@@ -70,8 +70,8 @@ def match(
             dictionary, `batch_size` is below 1, or fewer measurements than parameters to be refined.
     """
     if not isinstance(dictionary, Dictionary):
-        raise ValueError(f"dictionary is {dictionary!r}, wanted one from jq.make_dictionary.")
-    signal = jnp.asarray(signal)
+        raise ValueError(f"dictionary is {in_short(dictionary)}, wanted one from jq.make_dictionary.")
+    signal = as_numbers(signal, "signal", "numbers with the measurements last")
     check_measurements(signal.shape, dictionary.model)
     signal = signal.astype(dtype_of(signal, dictionary.norms.dtype))
     magnitudes = _compares_magnitudes(dictionary, signal)

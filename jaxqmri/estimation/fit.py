@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
-from ..models.base import Params, SignalModel, float_dtype, with_dtype
+from ..models.base import Params, SignalModel, as_numbers, float_dtype, in_short, with_dtype
 from ..models.check import check_model
 from ..quantities import QUANTITIES
 from .batch import FitResult, Voxels, fit_batch
@@ -72,7 +72,7 @@ def fit(
             is below 1, or the solver does not know the model.
     """
     _check_types(model, init, solver, noise)
-    signal = jnp.asarray(signal)
+    signal = as_numbers(signal, "signal", "numbers with the measurements last, such as the `data` of an ImageSeries")
     signal = signal.astype(float_dtype(signal))
     noise, solver = noise or Gaussian(), solver or LevenbergMarquardt()
     if jnp.iscomplexobj(signal) and not noise.least_squares:
@@ -115,13 +115,13 @@ def fit(
 def _check_types(model: Any, init: Any, solver: Any, noise: Any) -> None:
     """Validate argument types."""
     if not isinstance(model, SignalModel):
-        raise ValueError(f"model is {model!r}, wanted a signal model such as jq.MonoExponential(te).")
+        raise ValueError(f"model is {in_short(model)}, wanted a signal model such as jq.MonoExponential(te).")
     if not (solver is None or isinstance(solver, Solver)):
-        raise ValueError(f"solver is {solver!r}, wanted a solver such as jq.LevenbergMarquardt().")
+        raise ValueError(f"solver is {in_short(solver)}, wanted a solver such as jq.LevenbergMarquardt().")
     if not (noise is None or isinstance(noise, Noise)):
-        raise ValueError(f"noise is {noise!r}, wanted a noise model such as jq.Gaussian(sigma).")
+        raise ValueError(f"noise is {in_short(noise)}, wanted a noise model such as jq.Gaussian(sigma).")
     if not (init is None or isinstance(init, model.parameters)):
-        raise ValueError(f"init is {init!r}, wanted a {model.parameters.__name__} of numbers or maps.")
+        raise ValueError(f"init is {in_short(init)}, wanted a {model.parameters.__name__} of numbers or maps.")
 
 
 def _with_assumptions(model: SignalModel, known: Mapping[str, ArrayLike | None]) -> dict[str, ArrayLike]:

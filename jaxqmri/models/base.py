@@ -191,8 +191,10 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
         Signals with the measurements on the last axis.
 
     Raises:
-        ValueError: the leaves do not broadcast, one but the amplitude is complex, or `params` is not the model's type.
+        ValueError: the leaves do not broadcast, one but the amplitude is complex, or an argument is of the wrong type.
     """
+    if not isinstance(model, SignalModel):
+        raise ValueError(f"model is {in_short(model)}, wanted a signal model such as jq.MonoExponential(te).")
     if not isinstance(params, model.parameters):
         raise ValueError(
             f"params is a {type(params).__name__}, but {type(model).__name__} takes a {model.parameters.__name__}"
@@ -234,9 +236,25 @@ def dtype_of(values: Any, real: Any) -> Any:
     return np.result_type(real, np.complex64) if jnp.iscomplexobj(values) else np.dtype(real)
 
 
+def in_short(value: Any) -> str:
+    """An argument that is not what was wanted, in a few words: arrays and images would fill pages."""
+    if isinstance(value, str | int | float | complex | None):
+        return repr(value)
+    shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""
+    return f"of type {type(value).__name__}{shape}"
+
+
+def as_numbers(value: Any, name: str, wanted: str) -> Array:
+    """An array of numbers; raises ValueError for text, images, files or None."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError, SyntaxError):
+        raise ValueError(f"{name} is {in_short(value)}, wanted {wanted}.") from None  # JAX quotes all of the value
+
+
 def as_float_array(value: Numbers) -> Inexact[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
-    value = jnp.asarray(value)
+    value = as_numbers(value, "the protocol", "a number or a list of numbers, in SI units")
     return value.astype(float_dtype(value))
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from .base import NOTHING, Known, SignalModel, as_float_array, check_times, sum_of_measurements
 from .guess import fitting_amplitude, inner_product, squares, visible_times
@@ -40,6 +40,13 @@ class MonoExponential(SignalModel):
 
     def __check_init__(self):
         check_times("te", self.te, different=2)
+
+    def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
+        if jnp.iscomplexobj(signal):
+            raise ValueError(
+                "signal is complex, but MonoExponential predicts magnitudes; fit jnp.abs(signal), or complex gradient "
+                "echoes by ComplexGradientEcho(te)."
+            )
 
     def __call__(self, params: Decay) -> Float[Array, "echo ..."]:
         return params.s0 * jnp.exp(-self.te * (1 / params.t2))

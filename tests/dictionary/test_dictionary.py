@@ -436,6 +436,10 @@ def test_mistakes_are_named(dictionary):
         jax.jit(lambda t2: make_dictionary(TRAIN, jq.Tissue(t2=t2), rank=2).norms)(np.ones(3))
     with pytest.raises(ValueError, match="signal model"):
         make_dictionary("fse", some)
+    with pytest.raises(ValueError, match=r"^model is of type Tissue, wanted a signal model.*\.$"):
+        make_dictionary(jq.grid(jq.Tissue, t2=np.linspace(0.01, 0.3, 100)), TRAIN)  # swapped
+    with pytest.raises(ValueError, match=r"^dictionary is of type ndarray of shape \(50, 32\), wanted one from.*\.$"):
+        match(np.ones((50, 32)), dictionary)
     with pytest.raises(ValueError, match="last axis"):
         match(dictionary, np.ones((N, 4)))
     with pytest.raises(ValueError, match="make_dictionary"):

@@ -5,6 +5,7 @@ import inspect
 import chex
 import jax
 import jax.numpy as jnp
+import nibabel as nib
 import numpy as np
 import optax
 import pytest
@@ -12,7 +13,7 @@ from scipy import optimize, stats
 
 import jaxqmri as jq
 from jaxqmri.estimation.problem import Problem
-from jaxqmri.models.base import with_dtype
+from jaxqmri.models.base import as_float_array, with_dtype
 
 TE = np.linspace(2e-3, 40e-3, 11)  # the founding example's train
 MODEL = jq.MonoExponential(TE)
@@ -285,7 +286,10 @@ def test_progress_counts_every_voxel_once():
     [
         ({"signal": np.ones((4, 10))}, r"10 measurements on its last axis \(shape \(4, 10\)\).*has 11"),
         ({"signal": np.float32(1)}, "0 measurements"),
-        ({"signal": np.ones((4, 11), complex)}, "complex"),
+        ({"signal": np.ones((4, 11), complex)}, r"fit jnp.abs\(signal\), .*by ComplexGradientEcho\(te\)"),
+        ({"signal": "5 10"}, "signal is '5 10', wanted numbers with the measurements last"),
+        ({"signal": None}, "signal is None, wanted numbers"),
+        ({"signal": nib.Nifti1Image(np.ones((2, 2, 2, 11)), np.eye(4))}, r"type Nifti1Image of shape \(2, 2, 2, 11\)"),
         ({"known": {"t1": 1.0}}, r"\['t1'\].*\['s0', 't2'\]"),
         ({"known": {"s0": 1.0, "t2": 0.1}}, "nothing is left"),
         ({"known": {"s0": np.ones(3)}}, r"shape \(3,\).*\(4,\)"),
@@ -301,8 +305,20 @@ def test_progress_counts_every_voxel_once():
 def test_mistakes_are_named_with_a_remedy(arguments, message):
     arguments = {"signal": np.ones((4, 11)), **arguments}
     fit = inspect.unwrap(jq.fit)  # its own checks of types, without those of the tests
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         fit(MODEL, arguments.pop("signal"), **arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_swapped_and_unreadable_arguments_are_named_in_one_line():
+    fit, simulate = map(inspect.unwrap, (jq.fit, jq.simulate))  # without the checks of the tests
+    many = np.ones((40, 11))
+    with pytest.raises(ValueError, match=r"^model is of type ndarray of shape \(40, 11\), wanted a signal model.*\.$"):
+        fit(many, MODEL)
+    with pytest.raises(ValueError, match=r"^model is of type Decay, wanted a signal model.*\.$"):
+        simulate(jq.Decay(many, many), MODEL)
+    with pytest.raises(ValueError, match=r"^the protocol is '5 10', wanted a number or a list of numbers"):
+        inspect.unwrap(as_float_array)("5 10")
 
 
 # --- the other solvers ------------------------------------------------------------------------------------------------
