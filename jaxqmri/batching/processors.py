@@ -11,10 +11,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def n_processors() -> int:
     """Those of its affinity, and no more than the CPU quota of its container allows."""
-    if hasattr(os, "sched_getaffinity"):
-        mine = len(os.sched_getaffinity(0))
-    else:  # Windows and macOS; of the process from Python 3.13 on
-        mine = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on Windows and macOS; there, from Python 3.13 on:
+    mine = len(affinity(0)) if affinity else getattr(os, "process_cpu_count", os.cpu_count)() or 1
     return max(1, min(mine, math.ceil(min(_quotas(), default=mine))))
 
 
