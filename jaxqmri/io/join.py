@@ -11,6 +11,7 @@ from ..quantities import AXES, ECHO_TIME, Axis
 from .candidates import Candidate, Image, Scan, number
 
 ROUNDING = 1e-3  # of a time or an angle; scanners print the same one with more or fewer digits
+NUDGED = 5e-3  # GE moves TE and TR a little with the flip angle; T1 moves by as much at most, which nobody can measure
 # Anonymisers blank these or give all patients the same: only different ones tell anything.
 _OWNERS = {
     "PatientID": "the patient (PatientID (0010,0020))",
@@ -109,7 +110,7 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
     found = owners_differ(a, b)
     for keyword in TIMING:
         first, second = number(a.header(keyword)), number(b.header(keyword))
-        unlike = first != second and (first is None or second is None or abs(first - second) > ROUNDING * abs(first))
+        unlike = first != second and (first is None or second is None or abs(first - second) > NUDGED * abs(first))
         if keyword != axis.keyword and unlike:
             found.append(f"{keyword} {_or_none(first)} and {_or_none(second)}")
     if a.sequence != b.sequence:

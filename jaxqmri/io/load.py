@@ -15,7 +15,7 @@ from .axis import Values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
 from .choose import OWN_FOLDER, choose
 from .formats import files_below
-from .join import ROUNDING, TIMING
+from .join import NUDGED, ROUNDING, TIMING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .series import ImageSeries
@@ -101,6 +101,11 @@ def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) ->
             found |= {key: texts.pop()} if len(texts) == 1 else {}
         elif numbers[-1] - numbers[0] <= ROUNDING * abs(numbers[0]):
             found[key] = float(f"{factor * numbers[0]:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
+        elif key in TIMING and numbers[-1] - numbers[0] <= NUDGED * abs(numbers[0]):
+            middle = float(np.median(numbers))
+            found[key] = float(f"{factor * middle:.12g}")
+            spread = (numbers[-1] - numbers[0]) / middle
+            remark(f"{key} differs between images by {100 * spread:.2g} %; their median is taken for all of them.")
         elif axis is not ECHO_TIME and key in ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime"):
             raise CorruptInputError(
                 f"{key} differs between images ({', '.join(f'{v:g}' for v in numbers[:4])}), so that the signal does "

@@ -146,6 +146,35 @@ def test_timing_that_differs_within_a_nifti_series_makes_t1_meaningless(tmp_path
 # what is said ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("format_", ["DICOM", "NIfTI"])
+def test_times_that_a_scanner_nudges_with_the_flip_angle_are_one_protocol(tmp_path, format_):
+    """As GE does: TR 8.180 and 8.188, TE 3.024 and 3.032 ms. T1 moves by as much as TR at most."""
+    tr, te, degrees = (8.18, 8.188, 8.188), (3.024, 3.032, 3.032), (2, 5, 10)
+    for k in range(3):
+        if format_ == "NIfTI":
+            sidecar = {
+                "EchoTime": te[k] / 1e3,
+                "RepetitionTime": tr[k] / 1e3,
+                "FlipAngle": degrees[k],
+                "SeriesNumber": k + 1,
+            }
+            nifti_files.save(tmp_path / f"f{k}.nii", echo_values(0.01 * (k + 1)), sidecar=sidecar)
+        else:
+            tags = {
+                "RepetitionTime": tr[k],
+                "FlipAngle": degrees[k],
+                "SeriesNumber": k + 1,
+                "SeriesInstanceUID": f"1.9.{k}",
+            }
+            dicom_series.save(tmp_path, dicom_series.series((te[k],), **tags), prefix=f"S{k}")
+    with pytest.warns(InputWarning) as told:
+        found = (read_nifti if format_ == "NIfTI" else read_dicom)(tmp_path, axis="flip_angle")
+    assert len(found.values) == 3
+    assert found.acquisition["RepetitionTime"] == pytest.approx(8.18e-3, rel=1e-3)
+    assert found.acquisition["EchoTime"] == pytest.approx(3.032e-3, rel=1e-12)
+    assert any("EchoTime differs between images by 0.26 %" in str(warning.message) for warning in told)
+
+
 def test_what_was_remarked_is_on_the_series_and_a_warning_of_the_callers_line(tmp_path):
     folder = dicom_series.save(tmp_path / "dicom", dicom_series.series())
     (folder / "empty").touch()
