@@ -80,6 +80,7 @@ def test_json_is_one_strict_document_in_si_units(scan, tmp_path, capsys, loudnes
     assert set(facts["files"]) == names(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_two_echoes_leave_no_error_bars_and_still_give_json_and_a_report(tmp_path, capsys):
     scan = dicom_folder(tmp_path / "scan", decays()[..., :2])
     done = run(capsys, "t2star", scan, "-o", tmp_path / "out", "--json")
@@ -151,6 +152,7 @@ def test_t2_from_files_to_report(tmp_path, capsys):
         assert words in report
 
 
+@pytest.mark.slow
 def test_t2_with_a_b1_map_given(tmp_path, capsys):
     scan, b1 = spin_echo_folder(tmp_path / "scan"), tmp_path / "b1.nii.gz"
     save_nifti(b1, B1[..., None].astype(np.float32))

@@ -112,6 +112,7 @@ def test_a_mapped_inversion_recovery_gives_the_same_t1(tmp_path, short_of_memory
     check_same_files(*both(T1(), scan, tmp_path, short_of_memory, images.shape))
 
 
+@pytest.mark.slow
 def test_what_is_known_of_the_voxels_goes_with_its_slab(short_of_memory, rng):
     images = stacked(t1_scans.spoiled())
     mask = rng.random(images.shape[:3]) < 0.5

@@ -106,6 +106,7 @@ def test_without_parameters_in_units_of_the_signal_it_is_fitted_as_it_is(rng):
     np.testing.assert_allclose(result.params.offset, truth.offset, atol=1)
 
 
+@pytest.mark.slow
 def test_what_is_known_is_left_out_of_the_search(rng):
     truth = with_offset(rng)
     for name in Offset._fields:

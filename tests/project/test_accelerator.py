@@ -52,6 +52,7 @@ def test_table_has_every_row_and_all_checks_pass(done, cases):
         assert 0 <= row["error"] <= row["tolerance"] < 1.1e-2, row["name"]
 
 
+@pytest.mark.slow
 def test_file_says_what_was_measured_and_on_what(done):
     _, found = done
     assert found["device"]["platform"] == "cpu"
