@@ -70,7 +70,7 @@ def given_values(axis: Axis, values: Any) -> np.ndarray | None:
         raise UsageError(f"{axis.name}: {axis.terms} must be numbers in {axis.unit_words}, got {values!r}.") from error
     if given.ndim != 1 or not given.size:
         raise UsageError(f"{axis.name} must be a list of {axis.terms} in {axis.unit_words}, got shape {given.shape}.")
-    where = f"the given {axis.terms} ({axis.name})"
+    where = f"the given {axis.terms}"
     check_axis_values(axis, given, where)
     if len(np.unique(given)) < len(given):
         raise UsageError(f"{where} name one {axis.term} twice; give one per image of a slice.")

@@ -180,7 +180,7 @@ def _nothing_to_read(
     if scan.given is not None and len(scan.given) > 1 and wanted:
         counts = sorted({n for c in wanted for n in c.images_per_slice})
         return UsageError(
-            f"{scan.source}: {len(scan.given)} {axis.terms} are given ({axis.name}), but no {component} series has as "
+            f"{scan.source}: {len(scan.given)} {axis.terms} are given, but no {component} series has as "
             f"many images of each slice: {listed(wanted)} (images per slice: {' or '.join(map(str, counts))}). Give "
             f"one {axis.term} per image of a slice."
         )

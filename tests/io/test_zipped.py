@@ -118,7 +118,7 @@ def test_nifti_messages_name_the_archive(tmp_path, capsys, temporary):
     archive = zipped_folder(save_series(tmp_path / "scan"), tmp_path / "scan.zip")
     done = run(capsys, "t2star", archive, "-o", tmp_path / "out", "--te-ms", 4, 9)
     assert done.code == 2
-    assert "scan.zip: 2 echo times are given (te), but no magnitude series has as many images" in done.error
+    assert "scan.zip: 2 echo times are given, but no magnitude series has as many images" in done.error
     assert str(temporary) not in done.err
 
 
