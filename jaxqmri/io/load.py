@@ -99,13 +99,15 @@ def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) ->
         if not numbers:
             texts = {_text(value) for value in said}
             found |= {key: texts.pop()} if len(texts) == 1 else {}
-        elif numbers[-1] - numbers[0] <= ROUNDING * abs(numbers[0]):
+            continue
+        least, spread = abs(numbers[0]), numbers[-1] - numbers[0]
+        if spread <= ROUNDING * least:
             found[key] = float(f"{factor * numbers[0]:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
-        elif key in TIMING and numbers[-1] - numbers[0] <= NUDGED * abs(numbers[0]):
+        elif key in TIMING and spread <= NUDGED * least:
             middle = float(np.median(numbers))
             found[key] = float(f"{factor * middle:.12g}")
-            spread = (numbers[-1] - numbers[0]) / middle
-            remark(f"{key} differs between images by {100 * spread:.2g} %; their median is taken for all of them.")
+            share = f"{100 * spread / middle:.2g} %"
+            remark(f"{key} differs between images by {share}; their median is taken for all of them.")
         elif axis is not ECHO_TIME and key in ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime"):
             raise CorruptInputError(
                 f"{key} differs between images ({', '.join(f'{v:g}' for v in numbers[:4])}), so that the signal does "

@@ -340,7 +340,7 @@ def test_given_echo_times_are_sorted_together_with_their_images(tmp_path):
 @pytest.mark.parametrize(
     ("te", "error", "words"),
     [
-        ([0.005, 0.01], UsageError, r"2 echo times are given .*images per slice: 3"),
+        ([0.005, 0.01], UsageError, r"2 echo times are given, .*images per slice: 3"),
         ([0.005, 0.01, 0.01], UsageError, "twice"),
         ([[0.005, 0.01, 0.02]], UsageError, "shape"),
         ([5.0, 10.0, 20.0], MetadataError, "milliseconds in a field of seconds"),

@@ -313,7 +313,7 @@ def test_dicom_gives_the_same_t1_to_its_rounding(tmp_path, capsys):
         (("--sigma", -1), 2, "--sigma must be above 0"),
         (("--tr-ms", 100), 2, "above the longest inversion time"),
         (("--efficiency", 2), 2, "from 0 .saturation. to 1"),
-        (("--ti-ms", "100,200,300"), 2, "3 inversion times are given .*Give one inversion time per image of a slice"),
+        (("--ti-ms", "100,200,300"), 2, "3 inversion times are given, .*Give one inversion time per image of a slice"),
         (("--ti-ms", "0.1,0.2,0.4,0.8,1,2"), 5, "seconds in a field of milliseconds"),
         (("--flip-deg", "300,310,320,330,340,350"), 5, "degrees in a field of radians"),
         (("--method", "vfa"), 4, "6 .*flip angle|differ in InversionTime"),
