@@ -294,7 +294,7 @@ def number(value: Any) -> float | None:
         value = value[0] if value else None
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if np.isfinite(found) else None
 

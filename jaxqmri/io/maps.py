@@ -11,8 +11,8 @@ from nibabel.nifti1 import Nifti1Image
 
 from ..errors import OutputError, Remark, Setting, UsageError
 from ..quantities import map_kind
+from .affines import same_grid
 from .formats import as_path, check_series
-from .nifti.file import same_grid
 from .series import ImageSeries
 from .storage.atomic import check_writable, output_errors, strict_json, write_files
 

@@ -14,11 +14,11 @@ from pydicom.uid import ParametricMapStorage
 from small_scans import dicom_folder, load, nifti_folder
 
 from jaxqmri.errors import CorruptInputError
+from jaxqmri.io.affines import same_grid
 from jaxqmri.io.dicom.identity import DicomIdentity
 from jaxqmri.io.dicom.maps import write_dicom_maps
 from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.maps import Maps
-from jaxqmri.io.nifti.file import same_grid
 from jaxqmri.io.series import ImageSeries
 from jaxqmri.quantities import ECHO_TIME
 

@@ -95,6 +95,13 @@ def test_every_byte_order_and_container_gives_native_float32(tmp_path, kind, end
     np.testing.assert_array_equal(series.data, expected())
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_integers_of_64_bits_are_not_wrapped(tmp_path, dtype):
+    values = (expected() * 2**33).astype(dtype)
+    nib.Nifti1Image(values, OBLIQUE, dtype=dtype).to_filename(tmp_path / "a.nii")
+    np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii", te=TE).data, values.astype(np.float32))
+
+
 def test_compression_is_told_by_content_not_by_name(tmp_path):
     plain, compressed = save(tmp_path / "a.nii", expected()), save(tmp_path / "b.nii.gz", expected())
     contents = plain.read_bytes(), compressed.read_bytes()
@@ -164,6 +171,29 @@ def test_sidecar_with_byte_order_mark_and_windows_line_ends(folder, head):
     np.testing.assert_array_equal(read_nifti(folder).te, TE)
 
 
+def test_sidecar_in_latin_1(folder):
+    for path in folder.glob("*.json"):
+        edit(folder, path.stem, SeriesDescription="Schaedel")
+        path.write_bytes(path.read_bytes().replace(b"Schaedel", "Sch\u00e4del".encode("latin-1")))
+    series = read_nifti(folder)
+    assert series.description == "Sch\u00e4del"
+    np.testing.assert_array_equal(series.te, TE)
+
+
+def test_halves_of_characters_become_question_marks(folder):
+    for number in (1, 2, 3, 10):
+        edit(folder, f"scan_e{number}", Manufacturer="\ud800GE", SeriesDescription="\udfff")
+    series = read_nifti(folder)
+    assert (series.acquisition["Manufacturer"], series.description) == ("?GE", "?")
+
+
+def test_a_key_twice_with_one_value_is_no_contradiction(folder):
+    (folder / "scan_e2.json").write_text(
+        '{"EchoTime": 0.009, "SeriesNumber": 7, "RepetitionTime": 0.1, "EchoTime": 0.009}'
+    )
+    np.testing.assert_array_equal(read_nifti(folder).te, TE)
+
+
 # what is mended ------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +223,29 @@ def test_file_without_orientation_is_read_with_a_warning(tmp_path):
     with pytest.warns(InputWarning, match="neither sform nor qform"):
         series = read_nifti(tmp_path / "a.nii", te=TE)
     np.testing.assert_array_equal(series.data, expected())
+
+
+@pytest.mark.parametrize(("code", "unit", "per_mm"), [(1, "metres", 1e-3), (3, "micrometres", 1e3)])
+def test_lengths_in_other_units_become_millimetres(tmp_path, code, unit, per_mm):
+    path = save(tmp_path / "a.nii", expected(), affine=np.diag([per_mm, per_mm, per_mm, 1]) @ OBLIQUE)
+    patch_header(path, 123, bytes([code]))
+    with pytest.warns(InputWarning, match=f"lengths are in {unit} by xyzt_units"):
+        np.testing.assert_allclose(read_nifti(path, te=TE).affine, OBLIQUE, rtol=1e-6)
+
+
+def test_a_unit_that_voxels_cannot_have_is_not_believed(tmp_path):
+    path = save(tmp_path / "a.nii", expected())
+    patch_header(path, 123, bytes([1]))
+    with pytest.warns(InputWarning, match="xyzt_units says metres, which voxels of 2 x 1.5 x 3 cannot be"):
+        np.testing.assert_allclose(read_nifti(path, te=TE).affine, OBLIQUE, rtol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [(348, b"\1"), (-1, b"")])
+def test_a_flag_without_an_extension_and_zeros_behind_the_voxels_do_no_harm(tmp_path, patch):
+    path = save(tmp_path / "a.nii", expected())
+    path.write_bytes(path.read_bytes() + bytes(160))
+    patch_header(path, *patch)
+    np.testing.assert_array_equal(read_nifti(path, te=TE).data, expected())
 
 
 def test_negative_magnitude_is_kept_with_a_warning(tmp_path):

@@ -2,8 +2,9 @@
 
 import gzip
 
+import nibabel as nib
 import numpy as np
-from nifti_files import SHAPE, SHIFTED, TE, echo_values, edit, expected, save
+from nifti_files import OBLIQUE, SHAPE, SHIFTED, TE, echo_values, edit, expected, patch_header, save
 
 from jaxqmri.errors import CorruptInputError, MetadataError, NoInputError
 
@@ -47,10 +48,31 @@ def uncompressed_and_short(folder):
     path.unlink()
 
 
-def zero_affine(folder):
-    path = folder / "scan_e2.nii.gz"
+def patched(offset, *values, kind=nib.Nifti1Image, behind=b""):
+    """The second echo with other bytes in its header, (value, dtype) after each other, or with more behind its end."""
+
+    def patch(folder):
+        path = save(folder / "scan_e2.nii.gz", echo_values(TE[1]), kind=kind)
+        edit(folder, "scan_e2", EchoTime=TE[1])
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        new = b"".join(np.array(value, dtype).tobytes() for value, dtype in values)
+        content[offset : offset + len(new)] = new
+        path.write_bytes(gzip.compress(bytes(content) + behind))
+
+    return patch
+
+
+def extension_within_the_voxels(folder):
+    image = nib.load(folder / "scan_e2.nii.gz")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"16 bytes of text"))
+    nib.save(image, folder / "scan_e2.nii")
+    (folder / "scan_e2.nii.gz").unlink()
+    patch_header(folder / "scan_e2.nii", 108, np.array(368, "<f4").tobytes())
+
+
+def patched_type(path):
     content = bytearray(gzip.decompress(path.read_bytes()))
-    content[280:328] = bytes(48)
+    content[70:74] = np.array((16, 32), "<i2").tobytes()
     path.write_bytes(gzip.compress(content))
 
 
@@ -111,7 +133,50 @@ BAD_NIFTI = {
     "1-D": (second_echo(np.ones(5)), CorruptInputError, r"scan_e2.*shape \(5,\)"),
     "complex": (second_echo(np.ones(SHAPE, np.complex64)), CorruptInputError, "scan_e2.*complex.*take the magnitude"),
     "colour": (second_echo(RGB), CorruptInputError, "scan_e2.*colour"),
-    "zero affine": (zero_affine, CorruptInputError, "scan_e2.*affine cannot be inverted"),
+    "zero affine": (patched(280, (np.zeros(12), "<f4")), CorruptInputError, "scan_e2.*affine cannot be inverted"),
+    "voxels of 1e-8 mm": (
+        patched(280, (1e-8 * OBLIQUE[:3], "<f4")),
+        CorruptInputError,
+        "scan_e2.*affine is beyond all bounds .voxels of 2e-08 x",
+    ),
+    "flat voxels": (
+        patched(280, (OBLIQUE[[0, 1, 1]], "<f4")),
+        CorruptInputError,
+        r"scan_e2.*affine cannot be inverted \(its axes lie in one plane",
+    ),
+    "vox_offset inf": (patched(108, (np.inf, "<f4")), CorruptInputError, r"scan_e2.*not a readable"),
+    "vox_offset -inf": (patched(108, (-np.inf, "<f4")), CorruptInputError, r"scan_e2.*not a readable"),
+    "vox_offset 0": (patched(108, (0, "<f4")), CorruptInputError, "scan_e2.*vox_offset 0 lies within its header"),
+    "vox_offset of gigabytes": (
+        patched(108, (3e9, "<f4")),
+        CorruptInputError,
+        "scan_e2.*vox_offset 3000000000 leaves more than",
+    ),
+    "extension within the voxels": (
+        extension_within_the_voxels,
+        CorruptInputError,
+        r"scan_e2.*an extension of 32 bytes reaches into the voxels at vox_offset 368",
+    ),
+    "longer than its header says": (
+        patched(0, behind=bytes(1) + b"x"),
+        CorruptInputError,
+        "scan_e2.*longer than its header says",
+    ),
+    "float64 declared float32": (
+        lambda folder: [second_echo(np.ones(SHAPE))(folder), patched_type(folder / "scan_e2.nii.gz")],
+        CorruptInputError,
+        "scan_e2.*longer than its header says",
+    ),
+    "2^40 volumes": (
+        patched(16, (4, "<i8"), (SHAPE, "<i8"), (2**40, "<i8"), kind=nib.Nifti2Image),
+        CorruptInputError,
+        "scan_e2.*1099511627776 volumes by its header",
+    ),
+    "128-bit floats": (
+        patched(70, ((1536, 128), "<i2")),
+        CorruptInputError,
+        "scan_e2.*128-bit floating-point values.*save float32",
+    ),
     "empty file": (truncated_to(0), CorruptInputError, r"scan_e2\.nii\.gz.*empty file"),
     "cut in the header": (truncated_to(0.1), CorruptInputError, r"scan_e2\.nii\.gz.*not a readable"),
     "cut in the voxels": (truncated_to(0.9), CorruptInputError, r"scan_e2\.nii\.gz.*end-of-stream"),
@@ -135,6 +200,16 @@ BAD_NIFTI = {
     "EchoTime in ms": (changed_sidecar(EchoTime=9.0), MetadataError, r"scan_e2\.json.*milliseconds in a field of"),
     "sidecar is not JSON": (broken_sidecar(b"{'EchoTime': 1"), MetadataError, r"scan_e2\.json: not valid JSON"),
     "sidecar is binary": (broken_sidecar(b"\xff\xd8\x80abc"), MetadataError, r"scan_e2\.json: not valid JSON"),
+    "a key twice": (
+        broken_sidecar(b'{"EchoTime": 0.009, "SeriesNumber": 7, "EchoTime": 0.013}'),
+        MetadataError,
+        r"scan_e2\.json: EchoTime is there twice, as 0.009 and 0.013; take out the wrong one",
+    ),
+    "EchoTime of 400 digits": (
+        broken_sidecar(b'{"SeriesNumber": 7, "EchoTime": ' + b"9" * 400 + b"}"),
+        MetadataError,
+        r"scan_e2\.json: EchoTime: echo times must be finite",
+    ),
     "sidecar is a list": (broken_sidecar(b"[1]"), MetadataError, r"scan_e2\.json: holds a JSON list"),
     "4-D, one EchoTime": (scalar_te_for_4d, MetadataError, r"a_e1\.nii: 3 volumes but one EchoTime \(4.6 ms\).*real"),
     "4-D, short list": (short_te_list_for_4d, MetadataError, r"a\.nii: 4 volume.*3 echo times"),

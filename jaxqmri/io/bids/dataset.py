@@ -3,7 +3,6 @@
 Source: the Brain Imaging Data Structure 1.11, `sub-*/[ses-*/]anat/*_MEGRE|MESE|IRT1|VFA.nii[.gz]`.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from ...errors import About, CorruptInputError, MetadataError, NoInputError, Setting, UsageError, remark
 from ..formats import NIFTI_NAME, NOT_FETCHED, is_not_fetched
 from ..nifti.file import read_image, read_on_grid
-from ..nifti.sidecar import sidecars_of, stem
+from ..nifti.sidecar import read_json, sidecars_of, stem
 from .names import FITTED, BidsName, parse_name
 
 DESCRIPTION = "dataset_description.json"
@@ -79,7 +78,7 @@ def open_dataset(root: Path) -> BidsDataset:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         if isinstance(content, dict):
             return content
         problem = "is no JSON object"

@@ -18,18 +18,25 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
 from ...errors import CorruptInputError, NoInputError
+from ..affines import SAME_GRID, check_affine, same_grid, voxel_edges
 from ..formats import NOT_FETCHED, is_not_fetched
 from .sidecar import read_sidecar
 
 INFLATION = 1032  # no byte of deflated data holds more
-HEADER_SIZE = 540  # bytes of NIfTI-2; NIfTI-1 has 348
+HEAD_SIZE = 552  # bytes up to the first extension and its size in NIfTI-2, where NIfTI-1 has 360
 CHUNK = 2**20  # bytes
+MOST_BEFORE = 2**26  # bytes, of header and extensions
 MOST_BEHIND = 2**24  # bytes; a few kB may inflate to more than the memory holds
+MOST_VOLUMES = 2**16
+MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # of the codes of xyzt_units for metres and micrometres; others are millimetres
+FLOAT128 = 1536  # code of datatype; processors differ in what such a number is
+LAST_EXTENSION = 128  # codes of extensions are even; 44 was the last one given out in 2026
+USUAL_EDGES = (5e-3, 50.0)  # mm, of voxels of MR images
 NIFTI2_SIZES = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # sizeof_hdr = 540 in either byte order
 UNREADABLE = (
-    OSError, EOFError, ValueError, zlib.error, HeaderDataError, HeaderTypeError, ImageFileError, WrapStructError
+    OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError, HeaderTypeError, ImageFileError,
+    WrapStructError,
 )  # fmt: skip
-SAME_GRID = 1e-3  # of a voxel edge; the float32 quaternion of a qform leaves 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,7 @@ class NiftiFile:
     slope: float  # signal per stored value
     intercept: float  # signal where the stored value is 0
     sidecar: Mapping[str, Any]  # may hold identity, so it is not for passing on
-    remark: str  # what is odd about its geometry, or ""
+    remarks: tuple[str, ...]  # what is odd about its geometry
 
     @property
     def n_volumes(self) -> int:
@@ -66,20 +73,22 @@ def read_image(path: Path) -> NiftiFile:
         raise NoInputError(f"{path.name}: {NOT_FETCHED}")
     with _unreadable(path):
         with _opened(path) as file:
-            header: Any = _header(file.read(HEADER_SIZE))
+            head = file.read(HEAD_SIZE)
+            header: Any = _header(head)
+            offset = int(header.get_data_offset())
+            _check_offset(header, offset, head, file)
         shape = tuple(map(int, header.get_data_shape()))
-        dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
+        dtype = header.get_data_dtype()
         slope, intercept = header.get_slope_inter()  # None where the slope is 0 or NaN, which means "not scaled"
         affine = np.array(header.get_best_affine(), dtype=np.float64)
-        remark = _remark(header, affine)
+        remarks = _remarks(header, affine)
     if dtype.kind not in "iuf":
         kind = "complex" if dtype.kind == "c" else "colour"
         raise CorruptInputError(f"{path.name}: holds {kind} values; take the magnitude and save it as a NIfTI file.")
-    if not np.all(np.isfinite(affine)) or np.linalg.det(affine[:3, :3]) == 0:
-        raise CorruptInputError(
-            f"{path.name}: its affine cannot be inverted (zero or not a number), so its voxels have no place; convert "
-            "the images again."
-        )
+    check_affine(affine, path.name)
+    if in_mm := _in_mm(header, affine):
+        affine[:3] *= in_mm[0]
+        remarks = (*remarks, in_mm[1])
     return NiftiFile(
         path=path,
         shape=_image_shape(shape, path),
@@ -89,7 +98,7 @@ def read_image(path: Path) -> NiftiFile:
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         sidecar=read_sidecar(path),
-        remark=remark,
+        remarks=remarks,
     )
 
 
@@ -127,17 +136,17 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
     # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
     top = np.iinfo(dtype).max if dtype.kind in "iu" and not is_scaled else np.inf
     with _unreadable(image.path), _opened(image.path) as file:
-        _read_exactly(file, image.offset, 0, image)
+        file.seek(image.offset)
         for k in range(image.n_volumes):
             content = _read_exactly(file, n_bytes, image.offset + k * n_bytes, image)
             stored = np.frombuffer(content, dtype).reshape(shape, order="F")
             values = stored * np.float64(image.slope) + image.intercept if is_scaled else stored
             yield values.astype(np.float32), stored == top
         n_behind = 0
-        while isinstance(file, gzip.GzipFile) and (more := file.read(CHUNK)):  # up to the checksum at the end
+        while more := file.read(CHUNK):  # up to the checksum at the end of a compressed one
             n_behind += len(more)
-            if n_behind > MOST_BEHIND:
-                raise ValueError(f"more than {MOST_BEHIND} bytes behind the voxels that its header declares")
+            if any(more) or n_behind > MOST_BEHIND:  # zeros fill up blocks
+                raise ValueError("longer than its header says, so dim, datatype or vox_offset in it is wrong")
 
 
 def check_length(image: NiftiFile) -> None:
@@ -147,12 +156,6 @@ def check_length(image: NiftiFile) -> None:
         if image.n_bytes > there * (INFLATION if compressed else 1):
             there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else there
             raise EOFError(f"truncated: {there} of {image.n_bytes} bytes")
-
-
-def same_grid(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two (4, 4) affines [mm] agree to a thousandth of a voxel edge, element by element."""
-    edge = np.linalg.norm(a[:3, :3], axis=0).min()
-    return bool(np.allclose(a, b, rtol=0, atol=SAME_GRID * edge))
 
 
 @contextmanager
@@ -176,18 +179,57 @@ def _header(head: bytes) -> Nifti1Header:
         raise EOFError("truncated within its header" if head else "empty file")
     before, logger.disabled = logger.disabled, True  # nibabel would print on stderr what our errors say
     try:
-        return Nifti2Header(head) if head[:4] in NIFTI2_SIZES else Nifti1Header(head[:348])
+        is_2 = head[:4] in NIFTI2_SIZES
+        header = Nifti2Header(head[:540], check=False) if is_2 else Nifti1Header(head[:348], check=False)
+        if int(header["datatype"]) == FLOAT128:
+            raise ValueError("128-bit floating-point values, which differ between processors: save float32 or float64")
+        header.check_fix()
+        return header
     finally:
         logger.disabled = before
 
 
-def _remark(header: Nifti1Header, affine: np.ndarray) -> str:
+def _check_offset(header: Any, offset: int, head: bytes, file: IO[bytes]) -> None:
+    """Refuses voxels that begin far behind the header, or within an extension of it."""
+    if offset > MOST_BEFORE:
+        raise ValueError(f"vox_offset {offset} leaves more than {MOST_BEFORE} bytes before the voxels")
+    end = int(header["sizeof_hdr"])
+    if offset < end:
+        raise ValueError(f"vox_offset {offset} lies within its header of {end} bytes")
+    if not head[end : end + 1].strip(b"\0"):  # no extension
+        return
+    order = "little" if header.endianness == "<" else "big"
+    before, start = head + file.read(max(offset + 8 - len(head), 0)), end + 4
+    while start <= offset and start + 8 <= len(before):
+        size, code = (int.from_bytes(before[k : k + 4], order) for k in (start, start + 4))
+        if not 8 <= size < 2**31 or code % 2 or code > LAST_EXTENSION:  # filled up, or a flag without an extension
+            return
+        if start + size > offset:
+            raise ValueError(f"an extension of {size} bytes reaches into the voxels at vox_offset {offset}")
+        start += size
+        if start == offset:
+            return
+
+
+def _remarks(header: Nifti1Header, affine: np.ndarray) -> tuple[str, ...]:
     sform, qform = int(header["sform_code"]), int(header["qform_code"])
     if not sform and not qform:
-        return "neither sform nor qform is set, so the orientation is a guess"
+        return ("neither sform nor qform is set, so the orientation is a guess",)
     if sform and qform and not same_grid(affine, np.asarray(header.get_qform())):
-        return "sform and qform disagree; the sform is used"
-    return ""
+        return ("sform and qform disagree; the sform is used",)
+    return ()
+
+
+def _in_mm(header: Nifti1Header, affine: np.ndarray) -> tuple[float, str] | None:
+    """Where the header is in metres or micrometres the factor to millimetres, and a remark; else None."""
+    code, edges = int(header["xyzt_units"]) & 7, voxel_edges(affine)
+    if code not in MM_PER_UNIT:
+        return None
+    unit, factor = {1: "metres", 3: "micrometres"}[code], MM_PER_UNIT[code]
+    if USUAL_EDGES[0] <= factor * edges.min() and factor * edges.max() <= USUAL_EDGES[1]:
+        return factor, f"lengths are in {unit} by xyzt_units; the maps have millimetres"
+    size = " x ".join(f"{edge:g}" for edge in edges)
+    return 1.0, f"xyzt_units says {unit}, which voxels of {size} cannot be; taken for millimetres"
 
 
 def _image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
@@ -195,6 +237,10 @@ def _image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
         shape = shape[:-1]
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
         raise CorruptInputError(f"{path.name}: shape {shape} is neither (x, y, z) nor (x, y, z, echo); save it as one.")
+    if len(shape) == 4 and shape[3] > MOST_VOLUMES:
+        raise CorruptInputError(
+            f"{path.name}: {shape[3]} volumes by its header, more than any scan has; copy it again."
+        )
     return shape if len(shape) > 2 else (*shape, 1)
 
 

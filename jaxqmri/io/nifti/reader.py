@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import About, CorruptInputError, Give, remark
 from ...quantities import ECHO_TIME, Axis
+from ..affines import same_grid
 from ..axis import Values, given_values, requested_axis
 from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Images, Reader, Scan, at
@@ -15,7 +16,7 @@ from ..formats import as_path, as_paths, check_series, is_dicom
 from ..load import read_files
 from ..negative import Negative
 from ..series import ImageSeries
-from .file import NiftiFile, check_length, read_on_grid, read_volumes, same_grid
+from .file import NiftiFile, check_length, read_on_grid, read_volumes
 from .scan import scan_files
 from .sidecar import PHYSICS, stem
 
@@ -120,7 +121,7 @@ def _check(scan: Scan, candidate: Candidate) -> None:
                 f"{names}: affines differ, so their voxels lie at different places; leave out what does not belong or "
                 "resample it."
             )
-    remarks = [file.remark for file in files if file.remark]
+    remarks = [text for file in files for text in file.remarks]
     for text in dict.fromkeys(remarks):
         remark(f"{text} ({remarks.count(text)} of {len(files)} files).")
 

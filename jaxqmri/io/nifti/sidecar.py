@@ -6,6 +6,7 @@ Only physics is passed on, key by key: a sidecar may also hold names and dates.
 import json
 import re
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..formats import NOT_FETCHED, is_not_fetched
 from ..join import TIMING
 from ..series import COMPONENTS
 
+MOST_JSON = 2**26  # bytes
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
     *TIMING, "RepetitionTimePreparation", "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth",
     "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType", "ScanningSequence",
@@ -40,14 +42,16 @@ def read_sidecar(image: Path) -> dict[str, Any]:
     """Reads the JSON file named like an image and, for one of a BIDS dataset, what that inherits from above it.
 
     A file closer to the image, or in the same folder with more entities in its name, replaces keys of the others; none:
-    {}. A byte order mark and any line ends are accepted. Source: the inheritance principle of BIDS 1.11.
+    {}. Source: the inheritance principle of BIDS 1.11.
     """
     content: dict[str, Any] = {}
     for path in sidecars_of(image):
         if is_not_fetched(path):
             raise MetadataError(f"{path.name}: {NOT_FETCHED}")
         try:
-            found = json.loads(path.read_bytes())
+            found = read_json(path)
+        except MetadataError:
+            raise
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
             raise MetadataError(
@@ -58,6 +62,48 @@ def read_sidecar(image: Path) -> dict[str, Any]:
             raise MetadataError(f"{path.name}: holds a JSON {type(found).__name__}, not an object with keys; mend it.")
         content |= found
     return content
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, in Unicode or, as some programs write names, in Latin-1; any line ends.
+
+    Numbers beyond all bounds become infinite, halves of characters "?"; MetadataError where a key has two values.
+    """
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"larger than {MOST_JSON} bytes")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content and content[key] != value:
+                raise MetadataError(
+                    f"{path.name}: {_whole(key)} is there twice, as {_short(content[key])} and {_short(value)}; take "
+                    "out the wrong one."
+                )
+            content[key] = value
+        return content
+
+    options: Any = {"object_pairs_hook": unique, "parse_int": lambda digits: int(digits) if len(digits) < 20 else inf}
+    content = path.read_bytes()
+    try:
+        found = json.loads(content, **options)
+    except UnicodeDecodeError:
+        found = json.loads(content.decode("latin-1"), **options)
+    return _whole(found)
+
+
+def _whole(value: Any) -> Any:
+    """The same without halves of characters ("\\ud800"), which cannot be written."""
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]} ..."
 
 
 def sidecars_of(image: Path) -> list[Path]:
@@ -84,7 +130,7 @@ def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple
     if not values or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in values):
         unit = axis.unit_words if axis.bids_per_si == 1 else axis.shown_unit_words
         raise MetadataError(
-            f"{where} is {json.dumps(value)}, not a number of {unit}; mend it or ",
+            f"{where} is {_short(value)}, not a number of {unit}; mend it or ",
             Give(axis.name, "the right one"),
             ".",
         )
