@@ -3,6 +3,7 @@
 At the minimum x of the cost C(x; y), with y everything else (measurements, known parameters, protocol), the gradient is
 zero whatever y is. So dx = -(d2C/dx2)^-1 (d2C/dx dy) dy: one small linear system per voxel, however many steps the
 search took. The second derivatives are exact, not those of Gauss and Newton, which would leave out the residuals.
+An unknown at an end of its range stays there: it moves as that end does, and the others as if it were known.
 Source: Griewank, Walther, Evaluating Derivatives (2008), ch. 15; Blondel et al., NeurIPS (2022), arXiv:2105.15183.
 """
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..models.guess import total
 from . import linalg
 from .problem import Problem, Values
 from .solvers.base import Solution, Solver
@@ -46,12 +48,21 @@ def _(primals: tuple[Problem, Solver], tangents: tuple[Any, Any]) -> tuple[Solut
         equations = here.full_equations(x)
         return here.values(x), equations.cost, equations.curvature
 
+    # Held at an end, an unknown moves as that end does, whatever the cost.
+    held, size = problem.at_end(values), range(len(x))
+    ends_dot = jax.jvp(lambda n: eqx.combine(n, others).nearer_ends(values), (numbers,), (directions,))[1]
+    moved = [jnp.where(h & fine, dot, 0.0) for h, dot in zip(held, ends_dot, strict=True)]
     hessian = [jax.jvp(lambda x: _gradient(problem, x), (x,), (unit,))[1] for unit in linalg.unit_vectors(x)]
     mixed = jax.jvp(lambda n: _gradient(eqx.combine(n, others), x), (numbers,), (directions,))[1]
-    factor = linalg.cholesky(tuple(tuple(row[: i + 1]) for i, row in enumerate(hessian)))
+    pulled = [mixed[i] + total(hessian[i][j] * moved[j] for j in size) for i in size]
+    coupled = tuple(
+        tuple(jnp.where(held[i] | held[j], float(i == j), hessian[i][j]) for j in range(i + 1)) for i in size
+    )
+    factor = linalg.cholesky(coupled)
     fine &= jnp.isfinite(factor[-1][-1])
     safe = tuple(tuple(jnp.where(fine, e, float(i == j)) for j, e in enumerate(row)) for i, row in enumerate(factor))
-    dx = linalg.solve(safe, tuple(jnp.where(fine, -m, 0.0) for m in mixed))
+    right = tuple(jnp.where(fine, jnp.where(held[i], moved[i], -pulled[i]), 0.0) for i in size)
+    dx = linalg.solve(safe, right)
     values_dot, cost_dot, curvature_dot = jax.jvp(at, (numbers, x), (directions, dx))[1]
     return solution, Solution(values_dot, None, cost_dot, curvature_dot)  # pyright: ignore[reportArgumentType]
 

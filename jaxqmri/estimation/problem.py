@@ -147,12 +147,33 @@ class Problem(eqx.Module):
         return Problem(self.model, *jax.tree.map(lambda leaf: leaf[..., chosen], voxels), free=self.free)
 
     def inside(self, values: tuple[Inexact[Array, " voxel"], ...]) -> Bool[Array, " voxel"]:
-        """Whether every free parameter is within its range."""
+        """Whether every free parameter is within its range, its ends included."""
+        lower, upper = self._ends()
         inside = jnp.ones(self.scale.shape, bool)
-        for name, v, low, high in zip(self.free, values, self.lower, self.upper, strict=True):
-            if not self._is_complex_amplitude(name):
-                inside &= (v > low) & (v < high)
+        for v, low, high, ended in zip(self.split(values), lower, upper, self.at_end(values), strict=True):
+            inside &= ((v > low) & (v < high)) | ended
         return inside
+
+    def at_end(self, values: tuple[Inexact[Array, " voxel"], ...]) -> list[Bool[Array, " voxel"]]:
+        """Which unknowns are at an end of their range, to rounding."""
+        rounding = 8 * float(jnp.finfo(self.scale.dtype).eps)
+        ends = zip(self.split(values), *self._ends(), strict=True)
+        return [_is_close(v, low, rounding) | _is_close(v, high, rounding) for v, low, high in ends]
+
+    def nearer_ends(self, values: tuple[Inexact[Array, " voxel"], ...]) -> Values:
+        """Coordinates of the end of its range that each unknown is nearer to; where there is none, those of a 1."""
+        ends = []
+        for name, v, low, high in zip(self.unknowns, self.split(values), *self._ends(), strict=True):
+            low, high = (jnp.where(jnp.isfinite(end), end, 1.0) for end in (low, high))
+            ends.append(self._to_coordinate(name, jnp.where(jnp.abs(v - low) < jnp.abs(v - high), low, high)))
+        return tuple(ends)
+
+    def _ends(self) -> tuple[Values, Values]:
+        """Lowest and highest value of every unknown; the parts of a complex amplitude have no limit."""
+        of_name = dict(zip(self.free, zip(self.lower, self.upper, strict=True), strict=True))
+        none = jnp.full_like(self.scale, jnp.inf)
+        ends = [(-none, none) if self._is_complex_amplitude(n) else of_name[n] for n in self.unknowns]
+        return tuple(low for low, _ in ends), tuple(high for _, high in ends)
 
     @property
     def energy(self) -> Float[Array, " voxel"]:
@@ -238,6 +259,10 @@ class Problem(eqx.Module):
             return along + equations.curvature[place_p][place_q]
 
         return tuple(tuple(product(i, j) for j in range(i + 1)) for i in range(len(columns)))
+
+
+def _is_close(values: Float[Array, " voxel"], end: Float[Array, " voxel"], relative: float) -> Bool[Array, " voxel"]:
+    return jnp.isfinite(end) & (jnp.abs(values - end) <= relative * jnp.abs(end))
 
 
 def _products(columns: list[Signals], weighted: list[Signals]) -> linalg.LowerTriangle:

@@ -4,6 +4,7 @@ The references are central differences of whole fits in double precision.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -253,3 +254,44 @@ def test_the_straight_line_is_differentiated_as_it_is():
     found, expected, of_minimum = slopes(signal)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert np.all(np.abs(found / of_minimum - 1) > 1e-4)
+
+
+class Folded(NamedTuple):
+    s0: jax.Array
+    t2: jax.Array  # s
+    b1: jax.Array
+
+
+class FoldedDecay(jq.SignalModel):
+    """Beyond b1 = 1 it repeats what was before, as a train of spin echoes does beyond 180 degrees."""
+
+    te: jax.Array  # s
+    parameters, amplitude, mirrored, broadcasts = Folded, "s0", ("b1",), True
+
+    def limits(self):
+        return Folded(s0=(0, jnp.inf), t2=(1e-3, 1.0), b1=(0.5, 1.0))
+
+    def __call__(self, p):
+        return p.s0 * (jnp.exp(-self.te / p.t2) + 5 * (1 - p.b1) * self.te * (1 + 20 * self.te))
+
+
+FOLDED = FoldedDecay(jnp.asarray(TE, jnp.float32)), TE, [1.0, 0.99, 1.0, 0.97, 0.85]
+REFOCUSED = jq.FSE(TRAIN * 1.2, 0.01), 0.01 * np.arange(1, 6), [1.0, 0.98, 1.0, 0.99, 1.0]
+
+
+@pytest.mark.parametrize(("model", "te", "noise"), [FOLDED, pytest.param(*REFOCUSED, marks=pytest.mark.slow)])
+def test_derivatives_of_a_parameter_at_the_end_of_its_range_are_those_of_holding_it_there(model, te, noise):
+    """Noise would carry b1 beyond its end, where it stays whatever the signal."""
+    end = float(model.limits().b1[1])
+    signal = jnp.asarray(100 * np.exp(-te / 0.05) * noise, jnp.float32)
+
+    def maps(signal, known=None):
+        params = jq.fit(model, signal, known=known).params
+        maps = jnp.stack([getattr(params, model.amplitude), params.t2, params.b1])
+        return maps, maps
+
+    slopes, free = once(jax.jacfwd(maps, has_aux=True))(signal)
+    held, same = once(jax.jacfwd(lambda s: maps(s, {"b1": end}), has_aux=True))(signal)
+    np.testing.assert_allclose(free, same, rtol=1e-5)
+    assert free[2] == pytest.approx(end, rel=1e-6)
+    np.testing.assert_allclose(slopes, held, rtol=1e-3, atol=1e-6)
