@@ -30,6 +30,7 @@ class Image(ABC):
     description: str  # the series' own name for itself, in one line
     bids: BidsName | None = None  # what BIDS calls the series, where files have such names
     component: str  # one of COMPONENTS or, never fitted, "derived map"
+    component_is_stated: bool = True  # whether anything says so; what says nothing is taken for a magnitude
     derived: bool  # computed from other images, not measured
     listed: int | None = None  # its place in the caller's list of files, where that order means something
     slope: float  # displayed per stored value
@@ -59,6 +60,11 @@ class Image(ABC):
     @abstractmethod
     def order(self, axis: Axis, *, of_several_series: bool) -> Sequence[tuple[str, float | None]]:
         """Numbers by which given values may go to the images of a slice, best first, each with its name."""
+
+    @property
+    def wrap(self) -> float:
+        """What saving unsigned integers as signed ones would take off a value, as displayed; 0: nothing could."""
+        return 0.0
 
     @property
     def radians_per_value(self) -> float | None:
@@ -122,6 +128,12 @@ class Candidate:
     @property
     def component(self) -> str:
         return self.first.component
+
+    @property
+    def wraps(self) -> list[float]:
+        """Of each value the `wrap` of its images; [0] where that differs."""
+        found = {(value, image.wrap) for value, image in zip(self.each, self.images, strict=True)}
+        return [wrap for _, wrap in sorted(found)] if len(found) == len(self.values) else [0.0]
 
     @property
     def numbers(self) -> tuple[int | str, ...]:
@@ -256,6 +268,18 @@ class Scan:
         others = sorted(name for c in self.candidates if c not in kept for name in c.names)
         skipped = {**self.skipped, OTHER_SERIES: tuple(others)} if others else self.skipped
         return replace(self, candidates=kept, skipped=skipped)
+
+    def of_component(self, component: str | None) -> "Scan":
+        """The same where images that do not say what they are are of a component that no others are."""
+        if component is None or any(c.component == component for c in self.candidates):
+            return self
+
+        def stated(candidate: Candidate) -> Candidate:
+            if candidate.component != "magnitude" or any(image.component_is_stated for image in candidate.images):
+                return candidate
+            return replace(candidate, images=tuple(replace(image, component=component) for image in candidate.images))
+
+        return replace(self, candidates=tuple(map(stated, self.candidates)))
 
 
 def _has_name(candidate: Candidate, name: str) -> bool:

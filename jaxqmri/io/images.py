@@ -36,6 +36,7 @@ def read_images(
     `given` (n,) values [s] or [rad] replace those in the files; `axes` has one entry then.
     """
     with remarks_kept() as remarks, scan_images(paths, given, axis_named(axes[0]), series) as scan:
+        scan = scan.of_component(component)
         scan, chosen = (scan, choose(scan, component)) if len(axes) == 1 else choose_axis(scan, axes, component)
         if negative == "abs" and chosen.component != "magnitude":
             raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptInputError, NoInputError, remark, remarks_kept
+from ..errors import CorruptInputError, LeaveOut, NoInputError, remark, remarks_kept
 from ..quantities import ECHO_TIME, Axis
 from .axis import Values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
@@ -46,7 +46,7 @@ def read_files(
             if any(map(is_other, files_below(folders))):
                 raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
-        scan = scan.of_series(series)
+        scan = scan.of_series(series).of_component(component)
         chosen = choose(scan, component)
         is_phase = chosen.component == "phase"
         factor = common_factor(scan.reader.radians(chosen), str(chosen)) if is_phase else 1.0  # before all are read
@@ -70,7 +70,11 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
             saturated[index[:3]] |= at_top
             n_negative += np.count_nonzero(data[index] < 0)
     affine = reader.affine(chosen)
-    settle_negative(data, int(n_negative), chosen.component, negative)
+    if chosen.component in ("real", "imaginary") and not n_negative and not chosen.first.component_is_stated:
+        what = f"{chosen}: said to be {chosen.component}, but none of their values is negative; "
+        raise CorruptInputError(what, LeaveOut("component"), ".")
+    if chosen.component == "magnitude":
+        settle_negative(data, saturated, int(n_negative), negative, chosen.axis, chosen.wraps)
     return ImageSeries(
         data=data,
         axis=chosen.axis,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LONGEST_TR = 100.0  # s, of an inversion recovery; longer ones are milliseconds
 LONGEST_GRADIENT_ECHO_TR = 2.0  # s; spoiled gradient echoes of several flip angles are repeated in milliseconds
-NEGATIVE_SHARE = 0.05  # of the values of an image: more are no ringing of an interpolated magnitude image
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +144,11 @@ class T1(Job):
     def _recovery_time(self, series: "ImageSeries") -> tuple[float, str]:
         """From inversion to inversion [s], and where it comes from."""
         longest = float(series.values.max())
-        stated = _stated(series, "RepetitionTimePreparation", "RepetitionTime")
+        stated = _stated(series, "RepetitionTimePreparation", "RepetitionTimeInversion", "RepetitionTime")
+        # From excitation to excitation: shorter than the recovery, it is between the readouts of one recovery.
+        excitation = _stated(series, "RepetitionTimeExcitation")
+        if stated is None and excitation is not None and excitation > longest:
+            stated = excitation
         if self.tr is not None:
             _check_given_tr(self.tr, longest, "the longest inversion time, ", longest=LONGEST_TR)
             return self.tr, "given"
@@ -232,18 +235,18 @@ class T1(Job):
 
 
 def _is_signed(series: "ImageSeries") -> tuple[bool, str]:
-    import numpy as np
-
+    from ..io.negative import has_signs
     from ..io.storage.memory import middle_slab
+    from ..models.recovery import InversionRecovery
 
     if series.component == "real":
+        try:
+            InversionRecovery(series.values).check_signal(middle_slab(series.data))
+        except ValueError:
+            return False, "real images without a sign, as they fall to a null and are never negative: polarity restored"
         return True, "real images: signed signal"
-    first = series.data[..., 0]
-    if np.mean(first < 0) > NEGATIVE_SHARE:  # spares most a sorted copy of all images
-        some = middle_slab(series.data)
-        size = np.nanpercentile(np.abs(some), 98) if np.any(np.isfinite(some)) else 0.0
-        if np.mean(first < -0.1 * size) > NEGATIVE_SHARE:
-            return True, "signed signal, as many values are negative"
+    if has_signs(series.data):
+        return True, "signed signal, as many values are negative"
     return False, "magnitude images: polarity restored in each voxel"
 
 

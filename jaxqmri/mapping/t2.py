@@ -104,7 +104,7 @@ class T2(Job):
         if stated == "GR" or early:
             sign = f"the first echo comes at {1e3 * first:g} ms" if early else "ScanningSequence is GR"
             remark(f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; ", MapWith("t2star"), ".")
-        tr = series.acquisition.get("RepetitionTime")
+        tr = series.acquisition.get("RepetitionTime", series.acquisition.get("RepetitionTimeExcitation"))
         repetitions = f" (TR {tr:g} s)" if isinstance(tr, int | float) else ""
         recovery = f"full recovery between repetitions{repetitions}: M0 carries the saturation"
         return self._decay(series, recovery) if self.method == "mono" else self._train(series, fitted, recovery)

@@ -3,14 +3,20 @@
 import json
 import re
 
+import dicom_series
 import nibabel as nib
 import numpy as np
 import pytest
 import spin_echoes
 import t1_scans
 from command import run
+from nifti_files import SHAPE, patch_header, save
 from scipy import optimize
 from small_scans import T2STAR, TE_MS, load, nifti_folder, signal
+
+from jaxqmri.errors import CorruptInputError, InputWarning
+from jaxqmri.io.dicom.reader import read_dicom
+from jaxqmri.io.nifti.reader import read_nifti
 
 SCANS = {  # command -> (folder maker, true map, its name, an image whose values are well above zero)
     "t2star": (nifti_folder, T2STAR, "T2starmap", 1),
@@ -82,6 +88,100 @@ def test_the_report_says_how_to_run_it_again(tmp_path, capsys):
     report = (tmp_path / "out" / "report.html").read_text()
     assert "--mask none --negative abs" in report
     assert "their absolute values are fitted, as asked for" in report
+
+
+def recovery(t1):
+    return 1 - 2 * np.exp(-np.array(TI) / t1)
+
+
+TE, TI, ANGLES = (0.005, 0.010, 0.020, 0.040), (0.05, 0.2, 0.9, 2.0), np.deg2rad((3, 8, 15))
+T1 = np.linspace(0.3, 1.2, 60).reshape(*SHAPE, 1)
+DECAY = np.exp(-np.array(TE) / 0.03)
+SPOILED = np.sin(ANGLES) * -np.expm1(-0.008 / T1) / (1 - np.cos(ANGLES) * np.exp(-0.008 / T1))
+WRAPPED = {  # unsigned signals that signed integers do not hold, what they vary
+    "first echo": (45000 * DECAY, "te"),
+    "every echo": (np.linspace(65535, 33000, 4), "te"),
+    "first echo below the second": (np.array([45000, 50000, 40000, 32000]), "te"),
+    "inversion times": (60000 * np.abs(recovery(T1)), "ti"),
+    "flip angles": (60000 * SPOILED / SPOILED.max(), "flip_angles"),
+}
+VALUES = {"te": TE, "ti": TI, "flip_angles": ANGLES}
+
+
+@pytest.mark.parametrize("negative", ["keep", "abs"])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("case", WRAPPED)
+def test_unsigned_integers_saved_as_signed_ones_are_mended(tmp_path, case, dtype, negative):
+    signal, name = WRAPPED[case]
+    stored = np.broadcast_to(signal, (*SHAPE, signal.shape[-1])).astype(np.uint16)
+    path = save(tmp_path / "a.nii", stored.view(np.int16).astype(dtype))
+    with pytest.warns(InputWarning, match="unsigned integers that were saved as signed ones") as told:
+        series = read_nifti(path, negative=negative, **{name: VALUES[name]})
+    assert len(told) == 1
+    np.testing.assert_array_equal(series.data, stored)
+    top = np.any(stored == 65535, axis=-1)
+    np.testing.assert_array_equal(top, np.zeros(SHAPE) if series.saturated is None else series.saturated)
+
+
+def test_unsigned_integers_of_8_bits_are_mended_and_a_slope_counts(tmp_path):
+    stored = np.broadcast_to(250 * DECAY, (*SHAPE, 4)).astype(np.uint8)
+    path = save(tmp_path / "a.nii", stored.view(np.int8))
+    patch_header(path, 112, np.array([0.5, 0.0], "<f4").tobytes())
+    with pytest.warns(InputWarning, match="unsigned integers"):
+        np.testing.assert_array_equal(read_nifti(path, te=TE).data, stored / 2)
+
+
+def test_signed_pixels_of_dicom_that_were_unsigned_are_mended(tmp_path):
+    datasets = dicom_series.series()
+    wanted = {}
+    for k, ds in enumerate(datasets):
+        stored = np.full((ds.Rows, ds.Columns), 45000 * np.exp(-float(ds.EchoTime) / 30), np.uint16) + k % 2
+        wanted[float(ds.EchoTime)] = stored[0, 0] - k % 2
+        ds.PixelData, ds.PixelRepresentation, ds.RescaleSlope, ds.RescaleIntercept = stored.tobytes(), 1, 1, 0
+    with pytest.warns(InputWarning, match="unsigned integers"):
+        found = read_dicom(dicom_series.save(tmp_path, datasets))
+    np.testing.assert_allclose(found.data[0, 0, 0], list(wanted.values()), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("signal", "name"),
+    [
+        (20000 * DECAY * np.cos(400 * np.array(TE) + 5 * T1), "te"),
+        (-20000 * DECAY, "te"),
+        (300 * DECAY - 100, "te"),
+        (30000 * recovery(T1), "ti"),
+        (-20000 * SPOILED / SPOILED.max(), "flip_angles"),
+    ],
+    ids=["real part", "real part, inverted", "offset", "inversion recovery", "flip angles"],
+)
+def test_signed_integers_that_are_signed_stay(tmp_path, signal, name):
+    stored = np.broadcast_to(signal, (*SHAPE, signal.shape[-1])).astype(np.int16)
+    path = save(tmp_path / "a.nii", stored)
+    with pytest.warns(InputWarning, match="values .* are negative"):
+        np.testing.assert_array_equal(read_nifti(path, **{name: VALUES[name]}).data, stored)
+    np.testing.assert_array_equal(read_nifti(path, component="real", **{name: VALUES[name]}).data, stored)
+
+
+def test_a_signed_inversion_recovery_is_told_to_be_fitted_with_its_sign(tmp_path):
+    path = save(tmp_path / "a.nii", (1000 * recovery(T1)).astype(np.float32))
+    with pytest.warns(InputWarning, match=r"taken for real images.*[Uu]se component='real' to say so") as told:
+        assert read_nifti(path, ti=TI).component == "magnitude"
+    assert "no answer" not in str(told[0].message)
+    assert read_nifti(path, ti=TI, component="real").component == "real"
+
+
+@pytest.mark.parametrize("stated", [{"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]}, None])
+def test_images_that_say_what_they_are_are_nothing_else(tmp_path, stated):
+    name = "a.nii" if stated else "sub-1_part-mag_MEGRE.nii"
+    path = save(tmp_path / name, (1000 * recovery(T1)).astype(np.float32), sidecar=stated)
+    with pytest.raises(CorruptInputError, match="not real, which a fit needs"):
+        read_nifti(path, ti=TI, component="real")
+
+
+def test_images_without_a_negative_value_are_not_real(tmp_path):
+    path = save(tmp_path / "a.nii", np.abs(1000 * recovery(T1)).astype(np.float32))
+    with pytest.raises(CorruptInputError, match="to be real, but none of their values is negative; leave out"):
+        read_nifti(path, ti=TI, component="real")
 
 
 def test_the_sign_of_real_images_is_not_touched(tmp_path, capsys):

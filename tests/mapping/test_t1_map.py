@@ -115,6 +115,8 @@ def test_signed_images_are_fitted_with_their_sign(fit_request, component):
     signed = series(recovery(), ti=TI, component=component, RepetitionTime=IR_TR)
     assert not fit_request(signed).model.magnitude
     assert fit_request(inversion_series()).model.magnitude
+    without_sign = series(np.abs(recovery()), ti=TI, component="real", RepetitionTime=IR_TR)
+    assert fit_request(without_sign).model.magnitude
     ringing = np.abs(recovery())
     ringing[0] = -1.0  # the edge of an interpolated magnitude image
     assert fit_request(series(ringing, ti=TI, RepetitionTime=IR_TR)).model.magnitude
@@ -126,6 +128,10 @@ def test_the_repetition_time_is_that_of_the_images_unless_given(fit_request):
     assert float(fit_request(inversion_series(), tr=10.0).model.tr) == 10.0
     assert fit_request(inversion_series(), tr=np.inf).model.tr is None
     assert fit_request(inversion_series(RepetitionTime=None)).model.tr is None
+    for key in ("RepetitionTimeExcitation", "RepetitionTimeInversion"):
+        assert float(fit_request(inversion_series(RepetitionTime=None, **{key: 9.0})).model.tr) == 9.0
+    of_readouts = inversion_series(RepetitionTime=None, RepetitionTimeExcitation=0.005)
+    assert fit_request(of_readouts).model.tr is None
     b1 = {"b1": 1.0}
     assert float(fit_request(flip_angle_series(), **b1).model.tr) == pytest.approx(VFA_TR)
     assert float(fit_request(flip_angle_series(RepetitionTimeExcitation=0.007), **b1).model.tr) == pytest.approx(0.007)
@@ -317,7 +323,7 @@ def test_dicom_gives_the_same_t1_to_its_rounding(tmp_path, capsys):
         (("--ti-ms", "0.1,0.2,0.4,0.8,1,2"), 5, "seconds in a field of milliseconds"),
         (("--flip-deg", "300,310,320,330,340,350"), 5, "degrees in a field of radians"),
         (("--method", "vfa"), 4, "6 .*flip angle|differ in InversionTime"),
-        (("--component", "real"), 4, "only magnitude images, .*not real, which a fit needs"),
+        (("--component", "real"), 4, "said to be real, but none of their values is negative; leave out --component"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused_in_one_line(tmp_path, capsys, words, code, complaint):

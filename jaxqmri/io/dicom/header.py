@@ -54,6 +54,12 @@ class Frame(Image):
     def where(self, axis: Axis) -> str:
         return TAGS.get(axis.keyword, axis.where) if is_enhanced(self.dataset) else axis.where
 
+    @property
+    def wrap(self) -> float:
+        n_bits, signed = (as_int(self.header(key)) or 0 for key in ("BitsStored", "PixelRepresentation"))
+        could = signed and n_bits == as_int(self.header("BitsAllocated")) and self.slope > 0 == self.intercept
+        return self.slope * 2.0**n_bits if could and not self.scale_slope else 0.0
+
     def value_of(self, axis: Axis) -> float:
         where = f"{self.name}, {self.where(axis)}" if axis.tag else f"{self.name}: DICOM has no {axis.term}"
         remedy = (f"{axis.use}; ", Give(axis.name, f"the {axis.terms}"), ".")

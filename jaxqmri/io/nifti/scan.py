@@ -67,6 +67,14 @@ class Volume(Image):
         return [(axis.keyword, said), image_number(self.file.path, self.file.sidecar, axis)]
 
     @property
+    def wrap(self) -> float:
+        kind, n_bytes = self.file.dtype.kind, self.file.dtype.itemsize
+        if kind == "f" and self.slope == 1.0:  # which may have been integers before
+            n_bytes = 2
+        could = kind in "if" and n_bytes <= 2 and self.slope > 0 == self.intercept
+        return self.slope * 2.0 ** (8 * n_bytes) if could else 0.0
+
+    @property
     def sequence(self) -> tuple[str, ...]:
         return words(re.split(r"[\\_ ]+", str(self.header("ScanningSequence") or "")))
 
@@ -125,7 +133,8 @@ def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:
             series_number=said.get("SeriesNumber"),
             description=" ".join(str(said.get("SeriesDescription") or bids or "").split()),
             bids=bids,
-            component=component(file.path, said),
+            component=component(file.path, said) or "magnitude",
+            component_is_stated=component(file.path, said) is not None,
             derived=words(said.get("ImageType"))[:1] == ("DERIVED",),
             slope=file.slope,
             intercept=file.intercept,

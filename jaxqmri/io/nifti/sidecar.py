@@ -22,9 +22,9 @@ from ..series import COMPONENTS
 
 MOST_JSON = 2**26  # bytes
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
-    *TIMING, "RepetitionTimePreparation", "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth",
-    "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType", "ScanningSequence",
-    "SequenceVariant", "Manufacturer", "ManufacturersModelName",
+    *TIMING, "RepetitionTimePreparation", "RepetitionTimeInversion", "MagneticFieldStrength", "ImagingFrequency",
+    "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType",
+    "ScanningSequence", "SequenceVariant", "Manufacturer", "ManufacturersModelName",
 )  # fmt: skip
 
 _COMPONENTS = {name: component for component in COMPONENTS for name in (component[0].upper(), component.upper())}
@@ -139,8 +139,8 @@ def sidecar_values(content: Mapping[str, Any], image: Path, axis: Axis) -> tuple
     return in_si
 
 
-def component(image: Path, content: Mapping[str, Any]) -> str:
-    """What the voxels are: one of COMPONENTS or "derived map" (a map the scanner made).
+def component(image: Path, content: Mapping[str, Any]) -> str | None:
+    """What the voxels are: one of COMPONENTS, "derived map" (a map the scanner made) or, where nothing tells, None.
 
     Said by the file name (BIDS `part-`, dcm2niix `_ph`, `_real`, `_imaginary`) or by ImageType; whichever of the two
     says that it is no magnitude is believed.
@@ -151,10 +151,10 @@ def component(image: Path, content: Mapping[str, Any]) -> str:
     image_type = content.get("ImageType")
     words = [str(word).upper().replace("_", " ") for word in image_type[2:]] if isinstance(image_type, list) else []
     said += [word.split()[0] for word in words if word.strip()]
-    found = [_COMPONENTS[word] for word in said if word in _COMPONENTS and _COMPONENTS[word] != "magnitude"]
-    if found:
-        return found[0]
-    return "derived map" if any(word.endswith(" MAP") for word in words) else "magnitude"
+    found = [_COMPONENTS[word] for word in said if word in _COMPONENTS]
+    if others := [component for component in found if component != "magnitude"]:
+        return others[0]
+    return "derived map" if any(word.endswith(" MAP") for word in words) else next(iter(found), None)
 
 
 def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> tuple[str, int | None]:
