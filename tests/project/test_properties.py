@@ -1,11 +1,6 @@
-"""What must hold whatever the input: laws of reading, writing and fitting, and files damaged at random.
+"""What must hold whatever the input: laws of reading, writing and fitting."""
 
-`pytest -m nightly tests/project/test_properties.py` damages ten times as many files.
-"""
-
-import json
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +11,15 @@ import nibabel as nib
 import nifti_files
 import numpy as np
 import pytest
-from command import Outcome, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_scans import TE_MS, dicom_folder, nifti_folder
+from small_scans import TE_MS
 from small_scans import signal as decays
 
 from jaxqmri import ImageSeries, t2star_map, write_maps
-from jaxqmri.errors import CorruptInputError
 from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.dicom.write import write_dicom
 from jaxqmri.io.nifti.reader import read_nifti
-from jaxqmri.io.storage.archive import unpack_zip
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -152,114 +144,3 @@ def test_a_scanner_of_another_gain_measures_the_same(exponent):
     for name in ("T2starmap", "R2starmap", "T2starmap_stderr", "residual", "status"):
         np.testing.assert_array_equal(other[name], one[name], err_msg=name)
     np.testing.assert_array_equal(other["S0map"], one["S0map"] * 2.0**exponent)
-
-
-# damage ---------------------------------------------------------------------------------------------------------------
-
-KINDS = ("DICOM", "NIfTI", "sidecar", "NIfTI, compressed", "zip")
-PATTERNS = {"DICOM": "*.dcm", "NIfTI": "*.nii", "sidecar": "*.json", "NIfTI, compressed": "*.nii.gz", "zip": "*.zip"}
-EXPECTED = {0, 2, 3, 4, 5}
-SECONDS = 20
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Path:
-    """A folder of sound scans, by kind of file to be damaged."""
-    folder = tmp_path_factory.mktemp("sound")
-    dicom_folder(folder / "DICOM")
-    nifti_folder(folder / "NIfTI, compressed")
-    for kind in ("NIfTI", "sidecar"):
-        for path in sorted(nifti_folder(folder / "packed").iterdir()):
-            (folder / kind).mkdir(exist_ok=True)
-            if path.suffix == ".json":
-                shutil.copy(path, folder / kind)
-            else:
-                nib.save(nib.load(path), folder / kind / path.name.removesuffix(".gz"))
-    (folder / "zip").mkdir()
-    shutil.make_archive(str(folder / "zip" / "scan"), "zip", folder / "DICOM")
-    return folder
-
-
-@st.composite
-def damages(draw: st.DrawFn) -> tuple[str, int, list[tuple[int, int]], float | None, str]:
-    """Kind of file, which one, places in it and what to flip there, where to cut, and the command."""
-    kind = draw(st.sampled_from(KINDS))
-    place = st.one_of(st.integers(0, 400), st.integers(0, 2000))
-    flips = draw(st.lists(st.tuples(place, st.integers(1, 255)), max_size=6))
-    cut = draw(st.none() if flips and draw(st.booleans()) else st.floats(0, 1))
-    return kind, draw(st.integers(0, 3)), flips, cut, draw(st.sampled_from(["t2star", "t2star", "inspect"]))
-
-
-def damage(path: Path, flips: list[tuple[int, int]], cut: float | None) -> None:
-    raw = bytearray(path.read_bytes())
-    for place, bits in flips:
-        raw[place % len(raw)] ^= bits
-    path.write_bytes(raw if cut is None else raw[: int(cut * len(raw))])
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    def too_long(*_):
-        raise AssertionError(f"more than {SECONDS} s for a small file")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def command_on(capsys: pytest.CaptureFixture, kind: str, command: str, folder: Path) -> Outcome:
-    scan = folder / kind
-    if kind == "zip":
-        try:
-            unpack_zip(scan / "scan.zip", folder / "unpacked")
-        except CorruptInputError as error:
-            assert not (folder / "unpacked").exists()
-            return Outcome(error.exit_code, "", f"jaxqmri: error: {error}")
-        scan = folder / "unpacked"
-    options = ("-o", folder / "out", "--no-report", "--method", "loglinear") if command == "t2star" else ()
-    return run(capsys, command, scan, *options)
-
-
-@pytest.mark.parametrize(
-    "n", [40, pytest.param(250, marks=pytest.mark.slow), pytest.param(2500, marks=pytest.mark.nightly)]
-)
-def test_damaged_files_are_read_or_refused_in_one_line(sound, capsys, n):
-    """Never a hang, never a traceback, never a part of the results."""
-    codes: dict[int, int] = {}
-
-    @examples(n)
-    @given(damages())
-    def check(how):
-        kind, which, flips, cut, command = how
-        with scratch() as folder, time_limit():
-            shutil.copytree(sound / kind, folder / kind)
-            files = sorted((folder / kind).glob(PATTERNS[kind]))
-            damage(files[which % len(files)], flips, cut)
-            done = command_on(capsys, kind, command, folder)
-            assert done.code in EXPECTED, done.err
-            assert all(line.startswith("jaxqmri: ") for line in done.err.splitlines()), done.err
-            if done.code:
-                assert done.error
-                assert not (folder / "out").exists()
-            elif command == "t2star":
-                assert_complete(folder / "out")
-            codes[done.code] = codes.get(done.code, 0) + 1
-
-    check()
-    assert set(codes) >= {0, 4, 5}, "the damage is of all kinds"
-    print(f"\n{sum(codes.values())} damaged files: exit codes {dict(sorted(codes.items()))}")
-
-
-def assert_complete(out: Path) -> None:
-    """Every file that the record names is there and whole, and no other."""
-    outputs = json.loads((out / "provenance.json").read_text())["outputs"]
-    assert {path.name for path in out.iterdir()} == set(outputs)
-    for name in outputs:
-        if name.endswith(".nii.gz"):
-            nib.load(out / name).get_fdata()
-        else:
-            json.loads((out / name).read_text())
