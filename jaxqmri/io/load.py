@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
     reader, values = scan.reader, chosen.values
     if chosen.value_error:
         raise chosen.value_error
-    images = reader.load(chosen)  # which refuses files that are too short before room is made for them
-    data = new_images((*chosen.shape, chosen.n_slices, len(values)), scan.source)
-    saturated, n_negative = np.zeros(data.shape[:3], bool), 0
-    with closing(images):
-        for index, image, at_top in images:
+    with closing(reader.load(chosen)) as images:
+        first = next(images)  # a header may say any size: its pixels must be there before room is made for all
+        data = new_images((*chosen.shape, chosen.n_slices, len(values)), scan.source)
+        saturated, n_negative = np.zeros(data.shape[:3], bool), 0
+        for index, image, at_top in chain([first], images):
             data[index] = image
             saturated[index[:3]] |= at_top
             n_negative += np.count_nonzero(data[index] < 0)

@@ -1,5 +1,6 @@
 """Compressed pixels: the same values as uncompressed ones, and no damaged stream that takes the program with it."""
 
+import subprocess
 import sys
 import time
 from io import BytesIO
@@ -153,6 +154,45 @@ def test_a_damaged_stream_is_named_in_one_line(damaged, tmp_path, capsys):
     assert done.code == 4
     assert "IM002.dcm: pixels (7FE0,0010) cannot be decoded" in done.error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, RLELossless], ids=lambda u: u.name
+)
+@pytest.mark.parametrize("stated", ["in the stream", "in the header", "in both"])
+def test_a_small_stream_of_a_large_image_is_never_decoded(tmp_path, images, monkeypatch, syntax, stated):
+    # Its decoder would make room for what it claims to be.
+    monkeypatch.setattr(dicom_codec, "COMMAND", ("no such program",))
+    if syntax == JPEGLosslessSV1:
+        with_streams(images, syntax, lambda pixels: jpeg_streams.lossless(pixels, 12), 12)
+    else:
+        for ds in images:
+            ds.compress(syntax)
+    for ds in images:
+        stream = bytearray(next(generate_frames(ds.PixelData, number_of_frames=1)))
+        if stated != "in the header":
+            place = stream.find({JPEGLSLossless: b"\xff\xf7", JPEGLosslessSV1: b"\xff\xc3"}.get(syntax, b"\xff\x51"))
+            large = (65500).to_bytes(2, "big")
+            if syntax == RLELossless:
+                stream += bytes(2**14)
+            elif syntax == JPEG2000Lossless:
+                stream[place + 6 : place + 14] = (bytes(2) + large) * 2
+            else:
+                stream[place + 5 : place + 9] = large * 2
+        if stated != "in the stream":
+            ds.Rows = ds.Columns = 65500
+        ds.PixelData = encapsulate([bytes(stream)])
+    words = r"its stream is|cannot be \d+ bytes of pixels"
+    with pytest.raises(CorruptInputError, match=rf"IM00\d.dcm: pixels .* cannot be decoded \(.*({words})"):
+        read_dicom(save(tmp_path, images))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
+def test_the_process_has_no_more_memory_than_an_image_needs():
+    code = "import codec; codec._limit_memory(2**26); bytearray(2**25); bytearray(2**27)"
+    folder = Path(dicom_codec.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith("MemoryError")
 
 
 READY = "import os, sys, time; os.write(1, b'R'); sys.stdin.buffer.read(8); "

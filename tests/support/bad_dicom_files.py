@@ -165,6 +165,7 @@ BAD_DICOM = [
     ("damaged header", damaged_header, CorruptInputError, "IM002.dcm"),
     ("other rows", one_image(lambda ds: setattr(ds, "Rows", 2)), CorruptInputError, "4x3x2.*4x2x1"),
     ("rows wrong throughout", all_images(Rows=2), CorruptInputError, "24 bytes of pixels .* 2x4 need 16"),
+    ("rows of a larger machine", all_images(Rows=65535, Columns=65535), CorruptInputError, "24 bytes .* 65535x65535"),
     ("missing slice", missing_slice, CorruptInputError, r"slice 2 of 2 lacks TE 10 ms \(passed over: 1 empty file\)"),
     ("two runs", another_run, CorruptInputError, "IM.*again.*differ in AcquisitionNumber"),
     ("single echo", lambda f: save(f, series((5.0,))), CorruptInputError, "need at least 2 echoes"),

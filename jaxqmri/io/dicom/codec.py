@@ -1,11 +1,13 @@
 """Decodes compressed pixels in a process of its own: a damaged stream may crash or hang a decoder, not this program.
 
 Decoders of JPEG are C libraries that trust what they read. One process decodes all images of a series; it is given
-single frames with the few attributes that decoding takes, and nothing else. It runs this file, so it needs pydicom, but
+single frames with the few attributes that decoding takes, and nothing else; and as much memory as an image of their
+size needs, as a stream of a few bytes may claim to be any size. It runs this file, so it needs pydicom, but
 neither this package nor the working directory.
 """
 
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -27,6 +29,13 @@ from pydicom.uid import UID, RLELossless
 _SECONDS_TO_START = 120.0
 SECONDS_PER_IMAGE = 60.0  # the slowest decoders take 1 s for the largest images
 COMMAND = (sys.executable, "-P", "-W", "ignore", __file__)  # -P: the folder of this file holds no modules for it
+_MEMORY = 2**30  # bytes, for the libraries of the decoders
+_MEMORY_PER_BYTE = 16  # of the pixels; decoders hold several copies of 4 bytes each
+_LARGE, _MAX_RATIO = 2**27, 1000  # bytes; below that air alone may be compressed to any degree
+_EXPANSION = 64  # RLE makes at most 128 bytes of 2, and needs at most 2 bytes for one
+_JPEG, _JPEG_2000, _JPEG_2000_BOX = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"
+_START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # 0xF7: of JPEG-LS
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _READY = b"R"
 _ARRAY, _ERROR = b"A", b"E"
 _NEEDED = (
@@ -50,7 +59,7 @@ class Decoder:
         """
         image = self._single_frame(file, index)
         if file.file_meta.TransferSyntaxUID == RLELossless:  # decoded by Python, which neither crashes nor hangs
-            return pixel_array(image, decoding_plugin="pydicom")
+            return pixel_array(image, decoding_plugin="pydicom", correct_unused_bits=False)
         content = BytesIO()
         image.save_as(content, enforce_file_format=True)
         return self._ask(content.getvalue())
@@ -67,6 +76,7 @@ class Decoder:
         for keyword in _NEEDED:
             if keyword in file:
                 image[keyword] = file[keyword]
+        _check_size(image, self._frames[index])
         image.PixelData = encapsulate([self._frames[index]])
         image["PixelData"].VR = "OB"
         return image
@@ -118,6 +128,41 @@ def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[
         timer.cancel()
 
 
+def _check_size(image: Dataset, stream: bytes) -> None:
+    """Refuses a stream of another size than Rows and Columns say, before room is made for either."""
+    n_bytes = _n_bytes(image)
+    if n_bytes > max(_LARGE, _MAX_RATIO * len(stream)):
+        raise ValueError(f"{len(stream)} bytes cannot be {n_bytes} bytes of pixels")
+    if image.file_meta.TransferSyntaxUID == RLELossless:
+        if not n_bytes / _EXPANSION <= len(stream) <= 2 * n_bytes + 1024:  # with the header and padding
+            raise ValueError(f"{len(stream)} bytes of RLE cannot be {n_bytes} bytes of pixels")
+    elif (shape := _shape(stream)) not in (None, (image.Rows, image.Columns)):
+        rows, columns = shape or ()
+        raise ValueError(f"its stream is {rows}x{columns}, but Rows x Columns = {image.Rows}x{image.Columns}")
+
+
+def _n_bytes(image: Dataset) -> int:
+    return image.Rows * image.Columns * image.SamplesPerPixel * image.BitsAllocated // 8
+
+
+def _shape(stream: bytes) -> tuple[int, int] | None:
+    """Rows and columns in the header of a JPEG (ISO 10918-1 B.2), JPEG-LS or JPEG 2000 stream (ISO 15444-1 A.5.1)."""
+    if stream.startswith((_JPEG_2000, _JPEG_2000_BOX)):
+        start = stream.find(_JPEG_2000)
+        if start < 0 or len(stream) < start + 24:
+            return None
+        right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
+        return bottom - top, right - left
+    place = len(_JPEG) if stream.startswith(_JPEG) else len(stream)
+    while place + 9 <= len(stream) and stream[place] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", stream, place)
+        if marker in _START_OF_FRAME:
+            rows, columns = struct.unpack_from(">HH", stream, place + 5)
+            return rows, columns
+        place += 1 if marker == 0xFF else 2 if marker in _ALONE else 2 + length
+    return None
+
+
 def has_decoder(syntax: str) -> bool:
     """Whether a decoder for this transfer syntax is installed."""
     try:
@@ -150,13 +195,25 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     answers.flush()
     while (request := _receive(requests)) is not None:
         try:
-            content = BytesIO()
-            np.save(content, pixel_array(pydicom.dcmread(BytesIO(request))), allow_pickle=False)
+            content, image = BytesIO(), pydicom.dcmread(BytesIO(request))
+            _limit_memory(_MEMORY + _MEMORY_PER_BYTE * _n_bytes(image))
+            pixels = pixel_array(image, correct_unused_bits=False)
+            np.save(content, pixels, allow_pickle=False)
             answers.write(_ARRAY)
             _send(answers, content.getvalue())
         except Exception as error:  # decoders are plugins and may raise anything
             answers.write(_ERROR)
             _send(answers, " ".join(str(error).split())[:500].encode())
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Lets this process have that much more than it has, where the system can tell; sizes were checked in any case."""
+    with suppress(ImportError, OSError, ValueError):  # Windows; no /proc; a lower limit already
+        import resource
+
+        n_pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = n_pages * resource.getpagesize() + n_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 if __name__ == "__main__":

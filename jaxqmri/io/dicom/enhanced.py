@@ -9,6 +9,7 @@ from typing import Any
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
@@ -39,12 +40,16 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     "PixelMeasuresSequence": {key: key for key in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")},
     "PixelValueTransformationSequence": {key: key for key in ("RescaleSlope", "RescaleIntercept", "RescaleType")},
 }
-# Files made of classic ones keep here what has no place in a functional group, under its classic keyword.
+# Files made of classic ones keep here what has no place in a functional group, under its classic keyword; some programs
+# leave it at the top.
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 _FROM_CLASSIC = (
     *(axis.keyword for axis in AXES.values() if axis.tag),
     "EchoNumbers", "RepetitionTime", "ScanningSequence", "MRAcquisitionType", "AcquisitionNumber", "ImageType",
+    "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
 )  # fmt: skip
+_SCALES = ("RealWorldValueMappingSequence", "ModalityLUTSequence")
+_PLACEHOLDER = 1e300  # Philips writes 1.8e308 for what it does not know
 _SEQUENCE_KINDS = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}  # Echo Pulse Sequence -> classic keyword
 TAGS = {  # of the classic keyword -> where an Enhanced file has it
     "EchoTime": "EffectiveEchoTime (0018,9082) of MREchoSequence (0018,9114)",
@@ -68,6 +73,12 @@ def frame_headers(dataset: Dataset) -> Iterator[Dataset]:
     common = Dataset()
     for keyword in _OF_ALL_FRAMES:
         _copy(dataset, keyword, common)
+    _add_groups(dataset, common)
+    for keywords in _GROUPS.values():
+        for keyword, classic in keywords.items():
+            _copy(dataset, keyword, common, classic)
+    for keyword in _FROM_CLASSIC:
+        _copy(dataset, keyword, common)
     if words := _SEQUENCE_KINDS.get(str(dataset.get("EchoPulseSequence"))):
         _set(common, "ScanningSequence", "CS", words)
     _add_groups(_first(dataset.get("SharedFunctionalGroupsSequence")), common)
@@ -90,17 +101,19 @@ def _add_groups(groups: Dataset, header: Dataset) -> None:
         item = _first(groups.get(sequence))
         for keyword in _FROM_CLASSIC:
             _copy(item, keyword, header)
-    # Units of real-world values, which tell a map from an image where the rescale type says nothing.
-    mapping = _first(groups.get("RealWorldValueMappingSequence"))
-    units = _first(mapping.get("MeasurementUnitsCodeSequence")).get("CodeValue")
-    if units and str(header.get("RescaleType") or "US").upper() == "US":
-        _set(header, "RescaleType", "LO", str(units))
+    for keyword in _SCALES:
+        _copy(groups, keyword, header)
     copy_philips_scale_slope(groups, header)
 
 
 def _copy(source: Dataset, keyword: str, header: Dataset, classic: str = "") -> None:
-    if keyword in source and source[keyword].value not in (None, ""):
-        _set(header, classic or keyword, source[keyword].VR, source[keyword].value)
+    value = source[keyword].value if keyword in source else None
+    if keyword in source and source[keyword].VR == "FD":
+        several = list(value) if isinstance(value, MultiValue | list) else [value]
+        known = [number for number in several if number is not None and abs(number) < _PLACEHOLDER]
+        value = known[0] if len(known) == 1 else known or None
+    if value not in (None, ""):
+        _set(header, classic or keyword, source[keyword].VR, value)
 
 
 def _set(header: Dataset, keyword: str, vr: str, value: Any) -> None:

@@ -1,6 +1,6 @@
 """What the header of one DICOM image, under classic keywords, says: its kind, its echo time or the like, its place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..axis import check_axis_values
 from ..candidates import Image, number, words
 from . import vendors
 from .enhanced import ENHANCED_MR, TAGS, is_enhanced
+from .scale import AS_STORED, Line, Scale, read_scales, unit_of
 
 DICOMDIR = "DICOMDIR index"
 MOSAIC = "mosaic of slices"
@@ -45,6 +46,7 @@ class Frame(Image):
     position: np.ndarray  # (3,) centre of the first pixel, LPS+ [mm]
     orientation: np.ndarray  # (6,) unit vectors along a row and along a column, LPS+
     pixel_spacing: tuple[float, float]  # distance between rows, between columns [mm]
+    scales: Mapping[str, Scale]  # all that it states, see `scale.common_scale`; slope and intercept are those of one
     instance_number: int | None
     series_number: int | None
 
@@ -98,7 +100,7 @@ def _reason_to_skip(dataset: Dataset) -> str | None:
         return "colour picture"
     if "LOCALIZER" in image_type:
         return LOCALIZER
-    return DERIVED_MAP if vendors.is_map(dataset, image_type, is_enhanced(dataset)) else None
+    return DERIVED_MAP if vendors.is_map(image_type, unit_of(dataset), is_enhanced(dataset)) else None
 
 
 def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: int = 0) -> Frame | str:
@@ -125,7 +127,8 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
     if np.any(np.abs(lengths - 1) > 0.01):
         return UNPLACED
     image_type = words(dataset.get("ImageType"))
-    slope, intercept = number(dataset.get("RescaleSlope")), number(dataset.get("RescaleIntercept"))
+    scales = read_scales(dataset)
+    line = next((scale for scale in scales.values() if isinstance(scale, Line)), AS_STORED)
     return Frame(
         name=name,
         uid=str(dataset.get("SOPInstanceUID")),
@@ -134,10 +137,11 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
         description=" ".join(str(dataset.get("SeriesDescription") or "").split()),
         component=vendors.ge_component(dataset) or vendors.component_by_name(dataset, image_type) or "magnitude",
         derived="DERIVED" in image_type[:1],
-        slope=1.0 if slope is None else slope,
-        intercept=intercept or 0.0,
+        scales=scales,
+        slope=line.slope,
+        intercept=line.intercept,
         scale_slope=vendors.philips_scale_slope(dataset),
-        unit=str(dataset.get("RescaleType") or ""),
+        unit=unit_of(dataset),
         dataset=dataset,
         file=file,
         index=index,

@@ -1,6 +1,6 @@
 """The values of one MR image: decoded, scaled, and laid out as NIfTI viewers expect them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,8 +8,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-from ...errors import CorruptInputError, remark
-from . import vendors
+from ...errors import CorruptInputError
 from .codec import Decoder, has_decoder
 from .header import Frame, as_int
 
@@ -33,7 +32,7 @@ def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
             values = decoder.decode(frame.file, frame.index)
         else:
             _check_length(frame)
-            values = pixel_array(frame.file, index=frame.index)
+            values = pixel_array(frame.file, index=frame.index, correct_unused_bits=False)
     except CorruptInputError:
         raise
     except Exception as error:  # decoders are plugins and raise what they like
@@ -45,7 +44,39 @@ def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
         raise CorruptInputError(
             f"{frame.name}: pixels are {values.shape}, but Rows and Columns say {frame.shape}; the file is damaged."
         )
-    return values
+    return _without_unused_bits(frame, values)
+
+
+def _without_unused_bits(frame: Frame, values: np.ndarray) -> np.ndarray:
+    """The values in the bits that are theirs (PS3.5 8.1.1). Others may hold an overlay; a sign may be repeated in them.
+
+    A program that scales values up may leave Bits Stored as it was: cut to that they would fold over, without a trace.
+    """
+    n_allocated = 8 * values.dtype.itemsize
+    n_stored, high = as_int(frame.dataset.get("BitsStored")) or n_allocated, as_int(frame.file.get("HighBit"))
+    if n_stored >= n_allocated:
+        return values
+    lowest = high + 1 - n_stored if high is not None and n_stored <= high + 1 <= n_allocated else 0
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    bits = values.view(f"u{values.dtype.itemsize}")
+    found = (bits << (n_allocated - n_stored - lowest)).view(values.dtype) >> (n_allocated - n_stored)
+    known = ((2**n_stored - 1) << lowest) | sum({1 << bit for bit in _overlay_bits(frame.file) if bit < n_allocated})
+    unknown = bits & ~np.array(known, bits.dtype)
+    sign = (found << lowest).view(bits.dtype) & ~np.array(known, bits.dtype)
+    if n_foreign := np.count_nonzero((unknown != 0) & (unknown != sign)):
+        raise CorruptInputError(
+            f"{frame.name}: {n_foreign} pixels (7FE0,0010) have bits beyond BitsStored (0028,0101) {n_stored} and "
+            f"HighBit (0028,0102) {high}, so that it is not certain which bits are their values; set these to "
+            f"{n_allocated} and {n_allocated - 1} if all are, clear the others if not, or export the series again."
+        )
+    return found
+
+
+def _overlay_bits(file: Dataset) -> list[int]:
+    """Bits of the pixels that are overlays, as Overlay Bit Position (60xx,0102) says where there is no Overlay Data."""
+    groups = [group for group in range(0x6000, 0x6020, 2) if (group, 0x0102) in file and (group, 0x3000) not in file]
+    found = [as_int(file[group, 0x0102].value) for group in groups]
+    return [bit for bit in found if bit is not None]
 
 
 @contextmanager
@@ -57,32 +88,6 @@ def pixels_released(file: Dataset) -> Iterator[None]:
     finally:
         if isinstance(on_disk, RawDataElement) and on_disk.value is None:
             file["PixelData"] = on_disk
-
-
-def rescaled(frame: Frame, stored: np.ndarray, *, floating_point: bool) -> np.ndarray:
-    """(row, column) float64 image values: displayed values, or Philips' floating-point values.
-
-    DV = SV * RS + RI; FP = DV / (RS * SS). float64 keeps any integer exact until the one rounding to float32. Source:
-    Chenevert et al., Transl Oncol 7:65 (2014).
-    """
-    if frame.slope == 0:
-        raise CorruptInputError(
-            f"{frame.name}: RescaleSlope (0028,1053) is 0, so every value vanishes; export the series again."
-        )
-    displayed = stored * frame.slope + frame.intercept
-    return displayed / (frame.slope * frame.scale_slope) if floating_point and frame.scale_slope else displayed
-
-
-def use_floating_point(frames: Sequence[Frame]) -> bool:
-    """Whether all images carry Philips' scale slope, so that images scaled each on their own become comparable."""
-    if all(frame.scale_slope for frame in frames):
-        return True
-    if vendors.is_philips(frames[0].dataset) and len({(frame.slope, frame.intercept) for frame in frames}) > 1:
-        remark(
-            "Philips images with different rescale slopes lack the scale slope (2005,100E): displayed values are used "
-            "and may not be comparable between echoes; export the series without removing private tags."
-        )
-    return False
 
 
 def at_top(frame: Frame, stored: np.ndarray) -> np.ndarray:

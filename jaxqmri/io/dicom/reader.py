@@ -22,7 +22,8 @@ from .geometry import IRREGULAR, Slices, slices_affine
 from .groups import candidates, thickness
 from .header import Frame
 from .identity import dicom_identity
-from .pixels import at_top, pixels_released, rescaled, stored_values, upright, use_floating_point
+from .pixels import at_top, pixels_released, stored_values, upright
+from .scale import common_scale
 from .scan import find_frames
 
 # By these a scanner tells repeated images of one slice apart.
@@ -119,13 +120,14 @@ def _refusal(scan: Scan) -> Exception | None:
 
 
 def _check_complete(scan: Scan, candidate: Candidate) -> None:
-    """Refuses a candidate in which a slice lacks an image, cell by cell."""
+    """Refuses a candidate in which a slice lacks an image, cell by cell, or whose images have no common scale."""
     if n_missing := len(candidate.missing):
         n_cells, passed_over = candidate.n_slices * len(candidate.values), in_brackets(scan.skipped)
         raise CorruptInputError(
             f"{candidate}: {n_missing} of {n_cells} images missing: {candidate.lacking()}{passed_over}. Every "
             f"slice needs every {candidate.axis.one}; copy the series again."
         )
+    common_scale(list(candidate.one_each.values()))
 
 
 def _load(candidate: Candidate) -> Images:
@@ -133,7 +135,7 @@ def _load(candidate: Candidate) -> Images:
     images, values = candidate.one_each, candidate.values
     n_copies = Counter(candidate.places)
     copies: dict[Place, tuple[Frame, np.ndarray]] = {}
-    floating_point = use_floating_point(list(images.values()))
+    scale = common_scale(list(images.values()))
     by_file: dict[int, list[tuple[Place, Frame]]] = defaultdict(list)
     for place, frame in zip(candidate.places, candidate.images, strict=True):
         by_file[id(frame.file)].append((place, frame))
@@ -146,15 +148,13 @@ def _load(candidate: Candidate) -> Images:
                         _check_copy(candidate.axis, place, *copies.setdefault(place, (frame, stored)), frame, stored)
                     if frame is images[place]:
                         index = (slice(None), slice(None), place[0], values.index(place[1]))
-                        image = rescaled(frame, stored, floating_point=floating_point)
-                        yield index, upright(image), upright(at_top(frame, stored))
+                        yield index, upright(scale(frame, stored)), upright(at_top(frame, stored))
     if n := len(candidate.images) - len(images):
         remark(f"{n} duplicate images (identical pixels) were dropped.")
 
 
 def _check_copy(axis: Axis, place: Place, first: Frame, known: np.ndarray, frame: Frame, stored: np.ndarray) -> None:
-    same_scale = (first.slope, first.intercept) == (frame.slope, frame.intercept)
-    if first is frame or (same_scale and np.array_equal(stored, known)):
+    if first is frame or (first.scales == frame.scales and np.array_equal(stored, known)):
         return
     names = " and ".join(sorted((first.name, frame.name)))
     tags = [tag for tag in _REPEATS if first.header(tag) != frame.header(tag)]
@@ -183,11 +183,9 @@ def _affine(candidate: Candidate) -> np.ndarray:
 
 def _radians(candidate: Candidate) -> list[float | None]:
     """Angle [rad] per value that `_load` gives, of each image."""
-    factors = [frame.radians_per_value for frame in candidate.images]
-    if not use_floating_point(candidate.images):
-        return factors
-    displayed = [frame.slope * frame.scale_slope for frame in candidate.images]
-    return [factor and float(f"{factor * unit:.6g}") for factor, unit in zip(factors, displayed, strict=True)]
+    scale = common_scale(candidate.images)
+    factors = [(frame.radians_per_value, scale.unit(frame)) for frame in candidate.images]
+    return [factor if unit == 1 else factor and float(f"{factor * unit:.6g}") for factor, unit in factors]
 
 
 READER = Reader(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from ..candidates import number
 
@@ -18,32 +19,32 @@ _COMPONENT_NAMES = {  # in the order of GE's codes
 # A weighting as well as a map; Enhanced MR has the weighting in value 3 of its frame type.
 _QUANTITY = re.compile(r"([TR][12]([ _]?(\*|STAR|RHO))?|FA|PD|RHO)(MAP)?")
 _MAP = re.compile(r"(?!PHASE|VELOCITY).+[ _]MAP|[TR][12]([ _]?(STAR|RHO))?MAP|B[01](MAP)?|ADC(MAP)?|FIELDMAP(HZ)?")
-_QUANTITY_UNITS = {"MS", "HZ", "1/S", "S-1"}  # Rescale Type of a map; images carry US or nothing
+_QUANTITY_UNITS = {"S", "MS", "HZ", "1/S", "S-1"}  # Rescale Type of a map; images carry US or nothing
 
 
 def ge_component(dataset: Dataset) -> str | None:
     """GE's code (0043,102F): 0 magnitude, 1 phase, 2 real, 3 imaginary; its Image Type does not tell them apart."""
-    if not _made_by(dataset, "GE"):
-        return None
     code = _number(dataset, 0x0043, "GEMS_PARM_01", 0x2F, "<i2")
     return dict(enumerate(_COMPONENT_NAMES)).get(code)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def is_philips(dataset: Dataset) -> bool:
-    """Philips' name in Manufacturer (0008,0070)."""
-    return _made_by(dataset, "PHILIPS")
+    """Philips' name in Manufacturer (0008,0070) or, as anonymisers blank that, in the creator of a private block."""
+    names = [dataset.get("Manufacturer"), *(element.value for element in dataset if element.tag.is_private_creator)]
+    is_normalized = str(dataset.get("RescaleType") or "").lower() == "normalized"  # its own Rescale Type
+    return is_normalized or any(str(name or "").upper().startswith("PHILIPS") for name in names)
 
 
 def philips_scale_slope(dataset: Dataset) -> float | None:
     """Philips' (2005,100E): displayed value / (Rescale Slope * this) is comparable between images."""
-    value = _number(dataset, 0x2005, _PHILIPS_1, 0x0E, "<f4") if is_philips(dataset) else None
+    value = _number(dataset, 0x2005, _PHILIPS_1, 0x0E, "<f4")
     return value if value is not None and np.isfinite(value) and value > 0 else None
 
 
 def copy_philips_scale_slope(groups: Dataset, header: Dataset) -> None:
     """Philips' (2005,140F) of each frame of an Enhanced file: a copy of its classic header, with the scale slope."""
     classic = _value(groups, 0x2005, _PHILIPS_5, 0x0F, customary=0x140F)
-    value = _value(classic[0], 0x2005, _PHILIPS_1, 0x0E) if classic else None
+    value = _value(classic[0] if isinstance(classic, Sequence) and classic else groups, 0x2005, _PHILIPS_1, 0x0E)
     if value is not None:
         header.private_block(0x2005, _PHILIPS_1, create=True).add_new(0x0E, "FL", value)
 
@@ -62,17 +63,12 @@ def component_by_name(dataset: Dataset, image_type: tuple[str, ...]) -> str | No
     return None
 
 
-def is_map(dataset: Dataset, image_type: tuple[str, ...], enhanced: bool) -> bool:
-    """Image Type (0008,0008) or Rescale Type (0028,1054) of a map: Siemens' T2_STAR MAP, Philips' B0, Hz."""
-    in_units = str(dataset.get("RescaleType") or "").upper() in _QUANTITY_UNITS
-    if in_units or any(_MAP.fullmatch(token) for token in image_type[2:]):
+def is_map(image_type: tuple[str, ...], unit: str, enhanced: bool) -> bool:
+    """Image Type (0008,0008) or the unit of image values of a map: Siemens' T2_STAR MAP, Philips' B0, Hz."""
+    if unit.upper() in _QUANTITY_UNITS or any(_MAP.fullmatch(token) for token in image_type[2:]):
         return True
     kinds = image_type[3 if enhanced else 2 :]
     return "DERIVED" in image_type[:1] and any(_QUANTITY.fullmatch(token) for token in kinds)
-
-
-def _made_by(dataset: Dataset, name: str) -> bool:
-    return str(dataset.get("Manufacturer") or "").upper().startswith(name)
 
 
 def _value(dataset: Dataset, group: int, creator: str, offset: int, customary: int | None = None) -> Any:
@@ -80,7 +76,10 @@ def _value(dataset: Dataset, group: int, creator: str, offset: int, customary: i
     try:
         return dataset.private_block(group, creator)[offset].value
     except KeyError:
-        element = dataset.get((group, customary or 0x1000 + offset))
+        number = customary or 0x1000 + offset
+        reserved_for = dataset.get((group, number >> 8))
+        is_foreign = reserved_for is not None and reserved_for.value not in (None, "", creator)
+        element = None if is_foreign else dataset.get((group, number))
         return None if element is None else element.value
 
 
