@@ -1,16 +1,19 @@
 """The values of one MR image: decoded, scaled, and laid out as NIfTI viewers expect them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-from ...errors import CorruptInputError
+from ...errors import CorruptInputError, remark
+from . import vendors
 from .codec import Decoder, has_decoder
 from .header import Frame, as_int
+from .scale import AS_STORED, REAL_WORLD, RESCALE, ROUNDING, TABLE, Line, Scale
 
 
 def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
@@ -88,6 +91,102 @@ def pixels_released(file: Dataset) -> Iterator[None]:
     finally:
         if isinstance(on_disk, RawDataElement) and on_disk.value is None:
             file["PixelData"] = on_disk
+
+
+class CommonScale(NamedTuple):
+    """The scale that all images of one fit have."""
+
+    name: str  # where they state it; "": nowhere, values are as stored
+    is_floating_point: bool  # whether displayed values become Philips' floating-point values
+
+    def of(self, frame: Frame) -> Scale:
+        """The scale of one image before `unit`."""
+        return frame.scales.get(self.name, AS_STORED)
+
+    def unit(self, frame: Frame) -> float:
+        """Displayed values in one value of the image: FP = DV / (RS * SS)."""
+        scale = self.of(frame)
+        slope = scale.slope if isinstance(scale, Line) else 1.0
+        return slope * (frame.scale_slope or 1.0) if self.is_floating_point else 1.0
+
+    def __call__(self, frame: Frame, stored: np.ndarray) -> np.ndarray:
+        """(row, column) float64 image values, which keep any integer exact until the one rounding to float32."""
+        return self.of(frame)(stored) / self.unit(frame)
+
+
+def common_scale(frames: Sequence[Frame]) -> CommonScale:
+    """The scale of the images of one fit; raises CorruptInputError where they have none in common."""
+    for frame in frames:
+        for name, scale in frame.scales.items():
+            if not scale.is_usable:
+                given = f" (slope {scale.slope:g}, intercept {scale.intercept:g})" if isinstance(scale, Line) else ""
+                raise CorruptInputError(
+                    f"{frame.name}: {name} gives its pixels no scale{given}; export the series again."
+                )
+    with_slope = [frame for frame in frames if frame.scale_slope]
+    if len(with_slope) == len(frames):
+        is_rescaled = any(RESCALE in frame.scales for frame in frames)
+        return CommonScale(RESCALE if is_rescaled else _common_name(frames), is_floating_point=True)
+    name = _common_name(frames)
+    differ = len({(frame.slope, frame.intercept) for frame in frames}) > 1
+    if with_slope and (differ or len({frame.scale_slope for frame in with_slope}) > 1):
+        without = next(frame for frame in frames if not frame.scale_slope)
+        raise CorruptInputError(
+            f"{without.name} lacks Philips' scale slope (2005,100E), which {with_slope[0].name} has, so that their "
+            "values cannot be compared; export the series again with all private tags."
+        )
+    is_philips = vendors.is_philips(frames[0].dataset)
+    is_blanked = not frames[0].file.get("Manufacturer", "unstated")
+    if differ and (is_philips or is_blanked):
+        if is_philips and len({frame.series_uid for frame in frames}) > 1:
+            raise CorruptInputError(
+                "Philips images of several series with different rescale slopes lack the scale slope (2005,100E), so "
+                "that their values cannot be compared; export the series without removing private tags."
+            )
+        made_by = "Philips images" if is_philips else "images whose Manufacturer (0008,0070) is blanked"
+        remark(
+            f"{made_by} with different rescale slopes lack the scale slope (2005,100E): displayed values are used and "
+            "may not be comparable between echoes; export the series without removing private tags."
+        )
+    return CommonScale(name, is_floating_point=False)
+
+
+def _common_name(frames: Sequence[Frame]) -> str:
+    """Where the scale is that all state; real-world values go before a rescale that is the same in all of them."""
+    names = [name for name in (RESCALE, TABLE, REAL_WORLD) if any(name in frame.scales for frame in frames)]
+    of_all = [name for name in names if all(name in frame.scales for frame in frames)]
+    is_phase = frames[0].component == "phase"  # of which all images must declare the same range, see `common_factor`
+    if is_phase and not of_all:
+        return next(iter(names), "")
+    if not of_all:
+        stating = next((f for f in frames for scale in f.scales.values() if scale != AS_STORED), None)
+        if stating is None:
+            return ""
+        name = next(name for name, scale in stating.scales.items() if scale != AS_STORED)
+        silent = next(frame for frame in frames if name not in frame.scales)
+        raise _no_common_scale(f"{stating.name} states its scale in {name}, {silent.name} does not")
+    chosen = of_all[0]
+    for name in names:
+        both = [frame for frame in frames if name in frame.scales and chosen in frame.scales]
+        factors = [_factor(frame.scales[chosen], frame.scales[name]) for frame in both]
+        agree = None not in factors and np.ptp(factors) <= ROUNDING * abs(factors[0] or 1.0)
+        if agree and (name in of_all or abs((factors[0] or 0.0) - 1) <= ROUNDING):
+            continue
+        if name in of_all and len({frame.scales[chosen] for frame in frames}) == 1 and not is_phase:
+            chosen = name
+            continue
+        raise _no_common_scale(f"{both[0].name} states its scale in {chosen} and in {name}, which disagree")
+    return chosen
+
+
+def _factor(one: Scale, other: Scale) -> Any:
+    return one.times(other) if isinstance(one, Line) else 1.0 if one == other else None
+
+
+def _no_common_scale(why: str) -> CorruptInputError:
+    return CorruptInputError(
+        f"{why}, so that the values of these images cannot be compared; export the series again, all images alike."
+    )
 
 
 def at_top(frame: Frame, stored: np.ndarray) -> np.ndarray:

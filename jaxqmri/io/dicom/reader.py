@@ -22,8 +22,7 @@ from .geometry import IRREGULAR, Slices, slices_affine
 from .groups import candidates, thickness
 from .header import Frame
 from .identity import dicom_identity
-from .pixels import at_top, pixels_released, stored_values, upright
-from .scale import common_scale
+from .pixels import at_top, common_scale, pixels_released, stored_values, upright
 from .scan import find_frames
 
 # By these a scanner tells repeated images of one slice apart.
