@@ -10,6 +10,9 @@ from ..quantities import AXES, ECHO_TIME, Axis
 
 Values = Sequence[float] | np.ndarray
 
+ROUNDING = 1e-3  # of a time or an angle; scanners print the same one with more or fewer digits
+NUDGED = 5e-3  # of the signal; GE moves TE and TR a little with the flip angle, and T1 by as much at most
+
 
 def by_argument() -> dict[str, Axis]:
     """What may vary, by the argument that gives its values: te, ti, flip_angles."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import MetadataError, UsageError
 from ..quantities import Axis
+from .axis import NUDGED
 from .bids.names import BidsName
 from .phase import radians_per_unit
 
@@ -32,7 +33,7 @@ class Image(ABC):
     component: str  # one of COMPONENTS or, never fitted, "derived map"
     component_is_stated: bool = True  # whether anything says so; what says nothing is taken for a magnitude
     derived: bool  # computed from other images, not measured
-    listed: int | None = None  # its place in the caller's list of files, where that order means something
+    listed: int | None = None  # its place in the caller's list of files or along the 4th axis, which is an order
     slope: float  # displayed per stored value
     intercept: float  # displayed where the stored value is 0
     scale_slope: float | None = None  # Philips', see dicom.pixels.rescaled
@@ -109,7 +110,8 @@ class Candidate:
             except MetadataError as why:
                 found.append(np.nan)
                 error = error or why
-        return replace(self, axis=axis, each=tuple(found), value_error=error, is_given=False)
+        each = _one_in_all_slices(np.array(found), self.slices)
+        return replace(self, axis=axis, each=each, value_error=error, is_given=False)
 
     @property
     def first(self) -> Image:
@@ -205,6 +207,19 @@ class Candidate:
         named = [f"slice {k + 1} of {self.n_slices} lacks {at(self.axis, *values)}" for k, values in lacks.items()]
         return ", ".join(named[:4]) + (f" and {len(named) - 4} more slices lack images" if len(named) > 4 else "")
 
+    def values_of_slices(self) -> str:
+        """Words for values that differ from slice to slice, e.g. "slice 1 of 3: 50, 400 ms, slice 2 ...", or nothing.
+
+        Slices that lack images of others have fewer of them.
+        """
+        of_slices: dict[int, set[float]] = {}
+        for k, value in self.places:
+            of_slices.setdefault(k, set()).add(value)
+        if not self.missing or len({len(values) for values in of_slices.values()}) > 1:
+            return ""
+        named = [(k, self.axis.listed(sorted(values)[:6])) for k, values in sorted(of_slices.items())[:2]]
+        return ", ".join(f"slice {k + 1} of {self.n_slices}: {these} {self.axis.shown_unit}" for k, these in named)
+
     def __str__(self) -> str:
         axis, n = self.axis, len(self.values)
         values = f"1 {axis.one}" if n == 1 else f"{n} {axis.many}"
@@ -215,6 +230,22 @@ class Candidate:
         number = "without number" if self.first.series_number is None else self.first.series_number
         name = self.first.bids or f"series {number} '{self.first.description}'"
         return f"{name} ({self.component}, {values}, {'x'.join(map(str, (*self.shape, self.n_slices)))})"
+
+
+def _one_in_all_slices(found: np.ndarray, slices: np.ndarray) -> tuple[float, ...]:
+    """(image,) values where those of different slices that are off by rounding are the most common of them."""
+    if len(found) < 2 or not slices.any():
+        return tuple(found.tolist())
+    merged = found.copy()
+    values, counts = np.unique(found[~np.isnan(found)], return_counts=True)
+    while len(values):
+        alike = values <= values[0] * (1 + NUDGED)
+        of_them = np.isin(found, values[alike])
+        places = set(zip(slices[of_them].tolist(), found[of_them].tolist(), strict=True))
+        if len({k for k, _ in places}) == len(places):  # no slice has two of them
+            merged[of_them] = values[alike][np.argmax(counts[alike])]
+        values, counts = values[~alike], counts[~alike]
+    return tuple(merged.tolist())
 
 
 Images = Generator[tuple[tuple[slice | int, ...], np.ndarray, np.ndarray], None, None]

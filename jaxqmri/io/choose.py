@@ -1,5 +1,6 @@
 """Which candidate of a scan of DICOM or NIfTI files is read. Of two possible readings none is guessed."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,10 +20,11 @@ from ..errors import (
     remarks_collected,
 )
 from ..quantities import ECHO_TIME, INVERSION_TIME, Axis
-from .axis import axis_named, check_axis_values
+from .axis import ROUNDING, axis_named, check_axis_values
 from .candidates import Candidate, Scan, at, in_brackets, listed
-from .join import differences, joined, owners_differ
+from .join import joined
 from .phase import UNDECLARED
+from .protocol import check_one_protocol, differences, owners_differ
 from .series import COMPONENTS
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
@@ -44,7 +46,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
     for alike in [c for c in wanted if not c.first.derived], [c for c in wanted if c.first.derived]:
         usable = [c for c in alike if c.value_error is None and c.is_given == (scan.given is not None)]
         several = [c for c in usable if len(c.values) > 1]
-        copies = [c for c in several if any(_is_copy(c, other) for other in several)]
+        copies = _copies(several)
         for copy in copies:
             remark(About(copy), " is there twice, as classic files and as Enhanced MR; the classic files are used.")
         several = [c for c in several if c not in copies]
@@ -103,10 +105,20 @@ def _is_copy(enhanced: Candidate, classic: Candidate) -> bool:
     )
 
 
+def _copies(candidates: Sequence[Candidate]) -> list[Candidate]:
+    classic = [c for c in candidates if not c.is_enhanced]
+    return [c for c in candidates if c.is_enhanced and any(_is_copy(c, other) for other in classic)]
+
+
 def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidates: Sequence[Candidate]) -> Candidate:
     """The candidate; says what else was there, and refuses to leave out the rest of its series silently."""
     axis = scan.axis
     check_axis_values(axis, np.array(chosen.values), f"{chosen}, {chosen.first.where(axis)}".rstrip(", "))
+    if of_slices := chosen.values_of_slices():
+        raise CorruptInputError(
+            f"{chosen}: the {axis.terms} differ between slices ({of_slices}), which must share them; put the images of "
+            "each slice in a folder of its own and map these one by one."
+        )
     others = [c for c in alike if c is not chosen and not _is_copy(c, chosen)]
     for other in others:
         if set(chosen.series_uids) & set(other.series_uids):
@@ -116,7 +128,9 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
                 f"cover the same voxels; {OWN_FOLDER}"
             )
     if others:
-        remark(About(chosen), " is used; passed over: ", About(listed(others)), ".")
+        left = "; ".join(f"{other} ({apart(chosen, other)})" for other in others[:6])
+        more = f" and {len(others) - 6} more" if len(others) > 6 else ""
+        remark(About(chosen), " is used; passed over: ", About(left + more), ".")
     if chosen.parts:
         remark(
             f"{len(chosen.parts)} series of one {axis.one} each, alike but for their {axis.term}, are joined: ",
@@ -135,9 +149,31 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
                 " have TE 0; taken for a map of the scanner, passed over.",
             )
     scan.reader.check(scan, chosen)
+    check_one_protocol(chosen)
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
         remark(f"the given {axis.terms} do not ascend; they were sorted together with their images.")
+    replaced = chosen.along(axis).values if chosen.is_given else ()
+    if len(replaced) == len(chosen.values) and not np.allclose(replaced, chosen.values, rtol=ROUNDING, atol=0):
+        remark(f"the given {axis.terms} are used in place of those in the files, {axis.described(replaced)}.")
     return chosen
+
+
+def apart(chosen: Candidate, other: Candidate) -> str:
+    """Why a candidate is no part of the chosen one, in short."""
+    first, axis = chosen.first, chosen.axis
+    if other.value_error and not other.values:
+        return f"no usable {axis.terms}"
+    if other.component != first.component or other.first.derived != first.derived:
+        return "derived from other images" if other.first.derived else f"{other.component} images"
+    if (other.shape, other.n_slices) != (chosen.shape, chosen.n_slices):
+        return "of another matrix"
+    if not chosen.grid.same_as(other.grid):
+        return "lies elsewhere"
+    if differ := differences(first, other.first, axis):
+        return f"differs in {', '.join(differ)}"
+    if twice := [value for value in other.values if value in chosen.values]:
+        return f"{at(axis, *twice[:3])} is there already"
+    return f"another series of several {axis.many}" if len(chosen.parts) < 2 else "of another series"
 
 
 def _how_to_choose(candidates: Sequence[Candidate]) -> list[Part]:
@@ -161,7 +197,8 @@ def _raise_value_error(scan: Scan, candidates: Sequence[Candidate]) -> None:
     if scan.given is not None:
         return
     axis, constant = scan.axis, [c for c in candidates if c.is_constant]
-    constant = [c for c in constant if not any(_is_copy(c, other) for other in constant)]
+    copies = _copies(constant)
+    constant = [c for c in constant if c not in copies]
     if len(constant) > 1:
         varies = f"the {axis.term} varies in none of {len(constant)} series, {listed(constant)}"
         raise CorruptInputError(
@@ -206,7 +243,7 @@ def _nothing_to_read(
 def _why_not_joined(candidates: Sequence[Candidate]) -> str:
     """What keeps series of one value each apart, or nothing."""
     values = [c.values for c in _of_same_matrix(candidates)]
-    twice = next((v for v in values if v and values.count(v) > 1), None)
+    twice = next((v for v, count in Counter(values).items() if v and count > 1), None)
     if twice:
         return f" {at(candidates[0].axis, *twice)} is there twice."
     return _what_differs(candidates) or (" They do not cover the same slices." if len(values) > 1 else "")

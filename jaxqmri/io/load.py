@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptInputError, LeaveOut, NoInputError, remark, remarks_kept
-from ..quantities import ECHO_TIME, Axis
-from .axis import Values
+from ..errors import CorruptInputError, LeaveOut, NoInputError, remarks_kept
+from ..quantities import Axis
+from .axis import ROUNDING, Values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
-from .choose import OWN_FOLDER, choose
+from .choose import choose
 from .formats import files_below
-from .join import NUDGED, ROUNDING, TIMING
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
+from .protocol import CONSTANT
 from .series import ImageSeries
 from .storage.archive import unpacked
 from .storage.memory import new_images
@@ -93,33 +93,21 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
 
 
 def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
-    """What all images agree on. Timing that differs confounds a decay, which is remarked; T1 it makes meaningless."""
-    axis, images = chosen.axis, chosen.one_each.values()
+    """What all images agree on; of times and angles that `check_one_protocol` lets pass, the median."""
     found: dict[str, Any] = {}
     for key, (keyword, factor) in physics.items():
-        said = [value for image in images if (value := image.header(keyword)) not in (None, "")]
+        said = [value for image in chosen.one_each.values() if (value := image.header(keyword)) not in (None, "")]
         numbers = sorted(value for value in map(number, said) if value is not None)
-        if key == axis.keyword or not said:
+        if key == chosen.axis.keyword or not said:
             continue
         if not numbers:
             texts = {_text(value) for value in said}
             found |= {key: texts.pop()} if len(texts) == 1 else {}
             continue
-        least, spread = abs(numbers[0]), numbers[-1] - numbers[0]
-        if spread <= ROUNDING * least:
-            found[key] = float(f"{factor * numbers[0]:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
-        elif key in TIMING and spread <= NUDGED * least:
-            middle = float(np.median(numbers))
-            found[key] = float(f"{factor * middle:.12g}")
-            share = f"{100 * spread / middle:.2g} %"
-            remark(f"{key} differs between images by {share}; their median is taken for all of them.")
-        elif axis is not ECHO_TIME and key in ("RepetitionTime", "RepetitionTimeExcitation", "EchoTime"):
-            raise CorruptInputError(
-                f"{key} differs between images ({', '.join(f'{v:g}' for v in numbers[:4])}), so that the signal does "
-                f"not depend on the {axis.term} alone; {OWN_FOLDER}"
-            )
-        elif key in (*TIMING, "MagneticFieldStrength"):
-            remark(f"{key} differs between images; the signal then does not depend on the {axis.term} alone.")
+        same = numbers[-1] - numbers[0] <= ROUNDING * abs(numbers[0])
+        if same or keyword in CONSTANT:
+            middle = numbers[0] if same else float(np.median(numbers))
+            found[key] = float(f"{factor * middle:.12g}")  # 125 ms is 0.125 s, not 0.12500000000000003
     return found
 
 
@@ -132,8 +120,9 @@ def _text(value: Any) -> str:
 def _skipped(scan: Scan, chosen: Candidate) -> dict[str, int]:
     """Reason -> count of images of DICOM, of which an Enhanced file has many, or of files."""
     counts: dict[str, int] = defaultdict(int, {reason: len(names) for reason, names in scan.skipped.items()})
+    used = set(chosen.images)
     for other in scan.candidates:
-        if other.first not in chosen.images:
+        if other.first not in used:
             kind = f"{other.component} images" if other.component != chosen.component else OTHER_SERIES
             counts[kind] += len(other.names)
     counts["duplicate images"] = len(chosen.images) - len(chosen.one_each)

@@ -112,7 +112,8 @@ def setting(default: Any, help: str = "", **facts: Any) -> Any:
 
 def values_of(axis: Axis) -> Any:
     """The setting for the values of what varies between the images [s] or [rad]."""
-    return setting(None, f"{axis.terms} instead of those in the files, in the order of acquisition", of_reading=True)
+    order = "ascending, or in the order of acquisition where the files tell none"
+    return setting(None, f"{axis.terms} instead of those in the files, {order}", of_reading=True)
 
 
 @cache

@@ -22,13 +22,23 @@ class Slices:
     orientation: np.ndarray  # (6,) Image Orientation (Patient), unit vectors
     pixel_spacing: tuple[float, float]  # distance between rows, between columns [mm]
 
+    @property
+    def origin(self) -> np.ndarray:
+        """(3,) place of the first voxel of the first slice [mm]."""
+        return self.positions[0]
+
+    @property
+    def tolerance(self) -> float:
+        """How far apart images of one slice may lie [mm]: too little to be seen in a map."""
+        return max(SAME_SLICE, IRREGULAR * min(self.pixel_spacing)) * (1 + 1e-6)
+
     def same_as(self, other: "Slices") -> bool:
         """Whether they lie in one place."""
         return (
             self.positions.shape == other.positions.shape
             and np.allclose(self.pixel_spacing, other.pixel_spacing, rtol=1e-4)
             and np.allclose(self.orientation, other.orientation, rtol=0, atol=1e-3)
-            and np.allclose(self.positions, other.positions, rtol=0, atol=SAME_SLICE)
+            and bool(np.all(np.linalg.norm(self.positions - other.positions, axis=1) <= self.tolerance))
         )
 
 

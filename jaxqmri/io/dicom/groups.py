@@ -8,7 +8,7 @@ import numpy as np
 
 from ...quantities import Axis
 from ..candidates import Candidate, number
-from ..join import owners_differ
+from ..protocol import owners_differ
 from ..series import COMPONENTS
 from .enhanced import is_enhanced
 from .geometry import Slices, slice_distance, slice_index

@@ -63,8 +63,9 @@ def read_dicom(
 
     Args:
         path: a folder (searched recursively), a zip archive, a file, or several of these.
-        te: (n,) echo times [s] that replace those in the files, in the order of acquisition: of Echo Number(s) or
-            Instance Number, of Series Number for series of one echo each.
+        te: (n,) echo times [s] that replace those in the files. Ascending, they go to the images by the echo times of
+            the headers where these differ; otherwise in the order of acquisition: of Echo Number(s) or Instance Number,
+            of Series Number for series of one echo each. An order that contradicts the headers is refused.
         ti: likewise inversion times [s].
         flip_angles: likewise flip angles [rad].
         axis: what varies, "te", "ti" or "flip_angle"; None: what is given, or else "te".

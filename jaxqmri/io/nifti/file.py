@@ -57,6 +57,11 @@ class NiftiFile:
     def n_volumes(self) -> int:
         return self.shape[3] if len(self.shape) == 4 else 1
 
+    @property
+    def origin(self) -> np.ndarray:
+        """(3,) place of the first voxel [mm]."""
+        return self.affine[:3, 3]
+
     def same_as(self, other: "NiftiFile") -> bool:
         """Whether the voxels lie in one place."""
         return same_grid(self.affine, other.affine)

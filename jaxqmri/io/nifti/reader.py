@@ -42,7 +42,7 @@ def read_nifti(
         paths: a folder (its subfolders are not searched), a zip archive, one file or a list of files.
         te: echo times [s] in place of those of the sidecars: one per volume of a 4-D file, or one per file in the
             order of the list. In a folder, files are put in order by EchoTime, EchoNumber, or `_e1` or `echo-1` in
-            their names.
+            their names. An order that contradicts the sidecars is refused.
         ti: likewise inversion times [s]; InversionTime, or `inv-1` in the names.
         flip_angles: likewise flip angles [rad]; FlipAngle, or `flip-1` in the names.
         series: SeriesNumber of the sidecars, BIDS name, or SeriesInstanceUID or how it begins.

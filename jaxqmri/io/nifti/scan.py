@@ -62,7 +62,7 @@ class Volume(Image):
 
     def order(self, axis: Axis, *, of_several_series: bool) -> Sequence[tuple[str, float | None]]:
         if self.file.n_volumes > 1:
-            return [("place along the 4th axis", self.index)]
+            return [("place along the 4th axis", None)]  # of one file it is `listed`
         said = next(iter(self.stated(axis)), None)
         return [(axis.keyword, said), image_number(self.file.path, self.file.sidecar, axis)]
 
@@ -83,9 +83,9 @@ def scan_files(paths: Sequence[Path], axis: Axis) -> tuple[tuple[Candidate, ...]
     """The images in files and folders (not subfolders) by series and component; names of what is skipped, by reason."""
     files, skipped = _find_files(paths)
     groups: dict[tuple[str, ...], list[Volume]] = defaultdict(list)
+    places = {path: place for place, path in reversed(list(enumerate(paths)))} if len(paths) > 1 else {}
     for path in files:
-        listed = paths.index(path) if len(paths) > 1 and path in paths else None
-        for volume in _volumes(read_image(path), listed):
+        for volume in _volumes(read_image(path), places.get(path)):
             groups[volume.component, *_series_key(volume)].append(volume)
     return tuple(_candidate(group, axis) for group in groups.values()), skipped
 
@@ -93,7 +93,7 @@ def scan_files(paths: Sequence[Path], axis: Axis) -> tuple[tuple[Candidate, ...]
 def _find_files(paths: Sequence[Path]) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
     check_paths(paths)
     files: list[Path] = []
-    skipped: dict[str, tuple[str, ...]] = {}
+    skipped: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         with input_errors(path):
             entries = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -102,11 +102,11 @@ def _find_files(paths: Sequence[Path]) -> tuple[list[Path], dict[str, tuple[str,
             if not reason:
                 files.append(entry)
             elif reason != "sidecar":
-                skipped[reason] = (*skipped.get(reason, ()), entry.name)
+                skipped[reason].append(entry.name)
     if not files:
         places = ", ".join(map(str, paths)) or "an empty list"
         raise NoInputError(f"no DICOM or NIfTI images found in {places}; NIfTI file names end in .nii or .nii.gz.")
-    return files, skipped
+    return files, {reason: tuple(names) for reason, names in skipped.items()}
 
 
 def _why_not(entry: Path) -> str:
@@ -139,7 +139,7 @@ def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:
             slope=file.slope,
             intercept=file.intercept,
             unit=str(said.get("Units") or ""),
-            listed=listed if file.n_volumes == 1 else None,
+            listed=listed if file.n_volumes == 1 else k,
             file=file,
             index=k,
         )

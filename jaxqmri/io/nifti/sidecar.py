@@ -17,14 +17,14 @@ from ...quantities import ECHO_TIME, Axis
 from ..axis import check_axis_values
 from ..bids.names import NUMBERS, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
-from ..join import TIMING
+from ..protocol import TIMING
 from ..series import COMPONENTS
 
 MOST_JSON = 2**26  # bytes
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
-    *TIMING, "RepetitionTimePreparation", "RepetitionTimeInversion", "MagneticFieldStrength", "ImagingFrequency",
-    "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices", "EchoTrainLength", "MRAcquisitionType",
-    "ScanningSequence", "SequenceVariant", "Manufacturer", "ManufacturersModelName",
+    *TIMING, "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices",
+    "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
+    "ManufacturersModelName",
 )  # fmt: skip
 
 _COMPONENTS = {name: component for component in COMPONENTS for name in (component[0].upper(), component.upper())}
