@@ -1,8 +1,22 @@
-"""`python -m jaxqmri` is the command `jaxqmri`."""
+"""`python -m jaxqmri` and the program `jaxqmri`: the command in a process of its own."""
 
+import signal
 import sys
 
-from .cli.main import main
+
+def main() -> int:
+    """As `cli.main`, and a signal is never answered by a traceback: before it listens, twice, or when it is done."""
+    try:
+        from .cli.main import main as command
+
+        code = command()
+    except KeyboardInterrupt:
+        print("jaxqmri: interrupted", file=sys.stderr or sys.stdout)
+        code = 130
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return code
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,6 +8,7 @@ wrong, where (file, tag), why it matters and how to mend it. There is one except
     remark("4 duplicate images (identical pixels) were dropped.")
 """
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,7 +69,20 @@ class About(str):
 
 
 Part = str | Remedy
+# Controls, lone surrogates (bytes of names that are no UTF-8), ends of lines, and what turns the direction of text.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 Wording = Callable[[Remedy], str]
+
+
+def visible(text: str) -> str:
+    r"""Text of names and headers as a terminal may show it: one line, an escape character as \x1b, a byte as \xff."""
+    return text if text.isprintable() else _INVISIBLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # Python's stand-in for a byte
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def in_python(remedy: Remedy) -> str:
@@ -98,7 +112,7 @@ def in_words(parts: Iterable[object], wording: Wording = in_python) -> str:
         words = wording(part)
         begins = not isinstance(part, Setting) and (not text or text.rstrip().endswith((".", "!", "?")))
         text += words[0].upper() + words[1:] if begins and words[0] not in "-`" else words
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 # --- errors ---
@@ -153,7 +167,10 @@ def error_in_words(error: Exception, wording: Wording = on_the_command_line) -> 
     """The exit code and the one line that tell people of an error, also of those that are not from here."""
     if isinstance(error, _InWords):
         return error.exit_code, in_words(error.parts, wording)
-    text = " ".join(str(error).split())
+    text = visible(" ".join(str(error).split()))
+    if isinstance(error, OSError) and error.filename is not None:
+        unreadable = f"{error.filename}: cannot be read ({error.strerror}); check its name and permissions."
+        return NoInputError.exit_code, visible(unreadable)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         remedy = Give("chunk", "fewer voxels at once"), ", fewer slices or another ", Setting("device")
         return DeviceError.exit_code, in_words(["out of memory; ", *remedy], wording)

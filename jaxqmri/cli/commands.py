@@ -3,8 +3,7 @@
 import argparse
 import sys
 import time
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..mapping import all_jobs
 from ..mapping.job import Job
 from ..mapping.settings import SettingRow, settings_of
 from .options import Parser, add_input, add_json, add_loudness, add_run_options, add_setting, command, settings_given
+from .terminal import show, tell, tell_traceback
 
 if TYPE_CHECKING:
     from ..workflow.run import JobResult
@@ -75,7 +75,7 @@ def _map(arguments: argparse.Namespace, started: float) -> None:
         with remarks_collected(), scan_images(arguments.inputs) as scan:  # they come again when the images are read
             skipped = scan.skipped
         for reason, names in skipped.items():
-            print(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}", file=sys.stderr)
+            tell(f"jaxqmri: passed over: {len(names)} {reason}: {', '.join(names)}")
     with _computing(arguments) as output:
         result = run_job(
             job, arguments.inputs, arguments.out, dicom="keep" if keep else "anonymous" if arguments.dicom else "no",
@@ -106,16 +106,16 @@ def _bids(arguments: argparse.Namespace, started: float) -> None:
 
     def say(line: str) -> None:
         if not arguments.quiet:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     with _computing(arguments) as output:
         result = run_bids(
             arguments.root, arguments.out, participants=arguments.participant_label, sessions=arguments.session_label,
-            say=say, on_error=traceback.print_exception if arguments.debug else lambda _: None,
+            say=say, on_error=tell_traceback if arguments.debug else lambda _: None,
             **settings_given(arguments, dataset_settings().values()), **output,
         )  # fmt: skip
     if arguments.json or not arguments.quiet:
-        _print(arguments, result.facts(), "\n".join(result.lines()))
+        _print(arguments, result.facts(), result.lines(on_the_command_line))
     result.raise_failures()
 
 
@@ -132,7 +132,7 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
         result = run_demo(arguments.out, timings={"starting": time.perf_counter() - started}, **output)
     _print_result(result, arguments)
     if not (arguments.json or arguments.quiet):
-        print(f"images          {arguments.out / IMAGES}")
+        show([f"images          {arguments.out / IMAGES}"])
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -149,14 +149,14 @@ def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.inspection import inspect_images
 
     found = inspect_images(arguments.inputs, settings_given(arguments, axis_settings()), arguments.series or ())
-    _print(arguments, found.facts(), found.text(verbose=arguments.verbose))
+    _print(arguments, found.facts(), found.lines(verbose=arguments.verbose))
 
 
 def _doctor(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.installation import installation, installation_text
 
     facts = installation()
-    _print(arguments, facts, installation_text(facts))
+    _print(arguments, facts, installation_text(facts).split("\n"))
 
 
 def _data_list(arguments: argparse.Namespace, started: float) -> None:
@@ -169,7 +169,7 @@ def _data_list(arguments: argparse.Namespace, started: float) -> None:
         lines += [f"{dataset.name}: {dataset.title}"]
         lines += [f"  {dataset.description}; {dataset.size_kb:g} kB, doi:{dataset.doi}"]
         lines += [f"  in {dataset.folder}" if dataset.cached else f"  not fetched; jaxqmri data fetch {dataset.name}"]
-    _print(arguments, {"datasets": facts}, "\n".join(lines))
+    _print(arguments, {"datasets": facts}, lines)
 
 
 def _add_data_fetch(parser: argparse.ArgumentParser) -> None:
@@ -179,7 +179,7 @@ def _add_data_fetch(parser: argparse.ArgumentParser) -> None:
 def _data_fetch(arguments: argparse.Namespace, started: float) -> None:
     from ..datasets import fetch
 
-    print(fetch(arguments.name, progress=sys.stderr.isatty()))
+    show([str(fetch(arguments.name, progress=sys.stderr.isatty()))])
 
 
 @contextmanager
@@ -221,15 +221,15 @@ def _device(name: str) -> Any:
         raise DeviceError(f"--device {name}: not on this machine, which has {there}; see jaxqmri doctor") from error
 
 
-def _print(arguments: argparse.Namespace, facts: Mapping[str, Any], text: str) -> None:
+def _print(arguments: argparse.Namespace, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Results: as JSON where that is asked for, else for people."""
     from ..io.storage.atomic import strict_json
 
-    print(strict_json(facts).rstrip("\n") if arguments.json else text)
+    show(strict_json(facts, ascii_only=True).splitlines() if arguments.json else lines)
 
 
 def _print_result(result: "JobResult", arguments: argparse.Namespace) -> None:
-    from .terminal import summary_lines
+    from .summary import summary_lines
 
     if arguments.json or not arguments.quiet:
-        _print(arguments, result.summary(), "\n".join(summary_lines(result)))
+        _print(arguments, result.summary(), summary_lines(result))

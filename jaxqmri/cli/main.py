@@ -7,35 +7,34 @@ needed.
 """
 
 import argparse
-import io
-import os
 import sys
+import threading
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ..errors import Remark, error_in_words, on_the_command_line, remarks_collected
+from ..errors import OutputError, Remark, error_in_words, on_the_command_line, remarks_collected
 from ..workflow.interrupts import stop_on_signals
 from .commands import parser
+from .terminal import show, standard_streams, tell, tell_traceback
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never raises."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that the terminal cannot show is no reason to fail
-        sys.stdout.reconfigure(errors="backslashreplace")
-    code = _run(argv)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+    with standard_streams():
+        code = _run(argv)
+        try:
+            show(())  # what argparse has printed
+        except OutputError as error:
+            tell(f"jaxqmri: error: {error}")
+            code = code or error.exit_code
     return code
 
 
 def _run(argv: Sequence[str] | None) -> int:
     started = time.perf_counter()
-    arguments = None
+    arguments, threads = None, set(threading.enumerate())
     try:
         arguments = parser().parse_args(argv)
         with stop_on_signals(), _remarks_told(arguments):
@@ -43,16 +42,18 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as stop:  # argparse has printed --help or --version
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        new_line = "\n" if sys.stderr.isatty() else ""  # the terminal has put ^C where the cursor was
-        print(f"{new_line}jaxqmri: interrupted; no half-written file was left", file=sys.stderr)
+        for thread in set(threading.enumerate()) - threads:
+            if isinstance(thread, threading.Timer):  # as JAX starts for a minute; Python would wait for it to end
+                thread.cancel()
+        if sys.stderr.isatty():  # the terminal has put ^C where the cursor was
+            tell("")
+        tell("jaxqmri: interrupted; no half-written file was left")
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        return 0
     except Exception as error:
         if arguments is not None and arguments.debug:
-            traceback.print_exc()
+            tell_traceback(error)
         code, text = error_in_words(error)
-        print(f"jaxqmri: error: {text}", file=sys.stderr)
+        tell(f"jaxqmri: error: {text}")
         return code
     return 0
 
@@ -61,13 +62,17 @@ def _run(argv: Sequence[str] | None) -> int:
 def _remarks_told(arguments: argparse.Namespace) -> Iterator[None]:
     """Remarks are told as they are made, in one line each; other libraries' warnings only with -v."""
 
-    def tell(new: Remark) -> None:
+    def tell_remark(new: Remark) -> None:
         from tqdm import tqdm  # not needed by commands that only print
 
         with tqdm.external_write_mode(file=sys.stderr):  # not behind a progress bar
-            print(f"jaxqmri: warning: {new.told(on_the_command_line)}", file=sys.stderr)
+            tell(f"jaxqmri: warning: {new.told(on_the_command_line)}")
+
+    def tell_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        tell(f"{filename}:{lineno}: {category.__name__}: {message}")
 
     loud = arguments.verbose or arguments.debug
-    with warnings.catch_warnings(), remarks_collected(None if arguments.quiet and not loud else tell):
+    with warnings.catch_warnings(), remarks_collected(None if arguments.quiet and not loud else tell_remark):
         warnings.simplefilter("default" if loud else "ignore")
+        warnings.showwarning = tell_warning
         yield

@@ -1,54 +1,82 @@
-"""What a job says on the terminal."""
+"""What goes to the terminal: results to stdout, all else to stderr, line by line and without control characters.
 
-from collections.abc import Iterator, Mapping, Sequence
+A stream may be closed, full or left by its reader. Messages are lost then; that results are lost is an error.
+"""
 
-from ..quantities import map_kind
-from ..workflow.run import JobResult, in_words
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from io import TextIOWrapper
+from typing import Any
 
-
-def summary_lines(result: JobResult) -> Iterator[str]:
-    """The numbers of a job for people, line by line."""
-    summary = result.summary()
-    axis = result.series.axis
-    first, *_, last = axis.shown(result.series.values)
-    # "6 inversion times, 50 ... 4000 ms", but "4 echoes, TE 3 ... 25 ms"
-    symbol = f"{axis.symbol} " if axis.many != axis.terms else ""
-    values = f"{symbol}{first:g} ... {last:g} {axis.shown_unit}"
-    yield f"input           {len(result.series.values)} {axis.many}, {values}, {summary['n_voxels']} voxels"
-    if "sigma" in (noise := str(result.maps.metadata.get("Noise", ""))):
-        yield f"noise           {noise}"
-    if maps := summary["maps"]:
-        low, median, high = (_ms(maps[result.job.main_map][key]) for key in ("q25", "median", "q75"))
-        yield f"{result.job.label:<15} {median} ms median, quartiles {low} ... {high} ms"
-        for name in (name for name in maps if map_kind(name).role == "field"):  # of two words the last one fits
-            low, median, high = (f"{maps[name][key]:.3f}" for key in ("q25", "median", "q75"))
-            yield f"{map_kind(name).symbol.split()[-1]:<15} {median} median, quartiles {low} ... {high}"
-        yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
-    shares = (f"{n} {name} ({100 * n / summary['n_voxels']:.1f} %)" for name, n in summary["status"].items())
-    yield f"voxels          {', '.join(shares)}"
-    for rows in filter(None, (result.regions, result.models)):
-        yield from ("", *_table(in_words(rows)), "")
-    seconds = (f"{step} {spent:.2f} s" for step, spent in summary["timings_s"].items())
-    yield f"time            {', '.join(seconds)}"
-    yield f"maps            {result.out}"
-    if "report.html" in result.files:
-        yield f"report          {result.out / 'report.html'}"
+from ..errors import OutputError, visible
 
 
-def _ms(seconds: float) -> str:
-    """Milliseconds; those of T1 and of fluids without decimals, which are never measured."""
-    return f"{1e3 * seconds:.{2 if seconds < 0.3 else 0}f}"
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Makes sure for the block that all three are there, and that no message can fail."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started this process; else its number goes to the next file
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - until the end
+    if isinstance(sys.stdout, TextIOWrapper):  # a path that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with redirect_stderr(_Messages(sys.stderr)):
+        yield
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _forget(sys.stderr)
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """First column to the left, numbers to the right."""
-    columns = list(rows[0])
-    lines = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for first, *rest in lines:
-        numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        yield "  ".join([first.ljust(widths[0]), *numbers])
+class _Messages:
+    """A stream that loses what cannot be written; progress bars and other libraries write to it too."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: closed meanwhile
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self.stream.flush()
 
 
-def _cell(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def _forget(stream: Any) -> None:
+    """Lets what a stream still holds go nowhere, as Python would try to write it again at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def show(lines: Iterable[str]) -> None:
+    """Results; none: what was printed by other means is flushed."""
+    try:
+        for line in lines:
+            print(visible(line))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        _forget(sys.stdout)
+    except OSError as error:
+        _forget(sys.stdout)
+        raise OutputError(
+            f"standard output cannot be written ({error.strerror}), so the results are not shown; files that were "
+            "written are complete. Free some space, or send it elsewhere."
+        ) from error
+
+
+def tell(line: str) -> None:
+    """A message."""
+    print(visible(line), file=sys.stderr, flush=True)
+
+
+def tell_traceback(error: BaseException) -> None:
+    """Where an error comes from, for --debug."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        tell(line)

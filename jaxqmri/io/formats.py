@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import NoInputError, UsageError
 from .series import ImageSeries
+from .storage.plain_files import is_plain_file, opened, why_no_file
 
 NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
 NOT_FETCHED = (
@@ -60,8 +61,8 @@ def is_dicom(file: Path) -> bool:
     """By name or, as exports of scanners have no endings, by content."""
     if file.suffix.lower() in (".dcm", ".ima"):
         return True
-    with suppress(OSError), file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
+    with suppress(OSError), opened(file) as content:
+        return content.read(132)[128:] == b"DICM"
     return False
 
 
@@ -69,9 +70,7 @@ def is_not_fetched(path: Path) -> bool:
     """Whether a file stands for content elsewhere: a link that leads nowhere, or a pointer file of git-annex."""
     if path.is_symlink():
         return not path.exists()
-    if not path.is_file():  # opening a named pipe would wait for ever
-        return False
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), opened(path) as file:
         return file.read(15) == b"/annex/objects/"
     return False
 
@@ -86,7 +85,7 @@ def files_below(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         with suppress(OSError):  # a name that no file can have
             if path.exists():
-                yield from (file for file in chain([path], path.rglob("*")) if file.is_file())
+                yield from (file for file in chain([path], path.rglob("*")) if is_plain_file(file))
 
 
 def check_paths(paths: Sequence[Path]) -> None:
@@ -97,6 +96,8 @@ def check_paths(paths: Sequence[Path]) -> None:
                 raise NoInputError(f"{path.name}: {NOT_FETCHED}")
             if not path.exists():
                 raise NoInputError(f"{path}: no such file or folder; check the path.")
+            if not path.is_dir() and (why := why_no_file(path)):
+                raise NoInputError(f"{path}: {why}; name a file or a folder.")
 
 
 @contextmanager

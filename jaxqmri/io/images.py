@@ -21,6 +21,7 @@ from .nifti.reader import scan_nifti
 from .nifti.sidecar import read_sidecar
 from .series import ImageSeries
 from .storage.archive import unpacked
+from .storage.plain_files import is_plain_file
 
 
 def read_images(
@@ -101,7 +102,7 @@ def _files_at(path: Path) -> Iterator[Path]:
     with input_errors(path):
         if path.is_dir():
             entries = (entry for entry in path.iterdir() if not entry.name.startswith("."))
-            yield from (entry for entry in entries if entry.is_file() or (entry.is_symlink() and not entry.exists()))
+            yield from (e for e in entries if is_plain_file(e) or (e.is_symlink() and not e.exists()))
         else:
             yield path
 

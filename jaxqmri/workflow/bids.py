@@ -14,11 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import About, PartialFailureError, Remark, Wording, error_in_words, listener, remark, remarks_collected
+from ..errors import (
+    About,
+    PartialFailureError,
+    Remark,
+    Setting,
+    Wording,
+    error_in_words,
+    in_python,
+    in_words,
+    listener,
+    on_the_command_line,
+    remark,
+    remarks_collected,
+    visible,
+)
 from ..io.bids import derivative
 from ..io.bids.dataset import BidsDataset, BidsSeries, find_b1_map, find_series, open_dataset
 from ..io.nifti.sidecar import sidecars_of
 from ..io.storage.atomic import check_writable, write_text
+from ..io.storage.plain_files import read_bytes
 from ..io.storage.result_folder import RECORD, staging_folder
 from ..quantities import Status
 from .bids_jobs import FROM_FMAP, check_settings, chosen_for, in_a_dataset, jobs, make_job, settings_for
@@ -41,13 +56,13 @@ class BidsResult:
         """For JSON, in SI units."""
         return {"out": str(self.out), "n_made": self.n_made, "n_there": self.n_there, "series": self.rows}
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, wording: Wording = in_python) -> Iterator[str]:
         """For people."""
         n_outdated = sum(row["status"] == "outdated" for row in self.rows)
         numbers = {
             "made": self.n_made,
             "complete before": self.n_there - n_outdated,
-            "outdated (--overwrite does them again)": n_outdated,
+            in_words(["outdated (", Setting("overwrite"), " does them again)"], wording): n_outdated,
             "failed": len(self.errors),
         }
         yield f"series          {', '.join(f'{n} {what}' for what, n in numbers.items() if n)}"
@@ -99,7 +114,14 @@ def run_bids(
     result, told = BidsResult(out), set()
     for number, (participant, several) in enumerate(found.items(), start=1):
         before, count = len(result.rows), f"[{number}/{len(found)}] sub-{participant}"
-        if not several:
+        if isinstance(several, Exception):
+            on_error(several)
+            result.errors[f"sub-{participant}"] = several.with_traceback(None)
+            message = _message(several, dataset, out)
+            result.rows.append(_row(participant, "failed", message=message))
+            say(f"{count}: failed: {message}")
+            several = []
+        elif not several:
             result.rows.append(_row(participant, "nothing to fit"))
             say(f"{count}: nothing to fit")
         for series in several:
@@ -176,7 +198,7 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Call
         there = None if overwrite else derivative.read_record(task.out, name)
         if there is not None:
             changed = _what_changed(task, there)
-            message = f"{changed}; left as it is, --overwrite does it again"
+            message = in_words([changed, "; left as it is, ", Setting("overwrite"), " does it again"], task.wording)
             result.n_there += 1
             result.rows.append(there["row"] | ({"status": "outdated", "message": message} if changed else {}))
             return f"outdated: {message}" if changed else "complete, left as it is"
@@ -184,14 +206,20 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Call
     except Exception as error:  # not even a bug in one series may stop the others
         on_error(error)
         result.errors[str(name)] = error.with_traceback(None)
-        _, message = error_in_words(error, task.wording)
-        for folder in (task.out, task.out.resolve(), task.dataset.root, task.dataset.root.resolve()):
-            message = message.replace(f"{folder}/", "")  # it goes into the results
+        message = _message(error, task.dataset, task.out, task.wording)
         result.rows.append(_row(task.series.participant, "failed", task, message=message))
         return f"failed: {message}"
     result.n_made += 1
     result.rows.append(row)
     return _in_words(row)
+
+
+def _message(error: Exception, dataset: BidsDataset, out: Path, wording: Wording = on_the_command_line) -> str:
+    """An error in words that can go into the results: without the folders of input and output."""
+    _, message = error_in_words(error, wording)
+    for folder in (out, out.resolve(), dataset.root, dataset.root.resolve()):
+        message = message.replace(f"{visible(str(folder))}/", "")
+    return message
 
 
 def _make(task: _Task) -> Row:
@@ -253,7 +281,7 @@ def _fingerprint(series: BidsSeries, b1_map: Path | None) -> str:
     images = [*series.images, *filter(None, [b1_map])]
     parts = [f"{image.name} {image.stat().st_size}".encode() for image in images]
     sidecars = dict.fromkeys(path for image in images for path in sidecars_of(image))
-    return hashlib.sha256(b"\0".join([*parts, *(path.read_bytes() for path in sidecars)])).hexdigest()
+    return hashlib.sha256(b"\0".join([*parts, *map(read_bytes, sidecars)])).hexdigest()
 
 
 def _row(participant: str, status: str, task: _Task | None = None, **facts: object) -> Row:

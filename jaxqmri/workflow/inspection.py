@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import error_in_words, remark, remarks_collected
+from ..errors import error_in_words, remark, remarks_collected, visible
 from ..io.axis import axis_named
 from ..io.candidates import Candidate, Scan
 from ..io.choose import choose, choose_axis
@@ -36,9 +36,10 @@ class Inspection:
 
     def text(self, verbose: bool = False) -> str:
         """For people; `verbose` names what is passed over."""
-        return "\n".join(self._lines(verbose))
+        return "\n".join(map(visible, self.lines(verbose)))
 
-    def _lines(self, verbose: bool) -> Iterator[str]:
+    def lines(self, verbose: bool = False) -> Iterator[str]:
+        """The same line by line, as the files have it."""
         for facts in self.series:
             number = "without number" if facts["number"] is None else facts["number"]
             kind = " (Enhanced MR)" if facts["enhanced"] else ""

@@ -5,6 +5,7 @@ printed or dropped and the run would go on. So the signal is remembered, and lon
 """
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -25,9 +26,17 @@ def stop_on_signals() -> Iterator[None]:
         before[signal.SIGTERM] = signal.signal(signal.SIGTERM, interrupt)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller handles Ctrl-C
             before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+    unraisable = sys.unraisablehook
+
+    def without_interrupts(lost: Any) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):  # which is remembered
+            unraisable(lost)
+
+    sys.unraisablehook = without_interrupts
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
         _received.clear()  # the next run in this process goes on

@@ -19,6 +19,7 @@ from ..io.images import check_paths, read_images
 from ..io.maps import Maps, write_maps
 from ..io.series import ImageSeries
 from ..io.storage.atomic import strict_json, write_bytes, write_files
+from ..io.storage.plain_files import why_no_file
 from ..io.storage.result_folder import RECORD, result_folder
 from ..mapping.job import Job, Rows
 from ..quantities import Status, map_kind
@@ -178,6 +179,8 @@ def _check_file(setting: str, file: Path) -> None:
         raise UsageError(Setting(setting), f" {file}: is a folder{otherwise}")
     if not file.exists():
         raise NoInputError(Setting(setting), f" {file}: no such file{otherwise}")
+    if why := why_no_file(file):
+        raise NoInputError(Setting(setting), f" {file}: {why}{otherwise}")
 
 
 def _remark_on_saturation(series: ImageSeries, where: np.ndarray) -> None:

@@ -4,6 +4,7 @@ Source: the Brain Imaging Data Structure 1.11, `sub-*/[ses-*/]anat/*_MEGRE|MESE|
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,25 @@ def _wanted(setting: str, prefix: str, labels: Sequence[str], present: Sequence[
 
 def find_series(
     dataset: BidsDataset, participants: Sequence[str] | None = None, sessions: Sequence[str] | None = None
-) -> dict[str, list[BidsSeries]]:
-    """The series of each participant that can be fitted, sorted by name; [] where there are none.
+) -> dict[str, list[BidsSeries] | NoInputError]:
+    """The series of each participant that can be fitted, sorted by name; [] where there are none, or why it is unknown.
 
     Labels are with or without `sub-` and `ses-`. None: all participants; all sessions, and images without a session.
     """
     everybody = dataset.participants
     participants = _wanted("participant_label", "sub-", everybody if participants is None else participants, everybody)
     if sessions is not None:
-        present = sorted({label for name in participants for label in _sessions(dataset.root / f"sub-{name}")})
-        sessions = _wanted("session_label", "ses-", sessions, present)
-    found = {name: _series_of(dataset.root / f"sub-{name}", name, sessions) for name in participants}
+        present: set[str] = set()
+        for name in participants:
+            with suppress(NoInputError):  # told of below
+                present.update(_sessions(dataset.root / f"sub-{name}"))
+        sessions = _wanted("session_label", "ses-", sessions, sorted(present))
+    found: dict[str, list[BidsSeries] | NoInputError] = {}
+    for name in participants:
+        try:
+            found[name] = _series_of(dataset.root / f"sub-{name}", name, sessions)
+        except NoInputError as error:  # which is no reason to leave out the others
+            found[name] = error
     if not any(found.values()):
         who = "no participant" if len(found) != 1 else f"sub-{participants[0]}"
         raise NoInputError(
@@ -158,6 +167,9 @@ def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) 
             name = parse_name(stem(image))
             if name is None or not name.is_fitted:
                 continue
+            if not str(image.relative_to(subject.parent)).isprintable():
+                where = f"{subject.name}: {image.name} or its folders have"
+                raise NoInputError(f"{where} control characters, or no UTF-8, in their names; rename them.")
             stated = name.entities["sub"], name.entities.get("ses")
             if stated == (participant, session):
                 groups.setdefault(str(name.series), []).append((name, image))

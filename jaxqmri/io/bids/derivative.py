@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...errors import OutputError
+from ...errors import OutputError, visible
+from ...quantities import map_kind
 from ..storage.atomic import output_errors, strict_json, write_bytes, write_files
 from ..storage.locks import one_at_a_time
+from ..storage.plain_files import is_plain_file, read_bytes
 from ..storage.result_folder import RECORD, recorded_files, replace_files, tidy_up
 from .dataset import DESCRIPTION, BidsDataset
 from .names import BidsName, parse_name
@@ -44,7 +46,8 @@ REFERENCES = {
     "VFA": "Deoni et al., Magn Reson Med 49:515 (2003), doi:10.1002/mrm.10407",
 }
 
-_KEY = itemgetter("participant_id", "series")  # of a row of the summary
+_KEY_COLUMNS = ("participant_id", "series")  # of the summary
+_KEY = itemgetter(*_KEY_COLUMNS)
 _MARK = "# Written by jaxqmri"
 _IGNORE = f"""{_MARK}: what BIDS has no name for.
 *.html
@@ -69,7 +72,7 @@ def check_derivative_folder(out: Path, root: Path) -> None:
             )
         own = False
         with suppress(OSError, ValueError):
-            own = (out / ".bidsignore").read_text(encoding="utf-8").startswith(_MARK)
+            own = read_bytes(out / ".bidsignore").decode().startswith(_MARK)
         if out.is_dir() and not own:
             others = [entry for entry in out.iterdir() if not entry.name.startswith(".") and entry.name != SOURCE_DATA]
             if others:
@@ -87,7 +90,7 @@ def begin_derivative(out: Path, levels: Mapping[int, str]) -> None:
     codes = "".join(f"{code}\t{name}\n" for code, name in levels.items())
     readme = Path(__file__).with_name("derivative_readme.md").read_text(encoding="utf-8")
     files = {".bidsignore": _IGNORE, "README.md": readme, "dseg.tsv": f"index\tname\n{codes}"}
-    write_files({out / name: text.encode() for name, text in files.items() if not (out / name).exists()})
+    write_files({out / name: text.encode() for name, text in files.items() if not is_plain_file(out / name)})
     with output_errors(out), one_at_a_time(out):
         (out / LOGS).mkdir(exist_ok=True)
         tidy_up(out)
@@ -128,11 +131,26 @@ def record_path(out: Path, series: BidsName) -> Path:
 
 def read_record(out: Path, series: BidsName) -> dict[str, Any] | None:
     """The record of a series that is complete, or None."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads(record_path(out, series).read_bytes())
-        if all((out / name).is_file() for name in record["outputs"]) and "row" in record:
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        record = json.loads(read_bytes(record_path(out, series)))
+        if _is_record(record) and all(is_plain_file(out / name) for name in record["outputs"]):
             return record
     return None
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a file that may have been edited holds what `write_record` writes; may also raise any error of Python."""
+    row, outputs = record["row"], [Path(name) for name in record["outputs"]]
+    map_kind(row["map"])  # ValueError: no such map
+    numbers = [row[key] for key in ("seconds", "n_voxels", "n_fitted", "n_warnings")]
+    numbers += [] if row["median_s"] is None else [row["median_s"]]
+    words = [row[key] for key in (*_KEY_COLUMNS, "suffix", "status", "message")] + list(record.get("warnings", ()))
+    return (
+        all(isinstance(number, int | float) for number in numbers)
+        and all(isinstance(word, str) for word in words)
+        and isinstance(record.get("arguments", {}), Mapping)
+        and not any(path.is_absolute() or ".." in path.parts for path in outputs)
+    )
 
 
 def read_records(out: Path, participant: str) -> dict[str, dict[str, Any]]:
@@ -210,7 +228,12 @@ def update_summary(out: Path, rows: Sequence[Mapping[str, object]]) -> None:
         table |= {_KEY(row): row for row in new}
         # A run of some sessions that finds nothing to fit does not remove what another run has fitted.
         fitted = {row["participant_id"] for row in table.values() if row["series"] != "n/a"}
-        table = {k: row for k, row in table.items() if row["participant_id"] not in fitted or row["series"] != "n/a"}
+        current = {_KEY(row) for row in new if row["status"] != "nothing to fit"}
+        table = {
+            key: row
+            for key, row in table.items()
+            if row["participant_id"] not in fitted or row["series"] != "n/a" or key in current
+        }
         text = io.StringIO()
         writer = csv.DictWriter(text, list(new[0]), "n/a", "ignore", delimiter="\t", lineterminator="\n")
         writer.writeheader()
@@ -226,8 +249,8 @@ def read_problems(out: Path, participant: str) -> dict[str, str]:
 
 
 def _read_summary(path: Path) -> list[dict[str, str]]:
-    with suppress(OSError, ValueError, csv.Error), path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    with suppress(OSError, ValueError, csv.Error):
+        rows = list(csv.DictReader(io.StringIO(read_bytes(path).decode(), newline=""), delimiter="\t"))
         return [row for row in rows if row.get("participant_id") and row.get("series")]
     return []
 
@@ -235,4 +258,4 @@ def _read_summary(path: Path) -> list[dict[str, str]]:
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "n/a"
-    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+    return f"{value:.6g}" if isinstance(value, float) else visible(" ".join(str(value).split()))

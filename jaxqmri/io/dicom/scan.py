@@ -12,6 +12,7 @@ from ...errors import CorruptInputError, NoInputError, remark
 from ..candidates import in_brackets
 from ..formats import check_paths, name_of
 from ..storage.archive import starts_as_zip
+from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up, opened
 from . import header
 from .enhanced import frame_headers, is_enhanced
 from .header import Frame
@@ -43,7 +44,7 @@ def find_frames(paths: Sequence[Path]) -> tuple[list[Frame], dict[str, tuple[str
             else:
                 frames.append(image)
     skipped = {reason: tuple(sorted(names)) for reason, names in passed_over.items()}
-    if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE}:
+    if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE, NO_FILE}:
         raise NoInputError(f"no DICOM or NIfTI images found in {name_of(paths)}{_what_else(skipped)}")
     counts = ", ".join(f"{len(skipped[reason])} {reason}" for reason in _REMARKED if reason in skipped)
     if counts:
@@ -73,10 +74,10 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
         try:
             real = path.resolve()
             if path.is_dir():
-                if real not in visited:
+                if real not in visited and not is_made_up(real):
                     visited.add(real)
                     waiting.extend(path.iterdir())
-            elif path.is_file() or path.is_symlink():  # a link to nowhere counts as unreadable
+            else:  # also a link to nowhere, which counts as unreadable
                 found.setdefault(real, path)
         except (OSError, RuntimeError):  # a link to itself (RuntimeError before Python 3.13), a closed folder
             found.setdefault(path.absolute(), path)
@@ -108,8 +109,10 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
 def _parse(path: Path) -> Dataset | str:
     """The parsed file with its pixels left on disk, or the reason why it is none."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             start = file.read(132)
+    except NotAFileError:
+        return NO_FILE
     except OSError:
         return UNREADABLE
     if not start:

@@ -20,6 +20,7 @@ from nibabel.wrapstruct import WrapStructError
 from ...errors import CorruptInputError, NoInputError
 from ..affines import SAME_GRID, check_affine, same_grid, voxel_edges
 from ..formats import NOT_FETCHED, is_not_fetched
+from ..storage.plain_files import opened
 from .sidecar import read_sidecar
 
 INFLATION = 1032  # no byte of deflated data holds more
@@ -113,7 +114,7 @@ def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[i
     `what` it is and what to do where the shapes differ, `mend`, are for messages.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise NoInputError(f"{path}: no such {what} file.")
     file = read_image(path)
     if file.shape != shape:
@@ -166,7 +167,7 @@ def check_length(image: NiftiFile) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """The content of a file, compressed or not."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if compressed else file

@@ -15,6 +15,7 @@ from ..bids.names import parse_name
 from ..candidates import Candidate, Image, number, words
 from ..formats import check_paths, input_errors, is_nifti
 from ..storage.archive import is_zip
+from ..storage.plain_files import NO_FILE, is_plain_file
 from .file import NiftiFile, read_image
 from .sidecar import component, image_number, sidecar_values, stem
 
@@ -115,6 +116,8 @@ def _why_not(entry: Path) -> str:
         return "hidden file"
     if entry.is_dir():
         return "subfolder (not searched)"
+    if entry.exists() and not is_plain_file(entry):
+        return NO_FILE
     if is_nifti(entry):
         return ""
     if entry.suffix.lower() == ".json":

@@ -19,8 +19,8 @@ from ..bids.names import NUMBERS, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
 from ..protocol import TIMING
 from ..series import COMPONENTS
+from ..storage.plain_files import read_bytes
 
-MOST_JSON = 2**26  # bytes
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
     *TIMING, "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices",
     "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
@@ -53,10 +53,9 @@ def read_sidecar(image: Path) -> dict[str, Any]:
         except MetadataError:
             raise
         except (OSError, ValueError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+            reason = f"not readable ({error.strerror})" if isinstance(error, OSError) else f"not valid JSON ({error})"
             raise MetadataError(
-                f"{path.name}: not valid JSON ({reason}), so the echo time or the like is unknown; convert the images "
-                "again, or mend it."
+                f"{path.name}: {reason}, so the echo time or the like is unknown; convert the images again, or mend it."
             ) from error
         if not isinstance(found, dict):
             raise MetadataError(f"{path.name}: holds a JSON {type(found).__name__}, not an object with keys; mend it.")
@@ -69,8 +68,6 @@ def read_json(path: Path) -> Any:
 
     Numbers beyond all bounds become infinite, halves of characters "?"; MetadataError where a key has two values.
     """
-    if path.stat().st_size > MOST_JSON:
-        raise ValueError(f"larger than {MOST_JSON} bytes")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
@@ -84,7 +81,7 @@ def read_json(path: Path) -> Any:
         return content
 
     options: Any = {"object_pairs_hook": unique, "parse_int": lambda digits: int(digits) if len(digits) < 20 else inf}
-    content = path.read_bytes()
+    content = read_bytes(path)
     try:
         found = json.loads(content, **options)
     except UnicodeDecodeError:
@@ -111,7 +108,7 @@ def sidecars_of(image: Path) -> list[Path]:
     own = image.with_name(stem(image) + ".json")
     name = parse_name(stem(image))
     if name is None or "sub" not in name.entities:
-        return [own] if own.is_file() or own.is_symlink() else []
+        return [own] if own.exists() or own.is_symlink() else []
     found = []
     for folder in metadata_folders(image, name.entities["sub"]):
         named = ((path, parse_name(path.stem)) for path in sorted(folder.glob(f"*{name.suffix}.json")))

@@ -21,6 +21,7 @@ from pathlib import Path, PureWindowsPath
 from ...errors import CorruptInputError, NoInputError, OutputError, named_as
 from .atomic import sync_folders
 from .memory import temporary_folder
+from .plain_files import is_plain_file, opened
 
 MAX_BYTES = 8 * 2**30  # as large as the images of a long examination
 MAX_FILES = 100_000  # one per slice and echo
@@ -51,9 +52,9 @@ class _Refused(Exception):
 
 def is_zip(path: Path) -> bool:
     """Whether a file is a zip archive by its content."""
-    if not path.is_file():  # opening a named pipe would block
+    if not is_plain_file(path):
         return False
-    with path.open("rb") as file:
+    with opened(path) as file:
         return starts_as_zip(file.read(132))
 
 
@@ -75,7 +76,7 @@ def unpack_zip(
     Files are written as plain files with the user's default permissions; archives inside the archive stay packed.
     Safe against another process doing the same: the folder appears in one step.
     """
-    if not archive.is_file():
+    if not is_plain_file(archive):
         raise NoInputError(f"{archive.name}: there is no such archive; check the path.")
     if folder.exists():
         raise OutputError(
@@ -208,7 +209,7 @@ def unpacked(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
 
 def _is_archive(path: Path) -> bool:
     try:
-        return is_zip(path) or (path.suffix.lower() == ".zip" and path.is_file())
+        return is_zip(path) or (path.suffix.lower() == ".zip" and is_plain_file(path))
     except OSError:  # reported by those who read it
         return False
 

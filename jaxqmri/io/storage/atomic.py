@@ -100,9 +100,13 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {reason}; no half-written file was left. {remedy}") from error
 
 
-def strict_json(content: Mapping[str, Any]) -> str:
-    """JSON every parser accepts: NaN and infinity become null, numpy numbers plain ones; indented, key order kept."""
-    return json.dumps(_plain(content), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+def strict_json(content: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """JSON every parser accepts: NaN and infinity become null, numpy numbers plain ones; indented, key order kept.
+
+    What is no Unicode (lone surrogates) becomes "?"; `ascii_only`, for streams of any encoding, escapes it as well.
+    """
+    text = json.dumps(_plain(content), allow_nan=False, ensure_ascii=ascii_only, indent=2)
+    return text.encode(errors="replace").decode() + "\n"
 
 
 def _plain(value: Any) -> Any:

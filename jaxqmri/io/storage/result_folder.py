@@ -20,6 +20,7 @@ from ...errors import named_as, remark
 from ..maps import check_output_folder
 from .atomic import TEMPORARY, output_errors, sync_folders
 from .locks import acquire, one_at_a_time, release
+from .plain_files import read_bytes
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
 _PREFIX = ".jaxqmri-"
@@ -86,8 +87,8 @@ def recorded_files(folder: Path, record: Path | str = RECORD, below: str = "") -
 
     All paths are relative to `folder`. Files that are not below the subfolder `below` are ignored.
     """
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        content = json.loads((folder / record).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        content = json.loads(read_bytes(folder / record))
         if "jaxqmri" in content["versions"]:
             return {Path(name) for name in content["outputs"] if _is_file_below(folder / below, folder / name)}
     return set()
@@ -163,9 +164,10 @@ def tidy_up(folder: Path) -> None:
 def _complete(staging: Path, folder: Path) -> str:
     """Moves the files of a run that was killed while it moved them; says what became of its files."""
     try:
-        named = json.loads((staging / _MOVING).read_text(encoding="utf-8"))
+        named = json.loads(read_bytes(staging / _MOVING))
         stale = {Path(name) for name in named if _is_file_below(folder, folder / name)}
-    except (FileNotFoundError, ValueError, TypeError):  # killed before, or while it wrote the list: nothing has moved
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
+        # Killed before, or while it wrote the list: nothing has moved.
         return "were removed"
     _move(staging / _FILES, folder, stale)
     return "were complete and are in their places now"
