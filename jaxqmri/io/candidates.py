@@ -266,6 +266,8 @@ class Reader(NamedTuple):
     # Why a scan without a candidate of the wanted component cannot be fitted, where that is particular to the format.
     refusal: Callable[["Scan"], Exception | None] = lambda scan: None
     identity: Callable[[Candidate], Any] = lambda candidate: None  # whose images they are
+    # The candidate with slopes and intercepts that make its images comparable.
+    comparable: Callable[[Candidate], Candidate] = lambda candidate: candidate
 
 
 @dataclass(frozen=True, eq=False)

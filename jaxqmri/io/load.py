@@ -62,7 +62,8 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
     reader, values = scan.reader, chosen.values
     if chosen.value_error:
         raise chosen.value_error
-    with closing(reader.load(chosen)) as images:
+    comparable = reader.comparable(chosen)
+    with closing(reader.load(comparable)) as images:
         first = next(images)  # a header may say any size: its pixels must be there before room is made for all
         data = new_images((*chosen.shape, chosen.n_slices, len(values)), scan.source)
         saturated, n_negative = np.zeros(data.shape[:3], bool), 0
@@ -75,7 +76,7 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
         what = f"{chosen}: said to be {chosen.component}, but none of their values is negative; "
         raise CorruptInputError(what, LeaveOut("component"), ".")
     if chosen.component == "magnitude":
-        settle_negative(data, saturated, int(n_negative), negative, chosen.axis, chosen.wraps)
+        settle_negative(data, saturated, int(n_negative), negative, chosen.axis, comparable.wraps)
     return ImageSeries(
         data=data,
         axis=chosen.axis,

@@ -51,6 +51,7 @@ class NiftiFile:
     offset: int  # bytes before them
     slope: float  # signal per stored value
     intercept: float  # signal where the stored value is 0
+    declares_slope: bool  # whether the header has a slope at all
     sidecar: Mapping[str, Any]  # may hold identity, so it is not for passing on
     remarks: tuple[str, ...]  # what is odd about its geometry
 
@@ -103,6 +104,7 @@ def read_image(path: Path) -> NiftiFile:
         offset=offset,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
+        declares_slope=slope is not None,
         sidecar=read_sidecar(path),
         remarks=remarks,
     )

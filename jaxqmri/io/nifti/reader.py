@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..load import read_files
 from ..negative import Negative
 from ..series import ImageSeries
 from .file import NiftiFile, check_length, read_on_grid, read_volumes
-from .scan import scan_files
+from .scale import on_one_scale
+from .scan import Volume, scan_files
 from .sidecar import PHYSICS, stem
 
 
@@ -146,6 +148,18 @@ def _check_bids_series(candidate: Candidate, given: bool) -> None:
         remark(About(series), ": neither part- in the names nor ImageType tells; taken for magnitude images.")
 
 
+def _comparable(candidate: Candidate) -> Candidate:
+    if candidate.component == "phase":  # an angle by its own rules
+        return candidate
+    files = _files(candidate)
+    scaled = dict(zip(files, on_one_scale(files), strict=True))
+
+    def with_file(volume: Volume, file: NiftiFile) -> Volume:
+        return replace(volume, file=file, slope=file.slope, intercept=file.intercept)
+
+    return replace(candidate, images=tuple(with_file(volume, scaled[volume.file]) for volume in candidate.images))
+
+
 def _load(candidate: Candidate) -> Images:
     for file in _files(candidate):
         check_length(file)
@@ -163,6 +177,7 @@ def _volumes(candidate: Candidate) -> Images:
 READER = Reader(
     source_format="NIfTI",
     check=_check,
+    comparable=_comparable,
     affine=lambda candidate: candidate.images[0].file.affine,
     load=_load,
     physics={key: (key, 1.0) for key in PHYSICS},
