@@ -59,8 +59,9 @@ class Frame(Image):
     @property
     def wrap(self) -> float:
         n_bits, signed = (as_int(self.header(key)) or 0 for key in ("BitsStored", "PixelRepresentation"))
-        could = signed and n_bits == as_int(self.header("BitsAllocated")) and self.slope > 0 == self.intercept
-        return self.slope * 2.0**n_bits if could and not self.scale_slope else 0.0
+        could = signed and n_bits == as_int(self.header("BitsAllocated")) and self.slope > 0 and not self.scale_slope
+        one_scale = all(scale == (self.slope, 0.0) for scale in self.scales.values())
+        return self.slope * 2.0**n_bits if could and one_scale else 0.0
 
     def value_of(self, axis: Axis) -> float:
         where = f"{self.name}, {self.where(axis)}" if axis.tag else f"{self.name}: DICOM has no {axis.term}"
