@@ -1,6 +1,7 @@
 """Which files are DICOM, which NIfTI, and which only stand for content that is elsewhere."""
 
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -12,6 +13,7 @@ from ..errors import NoInputError, UsageError
 from .series import ImageSeries
 from .storage.plain_files import is_plain_file, opened, why_no_file
 
+GZIP = b"\x1f\x8b"  # how such a file begins
 NIFTI_NAME = re.compile(r"\.nii(\.gz)?$", flags=re.IGNORECASE)
 NOT_FETCHED = (
     "its content is not on this disk (a broken link, as git-annex leaves of files not fetched), so it cannot be read; "
@@ -61,9 +63,20 @@ def is_dicom(file: Path) -> bool:
     """By name or, as exports of scanners have no endings, by content."""
     if file.suffix.lower() in (".dcm", ".ima"):
         return True
-    with suppress(OSError), opened(file) as content:
-        return content.read(132)[128:] == b"DICM"
+    with suppress(OSError):
+        return start_of(file)[128:132] == b"DICM"
     return False
+
+
+def start_of(path: Path, n_bytes: int = 132) -> bytes:
+    """The first bytes of a file, unpacked where it is one of gzip."""
+    with opened(path) as file:
+        start = file.read(max(n_bytes, 1024))
+    if not start.startswith(GZIP):
+        return start[:n_bytes]
+    with suppress(zlib.error):
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(start, n_bytes)
+    return b""
 
 
 def is_not_fetched(path: Path) -> bool:

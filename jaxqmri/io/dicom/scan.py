@@ -10,10 +10,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ...errors import CorruptInputError, NoInputError, remark
 from ..candidates import in_brackets
-from ..formats import check_paths, name_of
+from ..formats import check_paths, name_of, start_of
 from ..storage.archive import starts_as_zip
-from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up, opened
-from . import header
+from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up
+from . import header, packed
 from .enhanced import frame_headers, is_enhanced
 from .header import Frame
 
@@ -109,8 +109,7 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
 def _parse(path: Path) -> Dataset | str:
     """The parsed file with its pixels left on disk, or the reason why it is none."""
     try:
-        with opened(path) as file:
-            start = file.read(132)
+        start = start_of(path, packed.START)
     except NotAFileError:
         return NO_FILE
     except OSError:
@@ -119,14 +118,19 @@ def _parse(path: Path) -> Dataset | str:
         return NOT_DICOM if path.name.startswith(".") else EMPTY
     if starts_as_zip(start):
         return ARCHIVE
-    not_dicom = FALSE_DICOM if path.suffix.lower() in _DICOM_SUFFIXES else NOT_DICOM
-    has_preamble = start[128:] == b"DICM"
+    names = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    not_dicom = FALSE_DICOM if names.suffix.lower() in _DICOM_SUFFIXES else NOT_DICOM
+    has_preamble = start[128:132] == b"DICM"
     # Without the preamble a data set starts with a low group number; pydicom's force reads any text as DICOM.
-    if not has_preamble and start[:2] not in (b"\x02\x00", b"\x08\x00"):
+    if not has_preamble and (start[:2] not in (b"\x02\x00", b"\x08\x00") or packed.DEFLATED in start):
         return not_dicom
     try:
-        dataset = pydicom.dcmread(path, defer_size=_STAY_ON_DISK, force=not has_preamble)
+        dataset = packed.read_packed(path, start, _STAY_ON_DISK) if has_preamble else None
+        if dataset is None:
+            dataset = pydicom.dcmread(path, defer_size=_STAY_ON_DISK, force=not has_preamble)
         return dataset if has_preamble or _plausible(dataset) else not_dicom
+    except CorruptInputError:
+        raise
     except Exception as error:  # the parser can stumble over arbitrary bytes in any way
         if not has_preamble:
             return not_dicom
