@@ -62,7 +62,8 @@ def test_some_of_the_series_of_one_echo_each_can_be_chosen(tmp_path):
 
 def test_given_echo_times_are_for_the_chosen_series_only(tmp_path):
     folder = save(tmp_path, series() + series((5.0, 10.0), SeriesInstanceUID="1.2.4", SeriesNumber=8))
-    np.testing.assert_array_equal(read_dicom(folder, te=[0.006, 0.012], series=8).te, [0.006, 0.012])
+    with pytest.warns(InputWarning, match=r"used in place of those in the files, 5, 10 ms"):
+        np.testing.assert_array_equal(read_dicom(folder, te=[0.006, 0.012], series=8).te, [0.006, 0.012])
 
 
 def test_the_command_line_reads_the_chosen_series_and_records_no_uid(two_series, tmp_path, capsys, monkeypatch):
