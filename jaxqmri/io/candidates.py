@@ -62,6 +62,10 @@ class Image(ABC):
     def order(self, axis: Axis, *, of_several_series: bool) -> Sequence[tuple[str, float | None]]:
         """Numbers by which given values may go to the images of a slice, best first, each with its name."""
 
+    def numbers(self, axis: Axis) -> Mapping[str, float]:
+        """Its places along an axis, by where files of this kind state them."""
+        return {}
+
     @property
     def wrap(self) -> float:
         """What saving unsigned integers as signed ones would take off a value, as displayed; 0: nothing could."""

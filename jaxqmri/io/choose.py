@@ -24,7 +24,7 @@ from .axis import ROUNDING, axis_named, check_axis_values
 from .candidates import Candidate, Scan, at, in_brackets, listed
 from .join import joined
 from .phase import UNDECLARED
-from .protocol import check_one_protocol, differences, owners_differ
+from .protocol import check_one_protocol, check_order, differences, owners_differ
 from .series import COMPONENTS
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
@@ -150,6 +150,7 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
             )
     scan.reader.check(scan, chosen)
     check_one_protocol(chosen)
+    check_order(chosen)
     if scan.given is not None and np.any(np.diff(scan.given) < 0):
         remark(f"the given {axis.terms} do not ascend; they were sorted together with their images.")
     replaced = chosen.along(axis).values if chosen.is_given else ()

@@ -5,7 +5,7 @@ How far a time or an angle may be off is a question of how much of the signal th
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -173,3 +173,30 @@ def _shown(image: Image, keyword: str, value: float | None) -> str:
 
 def _unit(image: Image, keyword: str) -> str:
     return f" {_UNIT_FREE.get(keyword) or ('s' if image.time_unit == 1 else 'ms')}"
+
+
+def check_order(candidate: Candidate) -> None:
+    """Refuses images whose values by their headers come in another order than their numbers: one of the two is wrong.
+
+    Echoes are numbered in time; inversions and flip angles of BIDS as they come, upwards or downwards.
+    """
+    axis = candidate.axis
+    each = candidate.along(axis).each if candidate.is_given else candidate.each
+    numbered = [image.numbers(axis) for image in candidate.images]
+    for where in sorted({where for numbers in numbered for where in numbers}):
+        found: dict[float, dict[float, str]] = defaultdict(dict)  # number -> value -> name
+        for numbers, value, image in zip(numbered, each, candidate.images, strict=True):
+            if where in numbers and value == value:
+                found[numbers[where]].setdefault(value, image.name)
+        if any(len(values) > 1 for values in found.values()):  # they number something else
+            continue
+        pairs = list(pairwise((place, *next(iter(values.items()))) for place, values in sorted(found.items())))
+        wrong = [pair for pair in pairs if pair[0][1] > pair[1][1]]
+        if axis is not ECHO_TIME and 2 * len(wrong) > len(pairs):
+            wrong = [pair for pair in pairs if pair[0][1] < pair[1][1]]
+        for (place, value, name), (next_place, next_value, next_name) in wrong:
+            values = f"{axis.listed([value, next_value], ' and ')} {axis.shown_unit}"
+            raise CorruptInputError(
+                f"{name} and {next_name}: {axis.terms} {values}, but {where} is {place:g} and {next_place:g}: one "
+                "contradicts the other, and which is right is not known; mend the one that is wrong."
+            )

@@ -129,6 +129,25 @@ def test_inversion_times_with_a_series_number_each_are_one_series_without_a_word
     assert not [w for w in recwarn if issubclass(w.category, InputWarning)]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "entity", "axis"), [("MEGRE", "echo", "te"), ("IRT1", "inv", "ti"), ("VFA", "flip", "flip_angle")]
+)
+def test_values_in_another_order_than_their_entities_are_refused(root, suffix, entity, axis):
+    folder = add_series(root, "01", suffix, part="_part-mag")
+    images = {int(path.name.split(f"{entity}-")[1].split("_")[0]): path for path in folder.glob("*.json")}
+    texts = [images[k].read_text() for k in sorted(images)]
+    for k, text in zip(sorted(images, reverse=True), texts, strict=True):
+        images[k].write_text(text)
+    if entity != "echo":  # inversions and flip angles may be acquired downwards
+        assert len(read_nifti(folder, axis=axis).values) == len(texts)
+        texts[0], texts[1] = texts[1], texts[0]
+        for k, text in enumerate(texts, start=1):
+            images[k].write_text(text)
+    words = rf"sub-01_{entity}-1_part-mag_{suffix}.nii.gz and sub-01_{entity}-2_.*number behind {entity}- .* is 1 and 2"
+    with pytest.raises(CorruptInputError, match=words):
+        read_nifti(folder, axis=axis)
+
+
 def test_a_missing_echo_is_named_and_can_be_done_without_on_request(root):
     folder = add_series(root, "01", "MEGRE", part="_part-mag")
     (folder / "sub-01_echo-2_part-mag_MEGRE.nii.gz").unlink()

@@ -188,6 +188,14 @@ def test_clipped_pixels_are_marked(tmp_path):
     assert np.argwhere(found.saturated).tolist() == [[2, ROWS - 1, 1]]
 
 
+def test_echo_times_in_another_order_than_their_numbers_are_refused(tmp_path):
+    datasets = series()
+    for ds in datasets:
+        ds.EchoNumbers = -int(float(ds.EchoTime))
+    with pytest.raises(CorruptInputError, match=r"echo times .* ms, but EchoNumbers \(0018,0086\) is .*contradicts"):
+        read_dicom(save(tmp_path, datasets))
+
+
 def test_negative_magnitudes_are_kept_and_warned_of(tmp_path):
     datasets = [image(te, 0, np.full((ROWS, COLUMNS), -3 + e, "<i2")) for e, te in enumerate((5, 10))]
     with pytest.warns(InputWarning, match=r"24 of 24 magnitude values .* are negative"):

@@ -51,7 +51,7 @@ def test_what_is_no_magnitude_is_never_fitted_as_one(folder, name, image_type, c
     ("name", "image_type"),
     [
         ("sub-1_echo-5_part-mag_gre", None),
-        ("R2_Mapping_BH_+_phase_16_e5", ["ORIGINAL", "PRIMARY", "OTHER"]),
+        ("R2_Mapping_BH_+_phase_16_e15", ["ORIGINAL", "PRIMARY", "OTHER"]),
         ("brain_image", ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"]),
         ("brain", ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]),
         ("brain", ["ORIGINAL", "PRIMARY", "T1", "MIXED"]),
@@ -125,6 +125,29 @@ def test_values_that_do_not_vary_are_said_once_and_no_series_is_offered_for_them
     assert "(magnitude, flip angle 25 deg in all 4 images, 5x4x3)" in str(caught.value)
     assert "(magnitude, flip angle 90 deg in all 2 images, 5x4x3)" in str(caught.value)
     assert "series=" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["EchoNumber", "number behind _e"])
+def test_echo_times_in_another_order_than_their_numbers_are_refused(folder, where):
+    edit(folder, "scan_e2", EchoTime=TE[2])
+    edit(folder, "scan_e3", EchoTime=TE[1])
+    if where != "EchoNumber":
+        for number in (1, 2, 3, 10):
+            edit(folder, f"scan_e{number}", EchoNumber=...)
+    words = rf"scan_e2\.nii\.gz and scan_e3\.nii\.gz: echo times 13 and 9 ms, but .*{where}.* is 2 and 3"
+    with pytest.raises(CorruptInputError, match=words):
+        read_nifti(folder)
+    with pytest.raises(CorruptInputError, match="one contradicts the other"):
+        read_nifti(folder, te=(0.01, 0.02, 0.03, 0.04))
+
+
+def test_one_number_in_all_images_tells_nothing(folder):
+    for number, k in ((1, 1), (2, 1), (3, 2), (10, 2)):
+        edit(folder, f"scan_e{number}", EchoNumber=k)
+    np.testing.assert_array_equal(read_nifti(folder).te, TE)
+    for number in (1, 2, 3, 10):
+        edit(folder, f"scan_e{number}", EchoNumber=1)
+    np.testing.assert_array_equal(read_nifti(folder).te, TE)
 
 
 # the scan ------------------------------------------------------------------------------------------------------------

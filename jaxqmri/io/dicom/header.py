@@ -56,6 +56,10 @@ class Frame(Image):
     def where(self, axis: Axis) -> str:
         return TAGS.get(axis.keyword, axis.where) if is_enhanced(self.dataset) else axis.where
 
+    def numbers(self, axis: Axis) -> dict[str, int]:
+        number = as_int(self.header("EchoNumbers")) if axis is ECHO_TIME else None
+        return {} if number is None else {"EchoNumbers (0018,0086)": number}
+
     @property
     def wrap(self) -> float:
         n_bits, signed = (as_int(self.header(key)) or 0 for key in ("BitsStored", "PixelRepresentation"))

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import Give, MetadataError, NoInputError
-from ...quantities import Axis
-from ..bids.names import parse_name
+from ...quantities import ECHO_TIME, Axis
+from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Image, number, words
 from ..formats import check_paths, input_errors, is_nifti
 from ..storage.archive import is_zip
 from ..storage.plain_files import NO_FILE, is_plain_file
 from .file import NiftiFile, read_image
-from .sidecar import component, image_number, sidecar_values, stem
+from .sidecar import component, image_numbers, sidecar_values, stem
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,7 +65,12 @@ class Volume(Image):
         if self.file.n_volumes > 1:
             return [("place along the 4th axis", None)]  # of one file it is `listed`
         said = next(iter(self.stated(axis)), None)
-        return [(axis.keyword, said), image_number(self.file.path, self.file.sidecar, axis)]
+        in_names = "EchoNumber, or _e1" if axis is ECHO_TIME else f"{NUMBERS.get(axis.name)}-1"
+        where = f"a number ({in_names} in the names)"
+        return [(axis.keyword, said), (where, next(iter(self.numbers(axis).values()), None))]
+
+    def numbers(self, axis: Axis) -> dict[str, int]:
+        return image_numbers(self.file.path, self.file.sidecar, axis) if self.file.n_volumes == 1 else {}
 
     @property
     def wrap(self) -> float:

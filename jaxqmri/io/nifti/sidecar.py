@@ -154,14 +154,15 @@ def component(image: Path, content: Mapping[str, Any]) -> str | None:
     return "derived map" if any(word.endswith(" MAP") for word in words) else next(iter(found), None)
 
 
-def image_number(image: Path, content: Mapping[str, Any], axis: Axis) -> tuple[str, int | None]:
-    """Place along an axis, and where it is said: EchoNumber of the sidecar, or `_e2`, `echo-2`, `inv-2` in the name."""
-    entity, of_echo = NUMBERS.get(axis.name, axis.name), axis is ECHO_TIME
-    where = f"a number ({'EchoNumber, or _e1' if of_echo else f'{entity}-1'} in the names)"
-    number = content.get("EchoNumber") if of_echo else None
-    if isinstance(number, int):
-        return where, number
+def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[str, int]:
+    """Places along an axis by where they are said: EchoNumber of the sidecar; `_e2`, `echo-2`, `inv-2` in the name."""
+    found: dict[str, int] = {}
+    if axis is ECHO_TIME and isinstance(number := content.get("EchoNumber"), int):
+        found["EchoNumber"] = number
+    entity = NUMBERS.get(axis.name, axis.name)
     # dcm2niix: _e2, and a letter where the name is already taken
-    pattern = r"(?:^|_)e(?:cho-)?(\d+)[a-d]?(?=_|$)" if of_echo else rf"(?:^|_){entity}-(\d+)(?=_|$)"
-    named = re.findall(pattern, stem(image).lower())
-    return where, int(named[-1]) if named else None
+    pattern = r"(?:^|_)(echo-|e)(\d+)[a-d]?(?=_|$)" if axis is ECHO_TIME else rf"(?:^|_)({entity}-)(\d+)(?=_|$)"
+    if named := re.findall(pattern, stem(image).lower()):
+        prefix, digits = named[-1]
+        found[f"the number behind {'_' * (prefix == 'e')}{prefix} in its name"] = int(digits)
+    return found
