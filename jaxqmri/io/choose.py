@@ -141,6 +141,12 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
         remark(
             About(chosen), " is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan."
         )
+    uids, values = set(chosen.series_uids), set(chosen.values)
+    of_series = [c for c in candidates if uids & set(c.series_uids) and c.component == chosen.component]
+    if derived := [c for c in of_series if c.first.derived and not chosen.first.derived and set(c.values) - values]:
+        remark(
+            About(listed(derived)), " is marked DERIVED in ImageType (0008,0008) and left out of ", About(chosen), "."
+        )
     for other in candidates:
         if other.is_map_at_te_0 and set(chosen.series_uids) & set(other.series_uids):
             remark(

@@ -170,6 +170,13 @@ def test_phase_maps_are_phase(tmp_path):
     assert [candidate.component for candidate in scan.candidates] == ["phase"]
 
 
+def test_an_echo_marked_derived_is_left_out_with_a_remark(tmp_path):
+    datasets = series((5.0, 10.0, 20.0, 40.0), n_slices=1)
+    datasets[2].ImageType = ["DERIVED", "PRIMARY", "M", "ND"]
+    with pytest.warns(InputWarning, match=r"1 echo.* is marked DERIVED in ImageType .* and left out"):
+        np.testing.assert_array_equal(read_dicom(save(tmp_path, datasets)).te, [0.005, 0.01, 0.04])
+
+
 # missing images -------------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,10 @@ def one_image(change: Callable[[Dataset], None]) -> Callable[[Path], None]:
     return build
 
 
+def set_to(tag: str, value: Any) -> Callable[[Dataset], None]:
+    return lambda ds: setattr(ds, tag, value)
+
+
 def all_images(**tags: Any) -> Callable[[Path], None]:
     return lambda folder: save(folder, series(**tags)) and None
 
@@ -189,6 +193,19 @@ BAD_DICOM = [
     ("mosaic", all_images(ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), CorruptInputError, "mosaic.*dcm2niix"),
     ("damaged stream", damaged_stream, CorruptInputError, r"IM002.dcm: pixels \(7FE0,0010\) cannot be decoded"),
     ("one TE for all frames", one_echo_time_for_all_frames, MetadataError, "Effective.*all 3 echo times are 5 ms"),
-    ("no position", all_images(ImagePositionPatient=None), MetadataError, r"ImagePositionPatient \(0020,0032\)"),
+    *[
+        (f"{tag} {value}", all_images(**{tag: value}), MetadataError, "lack a usable ImagePositionPatient.*dcm2niix")
+        for tag, value in (
+            ("ImagePositionPatient", None), ("ImagePositionPatient", [1e30, 0, 0]), ("PixelSpacing", [1e-30, 2]),
+            ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]),
+        )
+    ],
+    *[
+        (f"{tag} {value} in one", one_image(set_to(tag, value)), CorruptInputError, "IM002.dcm: no usable Image")
+        for tag, value in (
+            ("ImagePositionPatient", None), ("ImagePositionPatient", [1e30, 0, 0]), ("PixelSpacing", [2, 1e30]),
+            ("ImageOrientationPatient", [1, 0, 0, 0.8, 0.6, 0]),
+        )
+    ],
     ("slope zero", all_images(RescaleSlope=0, RescaleIntercept=0), CorruptInputError, r"RescaleSlope \(0028,1053\)"),
 ]  # fmt: skip

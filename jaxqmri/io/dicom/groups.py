@@ -12,7 +12,7 @@ from ..protocol import owners_differ
 from ..series import COMPONENTS
 from .enhanced import is_enhanced
 from .geometry import Slices, slice_distance, slice_index
-from .header import Frame
+from .header import FARTHEST, SMALLEST, Frame
 
 
 def candidates(frames: Iterable[Frame], axis: Axis) -> tuple[Candidate, ...]:
@@ -32,7 +32,7 @@ def tie(frame: Frame) -> tuple:
 def thickness(frame: Frame) -> float:
     """Extent of a lone slice along its normal [mm]; 1 where the file does not say."""
     extents = (abs(number(frame.header(keyword)) or 0) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
-    return next(filter(None, extents), 1.0)
+    return next((extent for extent in extents if SMALLEST <= extent <= FARTHEST), 1.0)
 
 
 def _group(frames: Iterable[Frame]) -> list[list[Frame]]:

@@ -22,6 +22,8 @@ MULTIFRAME = "several frames in one classic MR file"
 LOCALIZER = "localizer"
 DERIVED_MAP = "map derived by the scanner"
 UNPLACED = "no place in space"
+PLACE = "ImagePositionPatient (0020,0032), ImageOrientationPatient (0020,0037) or PixelSpacing (0028,0030)"
+SMALLEST, FARTHEST = 1e-3, 1e4  # mm; of what a scanner images
 
 # Used after the scan as well; pydicom converts a value, and finds it damaged, only when it is asked for.
 _USED_LATER = (
@@ -126,10 +128,13 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
     position = _numbers(dataset.get("ImagePositionPatient"), 3)
     orientation = _numbers(dataset.get("ImageOrientationPatient"), 6)
     spacing = _numbers(dataset.get("PixelSpacing"), 2)
-    if position is None or orientation is None or spacing is None or np.any(spacing <= 0):
+    if position is None or orientation is None or spacing is None:
         return UNPLACED
     lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
-    if np.any(np.abs(lengths - 1) > 0.01):
+    oblique = abs(orientation[:3] @ orientation[3:])
+    if np.any(np.abs(lengths - 1) > 0.01) or oblique > 0.01 or np.any(np.abs(position) > FARTHEST):
+        return UNPLACED
+    if np.any(spacing < SMALLEST) or np.any(spacing > FARTHEST):
         return UNPLACED
     image_type = words(dataset.get("ImageType"))
     scales = read_scales(dataset)

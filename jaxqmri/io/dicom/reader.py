@@ -113,8 +113,7 @@ def _refusal(scan: Scan) -> Exception | None:
             return CorruptInputError(f"{scan.source}: {why}")
     if header.UNPLACED in scan.skipped and not scan.candidates:
         return MetadataError(
-            f"{scan.source}: the images lack ImagePositionPatient (0020,0032), ImageOrientationPatient (0020,0037) or "
-            f"PixelSpacing (0028,0030), so no map could be placed; {_DCM2NIIX}"
+            f"{scan.source}: the images lack a usable {header.PLACE}, so no map could be placed; {_DCM2NIIX}"
         )
     return None
 

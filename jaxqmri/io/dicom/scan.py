@@ -35,14 +35,21 @@ def find_frames(paths: Sequence[Path]) -> tuple[list[Frame], dict[str, tuple[str
     """The MR images in files and folders (searched recursively, links followed once); names skipped, by reason."""
     frames: list[Frame] = []
     passed_over: dict[str, list[str]] = defaultdict(list)
+    unplaced: dict[tuple, str] = {}
     for path in _find_files(paths):
         parsed = _parse(path)
         found = {path.name: parsed} if isinstance(parsed, str) else _examine(path, parsed)
         for name, image in found.items():
             if isinstance(image, str):
                 passed_over[image].append(name)
+                if image == header.UNPLACED:
+                    unplaced[_kind(parsed)] = name
             else:
                 frames.append(image)
+    if lost := next((unplaced[kind] for frame in frames if (kind := _kind(frame.file)) in unplaced), None):
+        raise CorruptInputError(
+            f"{lost}: no usable {header.PLACE}, which other images of its series have; export it again or take it out."
+        )
     skipped = {reason: tuple(sorted(names)) for reason, names in passed_over.items()}
     if not frames and set(skipped) <= {EMPTY, NOT_DICOM, FALSE_DICOM, UNREADABLE, ARCHIVE, NO_FILE}:
         raise NoInputError(f"no DICOM or NIfTI images found in {name_of(paths)}{_what_else(skipped)}")
@@ -50,6 +57,12 @@ def find_frames(paths: Sequence[Path]) -> tuple[list[Frame], dict[str, tuple[str
     if counts:
         remark(f"passed over: {counts}; `jaxqmri inspect -v` names them.")
     return frames, skipped
+
+
+def _kind(file: Dataset | str) -> tuple:
+    """What images of one scan have in common."""
+    keywords = ("SeriesInstanceUID", "Rows", "Columns")
+    return () if isinstance(file, str) else tuple(str(file.get(keyword)) for keyword in keywords)
 
 
 def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
