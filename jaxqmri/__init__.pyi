@@ -4,6 +4,7 @@ from .dictionary.grid import grid as grid
 from .dictionary.match import MatchResult as MatchResult
 from .dictionary.match import match as match
 from .estimation.batch import FitResult as FitResult
+from .estimation.constraints import Normal as Normal
 from .estimation.fit import fit as fit
 from .estimation.noise import Gaussian as Gaussian
 from .estimation.noise import Rician as Rician

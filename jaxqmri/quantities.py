@@ -30,6 +30,9 @@ class Quantity:
     keyword: str = ""  # its key in DICOM and in BIDS; "": none
     tag: str = ""  # in DICOM
     flag: str = ""  # the option of the command line that gives it, without its dashes
+    meaning: str = ""  # of a ratio: what over what
+    # What it is often given in by mistake: how many of that unit are one SI unit, and how to mend it.
+    mistaken_for: tuple[tuple[float, str], ...] = ()
 
     @property
     def terms(self) -> str:
@@ -55,6 +58,21 @@ class Quantity:
     def shown_unit_words(self) -> str:
         """The shown unit in print."""
         return {"ms": "milliseconds", "deg": "degrees"}.get(self.shown_unit, self.unit_words)
+
+    def out_of_range(self, values: "float | np.ndarray") -> str:
+        """What is wrong with numbers of which the typical one cannot be, and the unit it may be in; "" if it can be.
+
+        Typical of a map is the median of what is above 0, as zeros are its background.
+        """
+        import numpy as np
+
+        numbers = np.asarray(values)
+        numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (numbers.ndim == 0))]
+        if not numbers.size or self.low <= (typical := float(np.median(numbers))) <= self.high:
+            return ""
+        mends = [mend for per_si, mend in self.mistaken_for if 3 * self.low <= typical / per_si <= self.high]
+        what = f"{self.meaning or f'in {self.unit_words}'}, got {typical:g}"
+        return f"{what}; divide {' or '.join(mends)}" if mends else f"{what}, outside {self.low:g} ... {self.high:g}"
 
     def from_shown(self, number: float) -> float:
         """From ms or degrees to SI units."""
@@ -90,7 +108,10 @@ class Axis(Quantity):
     bids_per_si: float = 1.0  # how many of the unit of BIDS sidecars are one SI unit
 
 
-_MS = {"unit": "s", "shown_unit": "ms", "shown_per_si": 1e3}
+_MS = {
+    "unit": "s", "shown_unit": "ms", "shown_per_si": 1e3, "mistaken_for": ((1e3, "milliseconds by 1000"),),
+}  # fmt: skip
+_PER_CENT = (100.0, "per cent by 100")
 _DEG = {"unit": "rad", "shown_unit": "deg", "shown_per_si": 180 / math.pi}
 _RATIO = {"unit": "1", "shown_unit": "", "shown_per_si": 1.0}
 
@@ -147,8 +168,12 @@ QUANTITIES = {
         Quantity("echo_spacing", "echo spacing", "echo spacing", **_MS, low=1e-4, high=1.0),
         Quantity("flip_angle", "refocusing angle", "refocusing angle", **_DEG, low=0.0, high=math.pi * (1 + 1e-6),
                  keyword="FlipAngle", tag="(0018,1314)", flag="refocusing-deg"),
-        Quantity("b1", "B1 map", "B1", **_RATIO, low=0.1, high=2.0),
-        Quantity("efficiency", "inversion efficiency", "efficiency", **_RATIO, low=0.0, high=1.0),
+        Quantity("b1", "B1 map", "B1", **_RATIO, low=0.1, high=2.0,
+                 meaning="the true over the nominal flip angle, 1 where they agree",
+                 mistaken_for=(_PER_CENT, (90.0, "degrees by the nominal angle"),
+                               (900.0, "tenths of degrees by 10 times the nominal angle"))),
+        Quantity("efficiency", "inversion efficiency", "efficiency", **_RATIO, low=-1.0, high=1.0,
+                 meaning="1 for a perfect inversion, 0 for a saturation", mistaken_for=(_PER_CENT,)),
     )
 }  # fmt: skip
 
@@ -260,8 +285,9 @@ class Status(enum.IntEnum):
     NO_SIGNAL = 1, "every measurement is zero, nothing to fit"
     NOT_FINITE = 2, "a measurement, or a value given for the voxel, is not a usable number"
     NOT_CONVERGED = 3, "the solver did not reach a minimum (Adam and Optax: is 10 % or more away from one)"
-    AT_BOUND = 4, "outside what these measurements can tell apart, such as a signal that does not change"
+    AT_BOUND = 4, "outside what these measurements can tell apart, such as a signal that does not change, or at a bound"
     UNIDENTIFIABLE = 5, "the measurements do not determine all the parameters"
     MASKED = 6, "outside the mask, not fitted"
     SATURATED = 7, "fitted, but a stored value is at the top of its range: perhaps clipped, left out of all numbers"
     NEGATIVE_MAGNITUDE = 8, "a measurement is negative, which no magnitude is"
+    AMBIGUOUS = 9, "two different sets of parameters describe the measurements equally well"

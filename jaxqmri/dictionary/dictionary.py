@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact
 
 from ..batching.context import computed_at_once, double_precision
-from ..estimation.fit import check_seconds
+from ..estimation.constraints import check_range
 from ..models.base import Params, SignalModel, float_dtype, in_short, simulate
 from .double_float import split
 
@@ -78,7 +78,7 @@ def make_dictionary(
         raise ValueError(f"{type(model).__name__} has no amplitude; atoms match signals up to that factor alone.")
     params = params._replace(**{model.amplitude: 1.0})
     for name, values in params._asdict().items():
-        check_seconds(name, values)
+        check_range(name, values)
     dtype = float_dtype(*(jnp.asarray(leaf) for leaf in params))
     if traced:
         stored = type(params)(*(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape or (1,)) for leaf in params))

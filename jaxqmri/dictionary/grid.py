@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..estimation.fit import check_seconds
+from ..estimation.constraints import check_range
 from ..models.base import Numbers, Params, in_short
 
 
@@ -39,7 +39,7 @@ def grid(parameters: type, **values: Numbers) -> Params:
     for name, axis in axes.items():
         if axis.ndim > 1 or axis.size == 0:
             raise ValueError(f"{name} needs a number or a list of numbers, got shape {axis.shape}.")
-        check_seconds(name, axis)
+        check_range(name, axis)
     xp: Any = jnp if of_jax else np
     combined = xp.meshgrid(*(xp.atleast_1d(axis) for axis in axes.values()), indexing="ij") if axes else []
     leaves = {name: leaf.ravel() for name, leaf in zip(axes, combined, strict=True)}

@@ -3,20 +3,24 @@
 import dataclasses
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..models.base import Params, SignalModel
 from ..quantities import Status
 from . import implicit
-from .error_bars import ErrorBars, error_bars
+from .constraints import is_possible
+from .error_bars import ErrorBars, error_bars, noise_variance
 from .noise import Noise
 from .problem import Problem
 from .solvers.base import Solution, Solver
+from .solvers.several_starts import SeveralStarts, cost_rounding
+from .starts import with_starts
 
 
 class FitResult(NamedTuple):
@@ -32,6 +36,9 @@ class FitResult(NamedTuple):
         reduced_chi2: sum(w r^2) / (sigma^2 (n - p)), near 1 where the model describes the signal; None without sigma.
         covariance: (*voxel, p, p) of the free parameters in the order of the model's fields (a complex amplitude is two
             of them, its real and its imaginary part); None unless asked for.
+        gap: by how much the second-lowest minimum that was found is worse, in units of the variance of the noise: twice
+            the logarithm of how many times less likely it is. inf where there is no other, NaN where the noise is not
+            known. None unless there were several starts.
     """
 
     params: Params
@@ -40,6 +47,7 @@ class FitResult(NamedTuple):
     status: Int[Array, "*voxel"]
     reduced_chi2: Float[Array, "*voxel"] | None = None
     covariance: Float[Array, "*voxel p p"] | None = None
+    gap: Float[Array, "*voxel"] | None = None
 
 
 class Voxels(eqx.Module):
@@ -50,6 +58,9 @@ class Voxels(eqx.Module):
     init: tuple[Inexact[Array, " voxel"], ...] | None
     sigma: Float[Array, " voxel"] | None
     weights: Float[Array, "voxel n"] | None
+    bounds: dict[str, tuple[Float[Array, " voxel"], Float[Array, " voxel"]]] = eqx.field(default_factory=dict)
+    prior: dict[str, tuple[Float[Array, " voxel"], Float[Array, " voxel"]]] = eqx.field(default_factory=dict)
+    mask: Bool[Array, " voxel"] | None = None
 
 
 @eqx.filter_jit
@@ -59,23 +70,35 @@ def fit_batch(
     kind_of_noise: type[Noise],
     free: tuple[str, ...],
     covariance: bool,
+    starts: int,
     voxels: Voxels,
 ) -> FitResult:
     voxels, invalid = _mask_invalid_voxels(model, voxels)
     problem = _problem(model, kind_of_noise, free, voxels)
-    solution = implicit.solve(solver, problem)
+    problem = with_starts(problem, voxels.init, voxels.bounds, starts)
+    solution = implicit.solve(SeveralStarts(solver) if starts > 1 else solver, problem)
     at_bound = _at_bound(problem, solution)
     # In scanner units an amplitude may overflow.
     in_units = [v * problem.units[name] for name, v in zip(free, solution.values, strict=True)]
     found = functools.reduce(operator.and_, map(jnp.isfinite, in_units))
     sound = (invalid == Status.OK) & ~at_bound & solution.converged & found
     bars = error_bars(problem, _finite_placeholders(problem, solution, sound))
-    status = jnp.select(
-        [invalid != Status.OK, at_bound, ~(solution.converged & found), ~bars.identified],
-        [invalid, int(Status.AT_BOUND), int(Status.NOT_CONVERGED), int(Status.UNIDENTIFIABLE)],
-        int(Status.OK),
-    )
-    return _maps(problem, solution, bars, status, covariance)
+    ends: list[tuple[Array, Any]] = [
+        (invalid != Status.OK, invalid),
+        (at_bound, int(Status.AT_BOUND)),
+        (~(solution.converged & found), int(Status.NOT_CONVERGED)),
+        (~bars.identified, int(Status.UNIDENTIFIABLE)),
+    ]
+    gap = None
+    if solution.second_cost is not None:
+        higher, variance = solution.second_cost - solution.cost, noise_variance(problem, solution)
+        # The noise may have decided between the two.
+        as_good = higher < _EQUALLY_GOOD * jnp.nan_to_num(variance) + cost_rounding(problem)
+        ends.append((as_good, int(Status.AMBIGUOUS)))
+        gap = jnp.where(variance > 0, higher / jnp.where(variance > 0, variance, 1.0), jnp.nan)
+    conditions, codes = zip(*ends, strict=True)
+    status = jnp.select(conditions, codes, int(Status.OK))
+    return _maps(problem, solution, bars, status, covariance, gap)
 
 
 def _finite_placeholders(problem: Problem, solution: Solution, sound: Array) -> Solution:
@@ -84,7 +107,7 @@ def _finite_placeholders(problem: Problem, solution: Solution, sound: Array) -> 
     curvature = tuple(
         tuple(jnp.where(sound, e, float(i == j)) for j, e in enumerate(row)) for i, row in enumerate(solution.curvature)
     )
-    return Solution(values, solution.converged, jnp.where(sound, solution.cost, 1.0), curvature)
+    return solution._replace(values=values, cost=jnp.where(sound, solution.cost, 1.0), curvature=curvature)
 
 
 def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, Int[Array, " voxel"]]:
@@ -98,7 +121,13 @@ def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, In
     finite &= jnp.all(jnp.isfinite(signal), axis=-1)
     for name, value in voxels.known.items():
         any_sign = name in model.signed or jnp.iscomplexobj(value)
-        finite &= jnp.isfinite(value) & (True if any_sign else value > 0)
+        finite &= jnp.isfinite(value) & (True if any_sign else value > 0) & is_possible(name, value)
+    for name, (low, high) in voxels.bounds.items():
+        least, most = (0.0, jnp.inf) if name in model.signal_units else getattr(model.limits(), name)
+        least = -jnp.inf if name in model.signed else least
+        finite &= (low < high) & (low < most) & (high > least)
+    for mean, sd in voxels.prior.values():
+        finite &= jnp.isfinite(mean) & jnp.isfinite(sd) & (sd > 0)
     if voxels.sigma is not None:
         finite &= jnp.isfinite(voxels.sigma) & (voxels.sigma > 0)
     negative = jnp.zeros_like(finite)
@@ -109,6 +138,8 @@ def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, In
         [int(Status.NOT_FINITE), int(Status.NEGATIVE_MAGNITUDE), int(Status.NO_SIGNAL)],
         int(Status.OK),
     )
+    if voxels.mask is not None:
+        invalid = jnp.where(voxels.mask, invalid, int(Status.MASKED))
     usable = invalid == Status.OK
     # No NaN reaches the solver: the placeholder is a falling line.
     placeholder = jnp.linspace(1.0, 0.5, signal.shape[-1], dtype=signal.real.dtype)
@@ -118,13 +149,20 @@ def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, In
         init=voxels.init,
         sigma=None if voxels.sigma is None else jnp.where(usable, voxels.sigma, 1.0),
         weights=None if weights is None else jnp.where(usable[:, None], weights, 1.0),
+        bounds={name: _where(usable, pair, (-jnp.inf, jnp.inf)) for name, pair in voxels.bounds.items()},
+        prior={name: _where(usable, pair, (1.0, 1.0)) for name, pair in voxels.prior.items()},
     )
     return cleaned, invalid
+
+
+def _where(usable: Array, pair: tuple[Array, Array], otherwise: tuple[float, float]) -> tuple[Array, Array]:
+    return jnp.where(usable, pair[0], otherwise[0]), jnp.where(usable, pair[1], otherwise[1])
 
 
 # Of parameters in units of the signal, relative to the largest measurement. The lower end of positive ones is reached
 # by signals that are negative throughout; the upper one would need a decay by exp(-14) before the first echo.
 _LEAST_AMPLITUDE, _MOST_AMPLITUDE = 1e-6, 1e6
+_EQUALLY_GOOD = 1.0  # of two minima, the most that their misfits differ by, in units of the variance of the noise
 _LEAST_MAGNITUDE = 0.1  # interpolation makes magnitudes so much negative, relative to the largest measurement
 
 
@@ -137,13 +175,17 @@ def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ..
     given |= {} if voxels.weights is None else {"weights": voxels.weights.T}
     noise = kind_of_noise(**given)
     problem = Problem(model, noise, (voxels.signal / scale[:, None]).T, scale, {}, (), (), (), free)
-    known = {name: v / problem.units[name] for name, v in voxels.known.items()}
-    lower, upper = zip(*(_range(problem, name) for name in free), strict=True)
-    problem = dataclasses.replace(problem, known=known, lower=lower, upper=upper)
-    return dataclasses.replace(problem, start=_start(problem, voxels.init))
+    units = problem.units
+    known = {name: v / units[name] for name, v in voxels.known.items()}
+    sigmas = {name: given["sigma"] * units[name] for name in voxels.prior}
+    prior = {name: (mean / units[name], sigmas[name] / sd) for name, (mean, sd) in voxels.prior.items()}
+    lower, upper = zip(*(_range(problem, name, voxels.bounds) for name in free), strict=True)
+    return dataclasses.replace(
+        problem, known=known, prior=prior, lower=lower, upper=upper, bounded=tuple(sorted(voxels.bounds))
+    )
 
 
-def _range(problem: Problem, name: str) -> tuple[Array, Array]:
+def _range(problem: Problem, name: str, bounds: Mapping[str, tuple[Array, Array]]) -> tuple[Array, Array]:
     """Lowest and highest value of a free parameter in the units of the problem."""
     model = problem.model
     low, high = (jnp.full_like(problem.scale, end) / problem.units[name] for end in getattr(model.limits(), name))
@@ -152,57 +194,34 @@ def _range(problem: Problem, name: str) -> tuple[Array, Array]:
         low, high = jnp.clip(low, least, _MOST_AMPLITUDE), jnp.clip(high, least, _MOST_AMPLITUDE)
     if name == model.amplitude and problem.noise.least_amplitude is not None:
         low = jnp.maximum(low, problem.noise.least_amplitude)
+    if name in bounds:
+        least, most = bounds[name]
+        low, high = jnp.maximum(low, least / problem.units[name]), jnp.minimum(high, most / problem.units[name])
     return low, high
 
 
-def _start(problem: Problem, init: tuple[Array, ...] | None) -> tuple[Array, ...]:
-    """Where the search begins, within the limits."""
-    model = problem.model
-    if init is None:
-        guess = model.batched_guess(_without_gaps(problem), problem.known)
-        start = {name: getattr(guess, name) for name in problem.free}
-    else:
-        start = {name: value / problem.units[name] for name, value in zip(problem.free, init, strict=True)}
-    for name, low, high in zip(problem.free, problem.lower, problem.upper, strict=True):
-        s = start[name]
-        if not jnp.iscomplexobj(s):
-            start[name] = jnp.where(jnp.isfinite(s), jnp.clip(s, low, high), low)
-    if init is None and model.amplitude in start and not problem.eliminates:
-        start[model.amplitude] = problem.best_amplitude(start)
-    return tuple(start.values())
-
-
-def _without_gaps(problem: Problem) -> Array:
-    """The signal as the first guess takes it where weights of zero leave measurements out."""
-    signal, weights = problem.signal, problem.noise.weights
-    if weights is None:
-        return signal
-    if problem.model.accepts_missing:
-        return jnp.where(weights > 0, signal, jnp.nan)
-
-    row, n = jnp.arange(signal.shape[0])[:, None], signal.shape[0]
-    before = jax.lax.cummax(jnp.where(weights > 0, row, -1))
-    after = jax.lax.cummin(jnp.where(weights > 0, row, n), reverse=True)
-    before, after = jnp.where(before < 0, after, before), jnp.where(after == n, before, after)
-    neighbours = [jnp.take_along_axis(signal, at, axis=0) for at in (before, after)]
-    return jnp.where(weights > 0, signal, (neighbours[0] + neighbours[1]) / 2)
-
-
 def _at_bound(problem: Problem, solution: Solution) -> Array:
-    """Within 5 % of a limit, or beyond it."""
+    """Within 5 % of a limit of the model, at a bound that was given, or beyond it."""
     at_bound = jnp.zeros(problem.scale.shape, bool)
     slack = 0.05  # the limits are orders of magnitude; near them the cost is flat
     for name, v, low, high in zip(problem.free, solution.values, problem.lower, problem.upper, strict=True):
         if jnp.iscomplexobj(v):
             continue
-        width = slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)
-        at_bound |= v <= low + width
-        if name not in problem.model.mirrored:
-            at_bound |= v >= high - width
+        widths = [slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)] * 2
+        to_mirror = name in problem.model.mirrored
+        if name in problem.bounded:
+            of_model = _range(problem, name, {})
+            given = [low > of_model[0], high < of_model[1]]
+            widths = [jnp.where(g, 1e-5 * jnp.abs(v), width) for g, width in zip(given, widths, strict=True)]
+            to_mirror = to_mirror & ~given[1]
+        at_bound |= v <= low + widths[0]
+        at_bound |= (v >= high - widths[1]) & jnp.logical_not(to_mirror)
     return at_bound
 
 
-def _maps(problem: Problem, solution: Solution, bars: ErrorBars, status: Array, covariance: bool) -> FitResult:
+def _maps(
+    problem: Problem, solution: Solution, bars: ErrorBars, status: Array, covariance: bool, gap: Array | None
+) -> FitResult:
     """Back to scanner units, with NaN wherever there is no answer."""
     model, ok, units = problem.model, status == Status.OK, problem.units
     variances = [row[i] for i, row in enumerate(bars.covariance)]
@@ -228,4 +247,5 @@ def _maps(problem: Problem, solution: Solution, bars: ErrorBars, status: Array, 
         status=status.astype(jnp.int32),
         reduced_chi2=None if problem.noise.sigma is None else only_answers(bars.reduced_chi2),
         covariance=matrix,
+        gap=None if gap is None else only_answers(gap),
     )

@@ -27,7 +27,7 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
     weighed, left_over = _counts(problem)
     squares, expected = _squares(problem, solution)
     sigma = problem.noise.sigma
-    variance = solution.cost / left_over if sigma is None else sigma**2
+    variance = noise_variance(problem, solution)
     chi2 = jnp.full_like(solution.cost, jnp.nan) if sigma is None else expected / (sigma**2 * left_over)
     slopes = problem.slopes(problem.coordinates(solution.values))
     inverse = linalg.inverse(linalg.cholesky(solution.curvature))
@@ -43,20 +43,27 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
     return ErrorBars(covariance, jnp.sqrt(squares / weighed), chi2, identified)
 
 
+def noise_variance(problem: Problem, solution: Solution) -> Float[Array, " voxel"]:
+    """Given, or from what the fit leaves over; NaN where it leaves nothing."""
+    sigma = problem.noise.sigma
+    return solution.cost / _counts(problem)[1] if sigma is None else sigma**2
+
+
 def _counts(problem: Problem) -> tuple[Array, Array]:
-    """Sum of the weights, and how many real numbers were measured beyond the unknowns; NaN where none."""
+    """Sum of the weights, and how many real numbers are known beyond the unknowns; NaN where none."""
     channels = 2 if problem.is_complex else 1
     weights, one = problem.noise.weights, jnp.ones_like(problem.scale)
     weighed = problem.signal.shape[0] * one if weights is None else sum_of_measurements(weights)
     n = problem.signal.shape[0] if weights is None else jnp.sum(weights > 0, axis=0)
-    freedom = (channels * n - len(problem.unknowns)) * one
+    freedom = (channels * n + len(problem.prior) - len(problem.unknowns)) * one
     return weighed, jnp.where(freedom > 0, freedom, jnp.nan)
 
 
 def _squares(problem: Problem, solution: Solution) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
-    """Weighted sums of the squared misfits: as they are, and each over its expectation in units of sigma^2."""
+    """Weighted sums of squares: the misfits, and these with those of the prior, each over its expectation [sigma^2]."""
+    of_prior = problem.prior_misfit(solution.values)
     if problem.noise.least_squares:
-        return solution.cost, solution.cost
+        return solution.cost - of_prior, solution.cost
     mean, variance = problem.noise.moments(problem.predict(solution.values))
     squares = squared_magnitude(mean - problem.signal)
-    return sum_of_measurements(squares), sum_of_measurements(squares / variance)
+    return sum_of_measurements(squares), sum_of_measurements(squares / variance) + of_prior

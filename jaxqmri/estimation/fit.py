@@ -3,21 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Inexact, Num
+from jaxtyping import Array, ArrayLike, Bool, Inexact, Num
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
 from ..models.base import Params, SignalModel, as_numbers, float_dtype, in_short, with_dtype
 from ..models.check import check_model
-from ..quantities import QUANTITIES
 from .batch import FitResult, Voxels, fit_batch
+from .constraints import Bounds, Normal, check_constraints, check_range, open_ends
 from .noise import Gaussian, Noise
 from .solvers.base import Solver
 from .solvers.levenberg_marquardt import LevenbergMarquardt
+from .voxel_row import VoxelRow
 
 
 def fit(
@@ -26,6 +26,10 @@ def fit(
     *,
     known: Mapping[str, ArrayLike | None] | None = None,
     init: Params | None = None,
+    bounds: Bounds | None = None,
+    prior: Mapping[str, Normal] | None = None,
+    mask: Bool[ArrayLike, "*voxel"] | None = None,
+    starts: int = 1,
     solver: Solver | None = None,
     noise: Noise | None = None,
     covariance: bool = False,
@@ -54,6 +58,16 @@ def fit(
             here; None sets them free. All others are fitted.
         init: start of the search, the model's NamedTuple of numbers or maps; None: the model's own guess. Least squares
             needs no start for the amplitude.
+        bounds: (lowest, highest) value of fitted parameters in SI units, by field name, e.g. `{"b1": (0.6, 1.3)}`:
+            numbers or maps, None for none. The ranges of the model hold as well. A voxel that ends at a bound is
+            AT_BOUND: its best answer lies beyond.
+        prior: what else is known of fitted parameters, by field name, e.g. `{"b1": Normal(1.0, 0.05)}`. Each is one
+            measurement more, which error bars and `reduced_chi2` include; it sets an `assumed` parameter free. Needs
+            `sigma` of the noise.
+        mask: where to fit, with the leading shape of `signal`; elsewhere all is NaN and the status MASKED.
+        starts: from how many places the search begins, spread over the ranges within `bounds`; the lowest minimum is
+            the answer. Takes as many times longer; `FitResult.gap` says how much worse the next minimum is. A voxel
+            where that is less than the variance of the noise is AMBIGUOUS.
         solver: how to search; None: `LevenbergMarquardt()`.
         noise: what is known of the noise; None: `Gaussian()`, its level taken from the residuals.
         covariance: also return the covariance of the free parameters.
@@ -66,12 +80,13 @@ def fit(
         in `status`; it never raises and never affects its neighbours.
 
     Raises:
-        ValueError: the last axis does not match the protocol, an argument is of the wrong type, `known` or `init` name
-            no parameter, do not fit the voxels or are no seconds, there are fewer measurements than free parameters,
-            model or noise are not those of complex signals, the model contradicts itself (`check_model`), `batch_size`
-            is below 1, or the solver does not know the model.
+        ValueError: the last axis does not match the protocol, an argument is of the wrong type, `known`, `init`,
+            `bounds` or `prior` name no parameter that is meant, do not fit the voxels or cannot be (milliseconds, per
+            cent), there are fewer measurements than free parameters, a prior without `sigma`, model or noise are not
+            those of complex signals, the model contradicts itself (`check_model`), `batch_size` or `starts` is below 1,
+            or the solver does not know the model.
     """
-    _check_types(model, init, solver, noise)
+    _check_types(model, init, solver, noise, starts)
     signal = as_numbers(signal, "signal", "numbers with the measurements last, such as the `data` of an ImageSeries")
     signal = signal.astype(float_dtype(signal))
     noise, solver = noise or Gaussian(), solver or LevenbergMarquardt()
@@ -80,39 +95,51 @@ def fit(
     if jnp.iscomplexobj(signal) and model.magnitude:
         raise ValueError(f"signal is complex, but {type(model).__name__} predicts magnitudes; fit jnp.abs(signal).")
     check_model(model, complex_signal=jnp.iscomplexobj(signal))
-    known = _with_assumptions(model, known or {})
-    free = _free_parameters(model, signal.shape, known)
-    if not isinstance(signal, Tracer):
-        model.check_signal(signal)
+    bounds, prior = bounds or {}, prior or {}
+    known = _with_assumptions(model, known or {}, prior)
+    free = _free_parameters(model, signal, known, len(prior))
+    check_constraints(model, free, bounds, prior, noise.sigma, is_complex=jnp.iscomplexobj(signal))
     *voxel_shape, n = signal.shape
     real = signal.real.dtype
+    row = VoxelRow(tuple(voxel_shape), mask)
 
     def as_map(name: str, value: ArrayLike) -> Array:
         dtype = signal.dtype if name.removeprefix("init.") == model.amplitude else real
-        wanted = f"voxels of shape {tuple(voxel_shape)}; give a number or a map of that shape"
-        return _broadcast(name, value, dtype, (*voxel_shape,), wanted).ravel()
+        wanted = f"voxels of shape {row.shape}; give a number or a map of that shape"
+        return row.of(_broadcast(name, value, dtype, row.shape, wanted))
+
+    def pair_of_maps(name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Array, Array]:
+        return as_map(name, pair[0]), as_map(name, pair[1])
 
     weights = noise.weights
     if weights is not None:
-        wanted = f"{n} measurements in voxels of shape {tuple(voxel_shape)}; give one weight per measurement, ({n},), "
+        wanted = f"{n} measurements in voxels of shape {row.shape}; give one weight per measurement, ({n},), "
         wanted += "or one for every number of the signal"
-        weights = _broadcast("noise.weights", weights, real, signal.shape, wanted).reshape(-1, n)
+        weights = row.of(_broadcast("noise.weights", weights, real, signal.shape, wanted))
     voxels = Voxels(
-        signal=signal.reshape(-1, n),
+        signal=row.of(signal),
         known={name: as_map(name, value) for name, value in known.items()},
         init=None if init is None else tuple(as_map(f"init.{name}", getattr(init, name)) for name in free),
         sigma=None if noise.sigma is None else as_map("noise.sigma", noise.sigma),
         weights=weights,
+        bounds={name: pair_of_maps(f"bounds.{name}", open_ends(pair)) for name, pair in bounds.items()},
+        prior={name: pair_of_maps(f"prior.{name}", (normal.mean, normal.sd)) for name, normal in prior.items()},
+        mask=row.traced_mask,
     )
+    for name, value in known.items():
+        check_range(name, voxels.known[name] if np.ndim(value) else value)
+    for name in () if init is None else free:
+        check_range(f"init.{name}", getattr(init, name))
+    if not isinstance(voxels.signal, Tracer):
+        model.check_signal(voxels.signal)
     model = with_dtype(model, real)
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
-    common = (model, solver, type(noise), free, covariance)
-    result = in_batches(fit_batch, common, voxels, batch_size, progress, usual_size)
-    return jax.tree.map(lambda leaf: leaf.reshape(*voxel_shape, *leaf.shape[1:]), result)
+    common = (model, solver, type(noise), free, covariance, starts)
+    return row.back(in_batches(fit_batch, common, voxels, batch_size, progress, usual_size))
 
 
-def _check_types(model: Any, init: Any, solver: Any, noise: Any) -> None:
+def _check_types(model: Any, init: Any, solver: Any, noise: Any, starts: Any) -> None:
     """Validate argument types."""
     if not isinstance(model, SignalModel):
         raise ValueError(f"model is {in_short(model)}, wanted a signal model such as jq.MonoExponential(te).")
@@ -122,12 +149,18 @@ def _check_types(model: Any, init: Any, solver: Any, noise: Any) -> None:
         raise ValueError(f"noise is {in_short(noise)}, wanted a noise model such as jq.Gaussian(sigma).")
     if not (init is None or isinstance(init, model.parameters)):
         raise ValueError(f"init is {in_short(init)}, wanted a {model.parameters.__name__} of numbers or maps.")
+    if not isinstance(starts, int) or starts < 1:
+        raise ValueError(f"starts is {in_short(starts)}, wanted how many there are, at least 1.")
+    if starts > 1 and not (solver is None or solver.minimises):
+        raise ValueError(f"{type(solver).__name__} searches no minimum, so more starts do nothing; leave them out.")
 
 
-def _with_assumptions(model: SignalModel, known: Mapping[str, ArrayLike | None]) -> dict[str, ArrayLike]:
-    """What is held fixed: what is given, and the defaults of what the model assumes."""
+def _with_assumptions(
+    model: SignalModel, known: Mapping[str, ArrayLike | None], prior: Mapping[str, Any]
+) -> dict[str, ArrayLike]:
+    """What is held fixed: what is given, and the defaults of what the model assumes, unless there is a prior for it."""
     defaults = model.parameters._field_defaults  # pyright: ignore[reportAttributeAccessIssue]
-    held = dict(known)
+    held = {name: None for name in prior if name in model.assumed} | dict(known)
     for name in (*model.ignored, *model.assumed):
         if name not in held and name not in defaults:
             raise ValueError(
@@ -138,18 +171,19 @@ def _with_assumptions(model: SignalModel, known: Mapping[str, ArrayLike | None])
     return {name: value for name, value in held.items() if value is not None}
 
 
-def _free_parameters(model: SignalModel, shape: tuple[int, ...], known: Mapping[str, Any]) -> tuple[str, ...]:
+def _free_parameters(model: SignalModel, signal: Array, known: Mapping[str, Any], n_priors: int) -> tuple[str, ...]:
     fields = model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
     if unknown := sorted(set(known) - set(fields)):
         raise ValueError(f"known names {unknown}, but {type(model).__name__} has the parameters {list(fields)}.")
-    check_measurements(shape, model)
-    for name, value in known.items():
-        check_seconds(name, value)
+    check_measurements(signal.shape, model)
     free = tuple(name for name in fields if name not in known)
     if not free:
         raise ValueError(f"known fixes every parameter of {type(model).__name__}; nothing is left to fit.")
-    if shape[-1] < len(free):
-        raise ValueError(f"{shape[-1]} measurements cannot determine {len(free)} parameters {list(free)}; fix some.")
+    numbers = 2 if jnp.iscomplexobj(signal) else 1  # of a measurement, and of the amplitude
+    unknowns = len(free) + (numbers - 1) * (model.amplitude in free)
+    if numbers * signal.shape[-1] + n_priors < unknowns:
+        measured = f"{signal.shape[-1]} {'complex ' if numbers == 2 else ''}measurements"
+        raise ValueError(f"{measured} cannot determine {len(free)} parameters {list(free)}; fix some.")
     return free
 
 
@@ -160,17 +194,6 @@ def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
             f"signal has {shape[-1] if shape else 0} measurements on its last axis (shape {shape}), but the model's "
             f"protocol has {model.n_measurements}. Move the measurement axis last, or check the protocol."
         )
-
-
-def check_seconds(name: str, value: ArrayLike) -> None:
-    """Refuses times of tissue, by their median, that must be in milliseconds."""
-    quantity = QUANTITIES.get(name)
-    if quantity is None or quantity.unit != "s" or isinstance(value, Tracer):
-        return
-    times = np.asarray(value)
-    times = times[np.isfinite(times) & (times > 0)]
-    if times.size and np.median(times) > quantity.high:
-        raise ValueError(f"{name} is in seconds, got {np.median(times):g}; divide milliseconds by 1000.")
 
 
 def _broadcast(name: str, value: ArrayLike, dtype: Any, shape: tuple[int, ...], wanted: str) -> Inexact[Array, "..."]:

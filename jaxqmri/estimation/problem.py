@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..models.base import SignalModel, sum_of_measurements
+from ..models.guess import total
 from . import linalg
 from .noise import Noise, squared_magnitude
 
@@ -50,6 +51,10 @@ class Problem(eqx.Module):
     lower: Values
     upper: Values
     free: tuple[str, ...] = eqx.field(static=True)
+    # Mean, and sigma over standard deviation: residuals beside those of the measurements are weight (x - mean).
+    prior: dict[str, tuple[Float[Array, " voxel"], Float[Array, " voxel"]]] = eqx.field(default_factory=dict)
+    bounded: tuple[str, ...] = eqx.field(default=(), static=True)  # parameters whose range is not all of the model's
+    other_starts: tuple[Inexact[Array, "start voxel"], ...] = ()
 
     # --- unknowns -----------------------------------------------------------------------------------------------------
 
@@ -65,8 +70,10 @@ class Problem(eqx.Module):
 
     @property
     def eliminates(self) -> bool:
-        """Whether the amplitude is left to linear algebra."""
-        return self.model.amplitude in self.free and len(self.free) > 1 and self.noise.least_squares
+        """Whether the amplitude is left to linear algebra, which knows neither bounds nor priors."""
+        constrained = self.model.amplitude in (*self.bounded, *self.prior)
+        least_squares = self.noise.least_squares and not constrained
+        return self.model.amplitude in self.free and len(self.free) > 1 and least_squares
 
     @property
     def unknowns(self) -> tuple[str, ...]:
@@ -100,10 +107,10 @@ class Problem(eqx.Module):
 
     def slopes(self, coordinates: Values) -> Values:
         """d(unknown) / d(coordinate)."""
-        return tuple(
-            jax.jvp(lambda c, name=name: self._from_coordinate(name, c), (coordinate,), (jnp.ones_like(coordinate),))[1]
-            for name, coordinate in zip(self.unknowns, coordinates, strict=True)
-        )
+        return tuple(self._value_and_slope(n, c)[1] for n, c in zip(self.unknowns, coordinates, strict=True))
+
+    def _value_and_slope(self, name: str, coordinate: Float[Array, " voxel"]) -> Values:
+        return jax.jvp(lambda c: self._from_coordinate(name, c), (coordinate,), (jnp.ones_like(coordinate),))
 
     def _is_complex_amplitude(self, name: str) -> bool:
         return self.is_complex and name == self.model.amplitude
@@ -143,8 +150,9 @@ class Problem(eqx.Module):
 
     def select(self, chosen: Int[Array, " chosen"]) -> "Problem":
         """The same problem for some of its voxels."""
-        voxels = (self.noise, self.signal, self.scale, self.known, self.start, self.lower, self.upper)
-        return Problem(self.model, *jax.tree.map(lambda leaf: leaf[..., chosen], voxels), free=self.free)
+        names = ("noise", "signal", "scale", "known", "start", "lower", "upper", "prior")
+        some = jax.tree.map(lambda leaf: leaf[..., chosen], {name: getattr(self, name) for name in names})
+        return dataclasses.replace(self, **some, other_starts=())
 
     def inside(self, values: tuple[Inexact[Array, " voxel"], ...]) -> Bool[Array, " voxel"]:
         """Whether every free parameter is within its range, its ends included."""
@@ -183,12 +191,14 @@ class Problem(eqx.Module):
 
     def rescaled(self, factor: Float[Array, " voxel"]) -> "Problem":
         """The same problem in units 1 / factor as large."""
-        known = {name: v * factor if name in self.model.signal_units else v for name, v in self.known.items()}
+        units = self.model.signal_units
+        known = {name: v * factor if name in units else v for name, v in self.known.items()}
+        prior = {name: (m * factor, w) if name in units else (m, w * factor) for name, (m, w) in self.prior.items()}
         noise = self.noise
         if noise.sigma is not None:
             noise = eqx.tree_at(lambda noise: noise.sigma, noise, noise.sigma * factor)
         return dataclasses.replace(
-            self, noise=noise, signal=self.signal * factor, scale=self.scale / factor, known=known
+            self, noise=noise, signal=self.signal * factor, scale=self.scale / factor, known=known, prior=prior
         )
 
     # --- predictions and equations ------------------------------------------------------------------------------------
@@ -208,9 +218,20 @@ class Problem(eqx.Module):
         best = _dot(f, self.signal) / jnp.maximum(_dot(f, f).real, jnp.finfo(self.scale.dtype).tiny)
         return best if self.is_complex else jnp.clip(best, self.lower[place], self.upper[place])
 
+    def misfit(self, values: tuple[Inexact[Array, " voxel"], ...]) -> Float[Array, " voxel"]:
+        """What is to be minimised, for these free parameters."""
+        of_signal = sum_of_measurements(self.noise.terms(self.predict(values), self.signal)[0])
+        return of_signal + self.prior_misfit(values) if self.prior else of_signal
+
+    def prior_misfit(self, values: tuple[Inexact[Array, " voxel"], ...]) -> Float[Array, " voxel"]:
+        """The part of the misfit that is due to the prior: each one is a measurement of its parameter."""
+        of_name = dict(zip(self.free, values, strict=True))
+        terms = [(weight * (of_name[name] - mean)) ** 2 for name, (mean, weight) in self.prior.items()]
+        return total(terms) if terms else jnp.zeros_like(self.scale)
+
     def cost(self, coordinates: Values) -> Float[Array, " voxel"]:
         """Misfit for these coordinates of all unknowns."""
-        return sum_of_measurements(self.noise.terms(self.predict(self.values(coordinates)), self.signal)[0])
+        return self.misfit(self.values(coordinates))
 
     def full_equations(self, coordinates: Values) -> Equations:
         """The equations in all unknowns, none eliminated."""
@@ -218,7 +239,8 @@ class Problem(eqx.Module):
         cost, score, weight = self.noise.terms(predicted, self.signal)
         weighted = columns if weight is None else [weight * column for column in columns]
         gradient = tuple(_dot(column, score).real for column in columns)
-        return Equations(sum_of_measurements(cost), gradient, _products(columns, weighted))
+        equations = Equations(sum_of_measurements(cost), gradient, _products(columns, weighted))
+        return self._with_prior(equations, self.unknowns, coordinates)
 
     def equations(self, point: Values) -> Equations:
         """The equations in the unknowns that are searched."""
@@ -237,7 +259,22 @@ class Problem(eqx.Module):
         projected = [amplitude * (g - f * (u / energy)) for g, u in zip(columns, overlaps, strict=True)]
         gradient = tuple(_dot(g, weighted_residual).real for g in projected)
         curvature = _products(projected, [weigh(g) for g in projected])
-        return Equations(_dot(residual, weighted_residual).real, gradient, curvature, amplitude, energy, overlaps)
+        cost = _dot(residual, weighted_residual).real
+        equations = Equations(cost, gradient, curvature, amplitude, energy, overlaps)
+        return self._with_prior(equations, self.searched, point)
+
+    def _with_prior(self, equations: Equations, names: tuple[str, ...], coordinates: Values) -> Equations:
+        """With a row more for every prior."""
+        cost, gradient, curvature = equations.cost, list(equations.gradient), list(equations.curvature)
+        for i, (name, coordinate) in enumerate(zip(names, coordinates, strict=True)):
+            if name not in self.prior:
+                continue
+            mean, weight = self.prior[name]
+            value, slope = self._value_and_slope(name, coordinate)
+            residual, column = weight * (value - mean), weight * slope
+            cost, gradient[i] = cost + residual**2, gradient[i] + residual * column
+            curvature[i] = (*curvature[i][:-1], curvature[i][-1] + column**2)
+        return equations._replace(cost=cost, gradient=tuple(gradient), curvature=tuple(curvature))
 
     def full_curvature(self, equations: Equations) -> linalg.LowerTriangle:
         """J'J in the coordinates of all unknowns, from the equations in those that are searched."""

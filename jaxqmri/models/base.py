@@ -23,6 +23,8 @@ from .guess import coarse_search, total
 LONG_TRAIN = 64  # measurements; loops over more of them are not unrolled
 Known = Mapping[str, Inexact[Array, "..."]]  # what is known of the parameters, by field name
 NOTHING: Known = MappingProxyType({})
+Bounds = Mapping[str, tuple[Float[Array, "..."], Float[Array, "..."]]]  # lowest and highest, by field name
+NO_BOUNDS: Bounds = MappingProxyType({})
 Numbers = ArrayLike | Sequence[float]  # as callers write them
 Params = Any  # a NamedTuple of the model's parameters; which one is the model's class variable `parameters`
 
@@ -60,7 +62,7 @@ class SignalModel(eqx.Module):
         sequential: each measurement is computed from the one before, as in a train of pulses.
         accepts_missing: `initial_guess` takes NaN for measurements that are left out; if not, the mean of their
             neighbours stands in for them.
-        `initial_guess`, `batched_guess`, `batched`, `to_coordinate` and `from_coordinate` may be overridden.
+        `initial_guess`, `guesses`, `batched_guess`, `batched`, `to_coordinate` and `from_coordinate` may be overridden.
     """
 
     parameters: eqx.AbstractClassVar[type]
@@ -143,7 +145,20 @@ class SignalModel(eqx.Module):
             signal: measurements of one voxel.
             known: what is known of its parameters, by field name.
         """
-        return coarse_search(self, signal, known)
+        return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
+
+    def guesses(self, signal: Inexact[Array, " n"], known: Known, bounds: Bounds, n: int) -> Params:
+        """Starts of one voxel's fit within bounds, each from another part of the ranges: leaves (n,).
+
+        Fits with bounds, a prior or several starts ask for them beside `initial_guess`, which knows none of these.
+
+        Args:
+            signal: measurements of one voxel.
+            known: what is known of its parameters, by field name.
+            bounds: lowest and highest value of some of the others.
+            n: how many.
+        """
+        return coarse_search(self, signal, known, bounds, n)
 
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """A parameter as the fit moves it, such that equal steps change the signal about equally."""

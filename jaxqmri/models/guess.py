@@ -23,6 +23,7 @@ Measurements = Sequence[Any]  # real or complex numbers of one voxel
 _COARSE_STEPS = 32  # a factor of 1.5 from one to the next on usual protocols
 _HALVINGS = 8  # of that step: to 0.2 % of the relaxation time
 _POINTS_ON_LINE, _POINTS = 64, 512  # of a coarse search in one dimension, in several
+_POINTS_OF_PART = 16  # of trains of pulses
 
 
 def total(terms: Iterable[Any]) -> Any:
@@ -126,8 +127,14 @@ def lattice(n_dimensions: int, n_points: int) -> NDArray[np.float64]:
     return (0.5 + np.arange(n_points)[:, None] * steps) % 1
 
 
-def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, Array]) -> Any:
-    """The best of some hundred points within the model's ranges, evenly spread in its coordinates.
+def coarse_search(
+    model: Any,
+    signal: Inexact[Array, " n"],
+    known: Mapping[str, Array],
+    bounds: Mapping[str, tuple[Array, Array]],
+    n: int,
+) -> Any:
+    """The best points of `n` parts of the model's ranges within bounds, which are searched evenly in its coordinates.
 
     Parameters in units of the signal are eliminated at each point by linear least squares, which is exact where the
     signal is a sum of terms proportional to one of them each. `model` is a `SignalModel`.
@@ -136,10 +143,14 @@ def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, 
     linear = tuple(name for name in model.signal_units if name not in known)
     searched = tuple(name for name in limits._fields if name not in (*known, *linear))
     is_complex, dtype = jnp.iscomplexobj(signal), signal.real.dtype
-    ends = {n: [model.to_coordinate(n, jnp.asarray(end, dtype)) for end in getattr(limits, n)] for n in searched}
+    ends = {name: _coordinates_of_ends(model, name, bounds.get(name), dtype) for name in searched}
 
-    def compare(best: tuple[Array, tuple[Array, ...]], place: Array) -> tuple[tuple[Array, tuple[Array, ...]], None]:
-        at = {n: model.from_coordinate(n, a + (b - a) * p) for (n, (a, b)), p in zip(ends.items(), place, strict=True)}
+    def compare(best: tuple[Array, tuple[Array, ...]], point: tuple[Array, Array]) -> tuple[Any, None]:
+        place, part = point
+        at = {
+            name: model.from_coordinate(name, low + (high - low) * p)
+            for (name, (low, high)), p in zip(ends.items(), place, strict=True)
+        }
 
         def predict(*amplitudes: Array) -> Inexact[Array, " n"]:
             predicted = model(model.parameters(**known, **at, **dict(zip(linear, amplitudes, strict=True))))
@@ -160,14 +171,33 @@ def coarse_search(model: Any, signal: Inexact[Array, " n"], known: Mapping[str, 
         fitted = [total(a * f for a, f in zip(amplitudes, fs, strict=True)) for fs in zip(*columns, strict=True)]
         misfit = squares([r - f for r, f in zip(rest, fitted, strict=True)] if linear else rest)
         new = (misfit, (*amplitudes, *at.values()))
-        return jax.tree.map(lambda new, old: jnp.where(misfit < best[0], new, old), new, best), None
+        better = (misfit < best[0]) & (part == np.arange(n))
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), new, best), None
 
-    n_points = {0: 1, 1: _POINTS_ON_LINE}.get(len(searched), _POINTS)
     of_amplitude = signal.dtype if model.amplitude is not None else dtype
-    none = (*(jnp.zeros((), of_amplitude) for _ in linear), *(jnp.zeros((), dtype) for _ in searched))
-    start = (jnp.asarray(jnp.inf, dtype), none)
-    (_, found), _ = jax.lax.scan(compare, start, jnp.asarray(lattice(len(searched), n_points), dtype))
+    none = (*(jnp.zeros(n, of_amplitude) for _ in linear), *(jnp.zeros(n, dtype) for _ in searched))
+    start = (jnp.full(n, jnp.inf, dtype), none)
+    places, parts = _parts(len(searched), n, costly=model.sequential)
+    (_, found), _ = jax.lax.scan(compare, start, (jnp.asarray(places, dtype), jnp.asarray(parts)))
+    known = {name: jnp.broadcast_to(value, n) for name, value in known.items()}
     return model.parameters(**dict(zip((*linear, *searched), found, strict=True)), **known)
+
+
+def _coordinates_of_ends(model: Any, name: str, bound: tuple[Array, Array] | None, dtype: Any) -> list[Array]:
+    """Of the range of a parameter, as far as it is within a bound."""
+    low, high = (jnp.asarray(end, dtype) for end in getattr(model.limits(), name))
+    if bound is not None:
+        low, high = jnp.maximum(low, bound[0]), jnp.minimum(high, bound[1])
+    return [model.to_coordinate(name, end) for end in (low, high)]
+
+
+def _parts(n_dimensions: int, n: int, costly: bool) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Points of the unit cube, (point, dimension), and which of `n` parts each is in: that of the nearest centre."""
+    n_points = {0: 1, 1: _POINTS_ON_LINE}.get(n_dimensions, _POINTS)
+    if costly:  # an evaluation is about as much as a step of the fit from there
+        n_points = min(n_points, max(_POINTS_ON_LINE, _POINTS_OF_PART * n))
+    places, centres = lattice(n_dimensions, n_points), lattice(n_dimensions, n)
+    return places, np.argmin(np.sum((places[:, None] - centres) ** 2, axis=-1), axis=1)
 
 
 def linear_least_squares(columns: Sequence[Measurements], signal: Measurements) -> list[Any]:

@@ -23,6 +23,7 @@ class Solution(NamedTuple):
     converged: Bool[Array, " voxel"]  # whether the solver reached its own goal there
     cost: Float[Array, " voxel"]
     curvature: linalg.LowerTriangle  # half the second derivatives of the cost, in the coordinates of all unknowns
+    second_cost: Float[Array, " voxel"] | None = None  # of the second-lowest minimum where several were looked for
 
 
 class Solver(eqx.Module):

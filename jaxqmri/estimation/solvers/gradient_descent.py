@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...models.base import sum_of_measurements
 from .. import linalg
 from ..problem import Problem, Values
 from .base import Solution, Solver
@@ -78,8 +77,7 @@ def _descend(optimizer: "optax.GradientTransformation", steps: int, scale: Any, 
         return tuple(v * factor if name in units else v for name, v in zip(problem.unknowns, parts, strict=True))
 
     def loss(parts: Values) -> Float[Array, ""]:
-        cost, _, _ = scaled.noise.terms(scaled.predict(scaled.join(parts)), scaled.signal)
-        return jnp.sum(sum_of_measurements(cost)) / n
+        return jnp.sum(scaled.misfit(scaled.join(parts))) / n
 
     def step(state, _):
         values, memory = state

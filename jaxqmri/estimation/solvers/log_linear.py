@@ -22,7 +22,7 @@ class LogLinear(Solver):
             one does not reach.
 
     Raises:
-        ValueError: another model, a parameter that is known, or noise that is not Gaussian.
+        ValueError: another model, a parameter that is known, bounds, a prior, or noise that is not Gaussian.
     """
 
     minimises: ClassVar[bool] = False
@@ -34,6 +34,8 @@ class LogLinear(Solver):
                 f"LogLinear solves MonoExponential with all its parameters free, not {type(problem.model).__name__} "
                 f"with {sorted(problem.known)} known; use LevenbergMarquardt()."
             )
+        if problem.prior or problem.bounded:
+            raise ValueError("LogLinear knows neither bounds nor priors; use LevenbergMarquardt().")
         if not problem.noise.least_squares:
             raise ValueError(
                 f"LogLinear is least squares and knows no {type(problem.noise).__name__} noise; use "
