@@ -25,7 +25,7 @@ from typing import Any
 import pooch
 
 from .errors import DatasetUnavailableError, OutputError, UsageError
-from .io.storage.archive import unpack_zip
+from .io.storage.unpacking import unpack
 
 DOWNLOAD_TIMEOUT = 300.0  # s, for the whole transfer; the sets are small
 _RETRIES = ["--retry", "1", "--pause", "1", "--time-out", "25", "--max-http-retries", "2", "--backoff-factor", "0.5"]
@@ -102,7 +102,7 @@ def fetch(name: str, *, progress: bool = False) -> Path:
     if not dataset.folder.is_dir():
         archive = _verified_archive(dataset, progress)
         try:
-            unpack_zip(archive, dataset.folder)
+            unpack(archive, dataset.folder)
         except OutputError:
             if not dataset.folder.is_dir():  # else another process was faster, and the folder is complete
                 raise

@@ -86,7 +86,7 @@ def _in_si(row: SettingRow, typed: Any) -> Any:
 def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", metavar="INPUT", type=Path, nargs="+",
-        help="folder or zip archive of DICOM or NIfTI files, or the files themselves",
+        help="folder or archive (zip, tar, tar.gz) of DICOM or NIfTI files, or the files themselves",
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def scan_images(
     axis: Axis = ECHO_TIME,
     series: Sequence[str] = (),
 ) -> Iterator[Scan]:
-    """Lists what is there without reading images, for the block: the files of a zip archive are gone afterwards."""
+    """Lists what is there without reading images, for the block: the files of an archive are gone afterwards."""
     with unpacked(paths) as folders:
         if _are_nifti(folders):
             scan = scan_nifti(folders, given, axis)

@@ -93,12 +93,12 @@ def _timing(facts: Mapping[str, Any]) -> str:
 def inspect_images(
     paths: Sequence[Path], given: Mapping[str, Sequence[float]] | None = None, series: Sequence[str] = ()
 ) -> Inspection:
-    """Looks at the headers of a folder or zip archive of DICOM or NIfTI files, and at what each job would do with them.
+    """Looks at the headers of a folder or archive of DICOM or NIfTI files, and at what each job would do with them.
 
     `given` are the values of one axis that replace those in the files [s] or [rad], as {"te": ...}.
     """
     name, values = next(iter((given or {}).items()), ("te", None))
-    with ExitStack() as files:  # of a zip archive they are there as long as it lasts
+    with ExitStack() as files:  # of an archive they are there as long as it lasts
         with remarks_collected():
             scan = files.enter_context(scan_images(paths, values, axis_named(name), series))
         return _inspected(scan, given=values is not None)

@@ -82,7 +82,7 @@ class JobResult:
 
 
 def run_job(job: Job, inputs: Sequence[Path], out: Path, *, overwrite: bool = False, **how: Any) -> JobResult:
-    """Maps from a folder or zip archive of DICOM or NIfTI files, or from the files, written to a folder.
+    """Maps from a folder or archive of DICOM or NIfTI files, or from the files, written to a folder.
 
     The folder may be there if it is empty, or with `overwrite` hold an earlier run; if the job fails it stays as it
     was. That it can take results is known before anything is computed. How: see `fill_folder`.

@@ -10,13 +10,13 @@ import pytest
 from zip_files import CENTRAL_SIGNATURE, patched, with_mode, zip_of
 
 from jaxqmri.errors import CorruptInputError, NoInputError, OutputError
-from jaxqmri.io.storage.archive import unpack_zip
+from jaxqmri.io.storage.unpacking import unpack
 
 
 def assert_refused(archive: Path, match: str, **limits: float) -> None:
     before = sorted(archive.parent.rglob("*"))
     with pytest.raises(CorruptInputError, match=match) as refused:
-        unpack_zip(archive, archive.parent / "out", **limits)  # pyright: ignore[reportArgumentType]
+        unpack(archive, archive.parent / "out", **limits)  # pyright: ignore[reportArgumentType]
     message = str(refused.value)
     assert "\n" not in message
     assert message.startswith(archive.name)
@@ -26,7 +26,7 @@ def assert_refused(archive: Path, match: str, **limits: float) -> None:
 def test_contents_arrive_unchanged(tmp_path):
     contents = {"a/b/one.dcm": bytes(range(256)) * 50, "zwei über.dcm": b"", "-rf": b"x", "10:32.dcm": b"time"}
     archive = zip_of(tmp_path / "a.zip", *contents.items(), ("empty/", b""), ("./c/./d", b"dot"))
-    unpack_zip(archive, tmp_path / "out")
+    unpack(archive, tmp_path / "out")
     found = {p.relative_to(tmp_path / "out").as_posix(): p for p in (tmp_path / "out").rglob("*")}
     assert {name: p.read_bytes() for name, p in found.items() if p.is_file()} == {**contents, "c/d": b"dot"}
     assert found["empty"].is_dir()
@@ -35,7 +35,7 @@ def test_contents_arrive_unchanged(tmp_path):
 
 def test_unpacked_files_have_the_users_default_permissions(tmp_path):
     archive = zip_of(tmp_path / "a.zip", (with_mode("setuid.sh", stat.S_IFREG | 0o6777), b"#!/bin/sh"))
-    unpack_zip(archive, tmp_path / "out")
+    unpack(archive, tmp_path / "out")
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "file").touch()
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -44,7 +44,7 @@ def test_unpacked_files_have_the_users_default_permissions(tmp_path):
 
 def test_archive_in_the_archive_stays_packed(tmp_path):
     inner = zip_of(tmp_path / "inner.zip", ("x", b"1")).read_bytes()
-    unpack_zip(zip_of(tmp_path / "a.zip", ("inner.zip", inner)), tmp_path / "out")
+    unpack(zip_of(tmp_path / "a.zip", ("inner.zip", inner)), tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").rglob("*")] == ["inner.zip"]
 
 
@@ -104,8 +104,23 @@ def test_names_that_would_overwrite_each_other_are_refused(tmp_path, names):
 
 
 def test_equal_names_in_different_folders_do_not_clash(tmp_path):
-    unpack_zip(zip_of(tmp_path / "a.zip", ("a/x", b"1"), ("b/x", b"2"), ("a/", b"")), tmp_path / "out")
+    unpack(zip_of(tmp_path / "a.zip", ("a/x", b"1"), ("b/x", b"2"), ("a/", b"")), tmp_path / "out")
     assert (tmp_path / "out/a/x").read_bytes() + (tmp_path / "out/b/x").read_bytes() == b"12"
+
+
+def test_folders_that_names_imply_count(tmp_path):
+    archive = zip_of(tmp_path / "a.zip", *[(f"{k}/" + "d/" * 9 + "x", b"") for k in range(2)])
+    assert_refused(archive, "more than 21 files and folders", max_members=21)
+    unpack(archive, tmp_path / "exactly", max_members=22)
+    assert_refused(zip_of(tmp_path / "b.zip", ("d/" * 100 + "x", b"")), "more than 100 folders deep")
+
+
+def test_a_table_of_members_beyond_all_bounds_is_not_read(tmp_path):
+    archive = zip_of(tmp_path / "a.zip", *[(f"{k:03d}" + "n" * 250, b"") for k in range(21)])
+    raw = bytearray(archive.read_bytes())
+    raw[-10:-6] = struct.pack("<L", 2**32 - 2)
+    archive.write_bytes(raw)
+    assert_refused(archive, "damaged|a table or header of it has 4294967294 bytes")
 
 
 @pytest.mark.parametrize("flag", [0x1, 0x41, 0x2001])
@@ -128,7 +143,7 @@ def test_bomb_is_stopped_by_its_ratio(tmp_path):
 def test_small_files_that_pack_well_are_fine(tmp_path):
     archive = zip_of(tmp_path / "a.zip", ("mask.nii", bytes(2**20)))
     assert 100 * archive.stat().st_size < 2**20
-    unpack_zip(archive, tmp_path / "out")
+    unpack(archive, tmp_path / "out")
     assert (tmp_path / "out/mask.nii").stat().st_size == 2**20
 
 
@@ -140,13 +155,13 @@ def test_bomb_whose_members_share_the_same_bytes_is_stopped(tmp_path, monkeypatc
     entries = b"".join(raw[start:end].replace(b"m00", b"m%02d" % i) for i in range(20))
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 20, 20, len(entries), start, 0)
     archive.write_bytes(raw[:start] + entries + tail)
-    monkeypatch.setattr("jaxqmri.io.storage.archive.MAX_RATIO", 10)
+    monkeypatch.setattr("jaxqmri.io.storage.unpacking.MAX_RATIO", 10)
     assert_refused(archive, "more than 10 times")
 
 
 def test_declared_size_beyond_the_limit_is_refused(tmp_path):
     archive = zip_of(tmp_path / "a.zip", ("a", b"1" * 600), ("b", b"2" * 600))
-    unpack_zip(archive, tmp_path / "exactly", max_bytes=1200)
+    unpack(archive, tmp_path / "exactly", max_bytes=1200)
     shutil.rmtree(tmp_path / "exactly")
     assert_refused(archive, "1200 bytes, more than 1199", max_bytes=1199)
 
@@ -195,7 +210,7 @@ def test_any_damaged_byte_leaves_all_or_nothing(tmp_path, rng):
         raw[position] ^= rng.integers(1, 256)
         archive.write_bytes(raw)
         try:
-            unpack_zip(archive, out)
+            unpack(archive, out)
         except CorruptInputError:
             assert not out.exists()
         else:  # a byte that does not matter, such as a date or a letter of a name
@@ -209,7 +224,7 @@ def test_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_bytes(b"old")
     with pytest.raises(OutputError, match="exists already"):
-        unpack_zip(archive, tmp_path / "out")
+        unpack(archive, tmp_path / "out")
     assert (tmp_path / "out" / "x").read_bytes() == b"old"
 
 
@@ -220,10 +235,10 @@ def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     archive = zip_of(tmp_path / "a.zip", ("x", b"1"))
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        unpack_zip(archive, tmp_path / "out")
+        unpack(archive, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_missing_archive_is_named(tmp_path):
     with pytest.raises(NoInputError, match=r"a\.zip"):
-        unpack_zip(tmp_path / "a.zip", tmp_path / "out")
+        unpack(tmp_path / "a.zip", tmp_path / "out")

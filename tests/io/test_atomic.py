@@ -10,7 +10,7 @@ from test_result_folder import run
 from zip_files import zip_of
 
 from jaxqmri.io.storage import atomic
-from jaxqmri.io.storage.archive import unpack_zip
+from jaxqmri.io.storage.unpacking import unpack
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folders")
 
@@ -46,7 +46,7 @@ def test_the_folder_of_results_is_synced_after_the_record_has_moved(tmp_path, st
 
 
 def test_the_folder_above_an_unpacked_archive_is_synced(tmp_path, steps):
-    unpack_zip(zip_of(tmp_path / "a.zip", ("x", b"1")), tmp_path / "out")
+    unpack(zip_of(tmp_path / "a.zip", ("x", b"1")), tmp_path / "out")
     assert steps == ["out", tmp_path.stat().st_ino]
 
 

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import run
+from command import ENVIRONMENT, run
 from nifti_files import save_series
 from small_scans import dicom_folder, load, nifti_folder
 from zip_files import zip_of
@@ -16,6 +18,7 @@ from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.nifti.reader import read_nifti
 from jaxqmri.io.storage import archive as archives
 
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 MAPS = ("T2starmap", "T2starmap_stderr", "S0map", "residual", "status")
 
 
@@ -144,7 +147,7 @@ def test_an_archive_beside_images_is_passed_over(tmp_path):
     for make, reader in ((dicom_folder, read_dicom), (nifti_folder, read_nifti)):
         scan = make(tmp_path / make.__name__)
         zip_of(scan / "more.zip", ("a.dcm", b"1"))
-        assert reader(scan).skipped == {"zip archive": 1}
+        assert reader(scan).skipped == {"archive": 1}
 
 
 # nothing stays --------------------------------------------------------------------------------------------------------
@@ -165,6 +168,41 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, capsys, temporary, monkeypa
     assert not any(temporary.iterdir())
 
 
+HOLDS = """
+import sys
+from pathlib import Path
+from jaxqmri.io.storage.archive import unpacked
+with unpacked([Path(sys.argv[1])]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_run_has_unpacked_is_removed_by_the_next_one(tmp_path, temporary):
+    scan = dicom_folder(tmp_path / "scan")
+    archive = zipped_folder(scan, tmp_path / "scan.zip")
+    command = [sys.executable, "-c", HOLDS, archive]
+    with subprocess.Popen(command, env=os.environ | ENVIRONMENT | {"TMPDIR": str(temporary)}, **PIPES) as process:
+        assert process.stdout.readline() == b"held\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        read_dicom(scan)
+        (alive,) = temporary.iterdir()
+        assert len(list(alive.rglob("*.dcm"))) == 4, "a run that is alive, if stopped, is left alone"
+        process.kill()
+    assert len(list(temporary.rglob("*.dcm"))) == 4
+    read_dicom(scan)
+    assert not any(temporary.iterdir())
+
+
+def test_links_of_others_are_not_followed(tmp_path, temporary):
+    scan, mine = dicom_folder(tmp_path / "scan"), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "lock").write_text("precious")
+    (temporary / "jaxqmri-unpacked-x").symlink_to(mine)
+    read_dicom(scan)
+    assert (mine / "lock").read_text() == "precious"
+
+
 def test_a_private_folder(tmp_path, temporary, monkeypatch):
     archive = zipped_folder(dicom_folder(tmp_path / "scan"), tmp_path / "scan.zip")
     with archives.unpacked([archive]) as (folder,):
@@ -175,7 +213,7 @@ def test_a_private_folder(tmp_path, temporary, monkeypatch):
 
 
 def test_the_output_is_looked_at_before_anything_is_unpacked(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(archives, "unpack_zip", lambda *_args, **_kwargs: pytest.fail("too early"))
+    monkeypatch.setattr(archives, "unpack", lambda *_args, **_kwargs: pytest.fail("too early"))
     archive = zipped_folder(dicom_folder(tmp_path / "scan"), tmp_path / "scan.zip")
     (tmp_path / "out").write_text("mine")
     done = run(capsys, "t2star", archive, "-o", tmp_path / "out")

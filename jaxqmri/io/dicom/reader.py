@@ -62,7 +62,7 @@ def read_dicom(
     are comparable. Series of one value each are joined if they cover the same slices with the same timing.
 
     Args:
-        path: a folder (searched recursively), a zip archive, a file, or several of these.
+        path: a folder (searched recursively), an archive (zip, tar, tar.gz), a file, or several of these.
         te: (n,) echo times [s] that replace those in the files. Ascending, they go to the images by the echo times of
             the headers where these differ; otherwise in the order of acquisition: of Echo Number(s) or Instance Number,
             of Series Number for series of one echo each. An order that contradicts the headers is refused.

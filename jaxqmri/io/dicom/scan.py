@@ -11,8 +11,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from ...errors import CorruptInputError, NoInputError, remark
 from ..candidates import in_brackets
 from ..formats import check_paths, name_of, start_of
-from ..storage.archive import starts_as_zip
 from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up
+from ..storage.unpacking import SUFFIXES, starts_as_zip
 from . import header, packed
 from .enhanced import frame_headers, is_enhanced
 from .header import Frame
@@ -21,7 +21,7 @@ EMPTY = "empty file"
 NOT_DICOM = "not DICOM"
 FALSE_DICOM = "not DICOM in spite of its name"
 UNREADABLE = "not readable"
-ARCHIVE = "zip archive"
+ARCHIVE = "archive"
 _REMARKED = (
     EMPTY, FALSE_DICOM, UNREADABLE, header.MOSAIC, header.MULTIFRAME, header.LOCALIZER, header.DERIVED_MAP,
     header.UNPLACED,
@@ -71,7 +71,7 @@ def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
         return f"{in_brackets(skipped)}; check the path."
     others = in_brackets({reason: names for reason, names in skipped.items() if reason != ARCHIVE})
     return (
-        f"{others}; it holds {n} zip archive{'s' * (n > 1)}, which are opened only where they are named: name one as "
+        f"{others}; it holds {n} archive{'s' * (n > 1)}, which are opened only where they are named: name one as "
         "INPUT (take it out first if it lies in another archive)."
     )
 
@@ -129,7 +129,7 @@ def _parse(path: Path) -> Dataset | str:
         return UNREADABLE
     if not start:
         return NOT_DICOM if path.name.startswith(".") else EMPTY
-    if starts_as_zip(start):
+    if starts_as_zip(start) or path.name.lower().endswith(SUFFIXES):
         return ARCHIVE
     names = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     not_dicom = FALSE_DICOM if names.suffix.lower() in _DICOM_SUFFIXES else NOT_DICOM

@@ -41,7 +41,7 @@ def read_nifti(
     errors are those of `read_dicom` but for:
 
     Args:
-        paths: a folder (its subfolders are not searched), a zip archive, one file or a list of files.
+        paths: a folder (its subfolders are not searched), an archive (zip, tar, tar.gz), one file or a list of files.
         te: echo times [s] in place of those of the sidecars: one per volume of a 4-D file, or one per file in the
             order of the list. In a folder, files are put in order by EchoTime, EchoNumber, or `_e1` or `echo-1` in
             their names. An order that contradicts the sidecars is refused.

@@ -14,8 +14,8 @@ from ...quantities import ECHO_TIME, Axis
 from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Image, number, words
 from ..formats import check_paths, input_errors, is_nifti
-from ..storage.archive import is_zip
 from ..storage.plain_files import NO_FILE, is_plain_file
+from ..storage.unpacking import is_archive
 from .file import NiftiFile, read_image
 from .sidecar import component, image_numbers, sidecar_values, stem
 
@@ -127,7 +127,7 @@ def _why_not(entry: Path) -> str:
         return ""
     if entry.suffix.lower() == ".json":
         return "sidecar"
-    return "zip archive" if is_zip(entry) else "not NIfTI"
+    return "archive" if is_archive(entry) else "not NIfTI"
 
 
 def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:

@@ -1,1 +1,1 @@
-"""Atomic files, locks between runs, zip archives, and images larger than the memory."""
+"""Atomic files, locks between runs, archives, and images larger than the memory."""

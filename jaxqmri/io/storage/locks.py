@@ -1,5 +1,6 @@
 """Locks between runs, by lock files; the lock of a process that died is free at once."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,3 +50,10 @@ def release(lock: FileLock | None) -> None:
         with suppress(OSError):  # while it is locked, so that no other process has locked it; Windows: by release()
             Path(lock.lock_file).unlink()
         lock.release()
+
+
+def remove_locked(folder: Path, lock: FileLock | None) -> None:
+    """Removes a folder with the file of its lock in it, and gives the lock back."""
+    shutil.rmtree(folder, ignore_errors=True)
+    release(lock)
+    shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a lock file while it is locked

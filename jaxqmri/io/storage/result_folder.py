@@ -7,19 +7,18 @@ its files were being moved.
 
 import json
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ...errors import named_as, remark
 from ..maps import check_output_folder
 from .atomic import TEMPORARY, output_errors, sync_folders
-from .locks import acquire, one_at_a_time, release
+from .locks import acquire, one_at_a_time, release, remove_locked
 from .plain_files import read_bytes
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
@@ -72,14 +71,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
             yield files
     finally:
         with one_at_a_time(folder):
-            _remove(staging, lock)
-
-
-def _remove(staging: Path, lock: FileLock | None) -> None:
-    """Removes a staging folder and gives its lock back; only while the folder around it is locked."""
-    shutil.rmtree(staging, ignore_errors=True)
-    release(lock)
-    shutil.rmtree(staging, ignore_errors=True)  # Windows keeps a lock file while it is locked
+            remove_locked(staging, lock)
 
 
 def recorded_files(folder: Path, record: Path | str = RECORD, below: str = "") -> set[Path]:
@@ -153,7 +145,7 @@ def tidy_up(folder: Path) -> None:
             except OSError:
                 release(lock)
                 raise
-            _remove(staging, lock)
+            remove_locked(staging, lock)
             remark(f"{folder}: the leftovers of a run that was killed {done}.")
     for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
         with suppress(FileNotFoundError, PermissionError):  # removed by another run, or another user's
