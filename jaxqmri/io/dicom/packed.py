@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ...errors import CorruptInputError
 from ..formats import GZIP
-from ..storage.archive import MAX_RATIO, RATIO_FLOOR
+from ..storage.unpacking import MAX_RATIO, RATIO_FLOOR
 
 MAX_BYTES = 2**29
 START = 4096  # bytes of a file that hold its meta information

@@ -22,6 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
 from ...errors import CorruptInputError, NoInputError, OutputError
+from ..formats import GZIP, start_of
 from .atomic import sync_folders
 from .plain_files import is_plain_file, opened
 
@@ -79,14 +80,7 @@ def is_archive(path: Path) -> bool:
 
 
 def _is_zip_or_tar(path: Path) -> bool:
-    with opened(path) as file:
-        start = file.read(_BLOCK)
-        if start[:2] == b"\x1f\x8b":
-            file.seek(0)
-            try:
-                start = gzip.GzipFile(fileobj=file).read(_BLOCK)
-            except (OSError, EOFError, zlib.error):
-                return False
+    start = start_of(path, _BLOCK)
     return starts_as_zip(start) or start[257:262] == b"ustar"
 
 
@@ -242,7 +236,7 @@ def _members(archive: Path, limits: _Limits) -> Iterator[Iterator[_Member]]:
     with opened(archive) as file:
         start = file.read(_BLOCK)
         file.seek(0)
-        compressed = start[:2] == b"\x1f\x8b"
+        compressed = start.startswith(GZIP)
         if compressed or start[257:262] == b"ustar" or archive.name.lower().endswith(".tar"):
             content: Any = gzip.GzipFile(fileobj=file) if compressed else file
             yield map(limits.admit, _members_of_tar(_Limited(content, CHUNK, limits.check_size)))
