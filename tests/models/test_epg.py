@@ -95,6 +95,7 @@ def test_spoiled_gradient_echoes_are_those_of_epg_x(shared_data):
 
 @pytest.mark.usefixtures("double_precision")
 def test_operators_can_be_differentiated():
+    @jax.jit
     def echo(t2):
         states = epg.shift(epg.relax(epg.rf(epg.equilibrium(4, jnp.complex128), 1.5, np.pi / 2), 5e-3, 0.8, t2))
         states = epg.relax(epg.shift(epg.rf(states, 2.0, 0.0)), 5e-3, 0.8, t2)

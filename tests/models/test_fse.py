@@ -18,6 +18,12 @@ def tissue(t1=1.0, t2=0.1, b1=1.0, m0=1.0):
     return jq.Tissue(m0=m0, t1=t1, t2=t2, b1=b1)
 
 
+@jax.jit
+def echoes_of(fse, tissue):
+    """As one program, which is compiled faster than each operation alone."""
+    return fse(tissue)
+
+
 def rotation(angle, phase):
     """Right-handed rotation about (cos phase, sin phase, 0)."""
     c, s = np.cos(angle), np.sin(angle)
@@ -103,7 +109,7 @@ def test_fewer_states_leave_out_what_the_plain_operators_leave_out(random_train,
 
 @pytest.mark.parametrize("t2", [0.02, 0.05, 0.2])
 def test_perfect_refocusing_is_pure_t2_decay(t2):
-    signal = jq.FSE(np.full(32, np.pi), ESP)(tissue(t2=t2, m0=7.0))
+    signal = echoes_of(jq.FSE(np.full(32, np.pi), ESP), tissue(t2=t2, m0=7.0))
     np.testing.assert_allclose(signal, 7 * np.exp(-ESP * np.arange(1, 33) / t2), rtol=1e-5)
 
 
@@ -111,7 +117,7 @@ def test_perfect_refocusing_is_pure_t2_decay(t2):
 def test_long_train_of_small_angles_gives_the_reference_numbers(double, tolerance, request):
     if double:
         request.getfixturevalue("double_precision")
-    signal = jq.FSE(np.full(96, np.pi / 3), ESP)(tissue())
+    signal = echoes_of(jq.FSE(np.full(96, np.pi / 3), ESP), tissue())
     np.testing.assert_allclose(
         signal[np.array([0, 10, 30, 95])], [0.237807, 0.351311, 0.189950, 0.036869], atol=tolerance
     )
@@ -127,7 +133,7 @@ STEADY_STATE = {
 
 @pytest.mark.parametrize("tr", STEADY_STATE)
 def test_short_repetition_gives_the_reference_numbers(tr):
-    signal = jq.FSE(np.full(32, np.pi), ESP, tr=tr)(tissue())
+    signal = echoes_of(jq.FSE(np.full(32, np.pi), ESP, tr=tr), tissue())
     np.testing.assert_allclose(signal[np.array([0, 31])], STEADY_STATE[tr], atol=1e-5)
 
 
@@ -148,18 +154,20 @@ def test_steady_state_is_where_repetition_leads(random_train, cpmg):
 
 def test_infinite_repetition_time_is_full_recovery():
     angles = np.full(8, 2.0)
-    np.testing.assert_array_equal(jq.FSE(angles, ESP, tr=jnp.inf)(tissue()), jq.FSE(angles, ESP)(tissue()))
-    np.testing.assert_allclose(jq.FSE(angles, ESP, tr=90.0)(tissue()), jq.FSE(angles, ESP)(tissue()), rtol=1e-5)
+    endless, infinite, long = (echoes_of(jq.FSE(angles, ESP, tr=tr), tissue()) for tr in (None, jnp.inf, 90.0))
+    np.testing.assert_array_equal(infinite, endless)
+    np.testing.assert_allclose(long, endless, rtol=1e-5)
 
 
 def test_slice_profile_is_a_weighted_mean_over_flip_angles():
     angles = np.full(16, 2.5)
     profile, weights = np.array([0.5, 0.9, 1.0]), np.array([0.2, 0.3, 0.5])
-    averaged = jq.FSE(angles, ESP, slice_profile=profile, slice_weights=weights)(tissue(b1=1.1))
-    parts = [w * jq.FSE(angles, ESP)(tissue(b1=1.1 * p)) for p, w in zip(profile, weights, strict=True)]
+    averaged = echoes_of(jq.FSE(angles, ESP, slice_profile=profile, slice_weights=weights), tissue(b1=1.1))
+    parts = [w * echoes_of(jq.FSE(angles, ESP), tissue(b1=1.1 * p)) for p, w in zip(profile, weights, strict=True)]
     np.testing.assert_allclose(averaged, sum(parts), rtol=1e-5)
-    equal = jq.FSE(angles, ESP, slice_profile=profile)(tissue())
-    np.testing.assert_allclose(equal, np.mean([jq.FSE(angles, ESP)(tissue(b1=p)) for p in profile], axis=0), rtol=1e-5)
+    equal = echoes_of(jq.FSE(angles, ESP, slice_profile=profile), tissue())
+    parts = [echoes_of(jq.FSE(angles, ESP), tissue(b1=p)) for p in profile]
+    np.testing.assert_allclose(equal, np.mean(parts, axis=0), rtol=1e-5)
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -181,23 +189,23 @@ def test_derivatives_are_those_of_finite_differences(random_train):
 
 
 def test_every_voxel_has_its_own_tissue_and_batches_change_nothing(rng):
-    fse = jq.FSE(np.full(12, 2.6), ESP)
+    fse = jq.FSE(np.full(4, 2.6), ESP)
     t2, b1 = rng.uniform(0.03, 0.2, (5, 4)).astype("f4"), rng.uniform(0.7, 1.2, (5, 4)).astype("f4")
     signals = jq.simulate(fse, jq.Tissue(t2=t2, b1=b1))
-    assert signals.shape == (5, 4, 12)
-    np.testing.assert_allclose(signals[2, 3], fse(tissue(t2=t2[2, 3], b1=b1[2, 3])), rtol=1e-5)
+    assert signals.shape == (5, 4, 4)
+    np.testing.assert_allclose(signals[2, 3], echoes_of(fse, tissue(t2=t2[2, 3], b1=b1[2, 3])), rtol=1e-5)
     np.testing.assert_allclose(jq.simulate(fse, jq.Tissue(t2=t2, b1=b1), batch_size=7), signals, rtol=1e-6)
 
 
 def test_a_fit_with_known_b1_finds_t2_where_a_plain_exponential_does_not(rng):
     t2, b1 = rng.uniform(0.03, 0.2, 50).astype("f4"), rng.uniform(0.7, 0.95, 50).astype("f4")
-    fse = jq.FSE(np.full(16, np.pi), 0.01)
+    fse = jq.FSE(np.full(8, np.pi), 0.01)
     signal = jq.simulate(fse, jq.Tissue(m0=500.0, t2=t2, b1=b1))
     result = jq.fit(fse, signal, known={"t1": 1.0, "b1": b1})
     np.testing.assert_allclose(result.params.t2, t2, rtol=1e-3)
     np.testing.assert_allclose(result.params.m0, 500.0, rtol=1e-3)
     assert np.all(np.asarray(result.stderr.t2star) == 0), "not a parameter of this sequence"
-    naive = jq.fit(jq.MonoExponential(0.01 * np.arange(1, 17)), signal)
+    naive = jq.fit(jq.MonoExponential(0.01 * np.arange(1, 9)), signal)
     assert np.median(np.asarray(naive.params.t2) / t2) > 1.03
 
 
@@ -223,11 +231,12 @@ def test_impossible_protocols_are_refused(arguments, message):
 def test_only_the_recorded_echoes_are_returned():
     angles, spacing = jnp.deg2rad(jnp.linspace(180, 120, 6)), 0.01
     tissue = jq.Tissue(t2=0.08, b1=0.9)
-    every = jq.FSE(angles, spacing)(tissue)
+    every = echoes_of(jq.FSE(angles, spacing), tissue)
     some = jq.FSE(angles, spacing, echoes=(1, 3, 5))
-    np.testing.assert_array_equal(some(tissue), every[jnp.array([1, 3, 5])])
+    np.testing.assert_array_equal(echoes_of(some, tissue), every[jnp.array([1, 3, 5])])
     np.testing.assert_allclose(some.echo_times, [0.02, 0.04, 0.06], rtol=1e-6)
-    guess = some.initial_guess(jq.FSE(jnp.full(6, jnp.pi), spacing, echoes=(1, 3, 5))(jq.Tissue(t2=0.08)))
+    plain = echoes_of(jq.FSE(jnp.full(6, jnp.pi), spacing, echoes=(1, 3, 5)), jq.Tissue(t2=0.08))
+    guess = jax.jit(lambda signal: some.initial_guess(signal))(plain)
     assert abs(np.log(guess.t2 / 0.08)) < 0.25  # b1 makes up for some of it
 
 
@@ -243,4 +252,4 @@ def test_blocks_of_voxels_give_what_single_voxels_give(rng):
     signals = jq.simulate(fse, tissue)
     assert signals.shape == (5000, 4)
     for i in (0, 4095, 4096, 4999):
-        np.testing.assert_allclose(signals[i], fse(jq.Tissue(t2=tissue.t2[i], b1=tissue.b1[i])), rtol=2e-6)
+        np.testing.assert_allclose(signals[i], echoes_of(fse, jq.Tissue(t2=tissue.t2[i], b1=tissue.b1[i])), rtol=2e-6)

@@ -57,6 +57,7 @@ def test_b0_is_moved_in_radians_over_the_train():
 def test_derivatives_match_finite_differences():
     model, point = jq.ComplexGradientEcho(EVEN), (0.7, -0.4, 0.02, 35.0)
 
+    @jax.jit
     def signal(re, im, t2star, b0):
         values = model(jq.OffResonantDecay(jax.lax.complex(re, im), t2star, b0))
         return jnp.concatenate([values.real, values.imag])
