@@ -14,7 +14,17 @@ from ..errors import DeviceError, UsageError, on_the_command_line, remarks_colle
 from ..mapping import all_jobs
 from ..mapping.job import Job
 from ..mapping.settings import SettingRow, settings_of
-from .options import Parser, add_input, add_json, add_loudness, add_run_options, add_setting, command, settings_given
+from .options import (
+    Parser,
+    add_input,
+    add_json,
+    add_loudness,
+    add_no_names,
+    add_run_options,
+    add_setting,
+    command,
+    settings_given,
+)
 from .terminal import show, tell, tell_traceback
 
 if TYPE_CHECKING:
@@ -141,6 +151,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     given = parser.add_mutually_exclusive_group()
     for row in axis_settings():
         add_setting(given, row)
+    add_no_names(parser)
     add_json(parser)
     add_loudness(parser)
 
@@ -149,7 +160,7 @@ def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.inspection import inspect_images
 
     found = inspect_images(arguments.inputs, settings_given(arguments, axis_settings()), arguments.series or ())
-    _print(arguments, found.facts(), found.lines(verbose=arguments.verbose))
+    _print(arguments, found.facts(), found.lines(verbose=arguments.verbose, names=not arguments.no_names))
 
 
 def _doctor(arguments: argparse.Namespace, started: float) -> None:
@@ -201,7 +212,12 @@ def _computing(arguments: argparse.Namespace) -> Iterator[dict[str, bool]]:
             if arguments.chunk < 1:
                 raise UsageError(f"--chunk must be at least 1 voxel, got {arguments.chunk}.")
             chosen.enter_context(at_most(arguments.chunk))
-        yield {"overwrite": arguments.overwrite, "report": not arguments.no_report, "quiet": arguments.quiet}
+        yield {
+            "overwrite": arguments.overwrite,
+            "report": not arguments.no_report,
+            "names": not arguments.no_names,
+            "quiet": arguments.quiet,
+        }
 
 
 def _device(name: str) -> Any:

@@ -98,8 +98,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--no-report", action="store_true", help="maps only, no picture and no report")
+    add_no_names(parser)
     add_json(parser)
     add_loudness(parser)
+
+
+def add_no_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-names", action="store_true",
+        help="do not show the series' own names (SeriesDescription), free text that may name a person",
+    )  # fmt: skip
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,8 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     yield f"time            {', '.join(seconds)}"
     yield f"maps            {result.out}"
     if "report.html" in result.files:
-        yield f"report          {result.out / 'report.html'}"
+        named = ", with the series' own name (--no-names leaves it out)" if result.series.description else ""
+        yield f"report          {result.out / 'report.html'}{named}"
 
 
 def _ms(seconds: float) -> str:

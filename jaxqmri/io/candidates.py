@@ -232,7 +232,7 @@ class Candidate:
         elif self.is_constant:
             values = f"{axis.symbol} {axis.described(self.values * self.images_per_slice[1])}"
         number = "without number" if self.first.series_number is None else self.first.series_number
-        name = self.first.bids or f"series {number} '{self.first.description}'"
+        name = self.first.bids or f"series {number}"  # without its description, free text that may name a person
         return f"{name} ({self.component}, {values}, {'x'.join(map(str, (*self.shape, self.n_slices)))})"
 
 

@@ -54,8 +54,9 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
             kind = "echo" if scan.axis is ECHO_TIME else scan.axis.term.replace(" ", "-")
             there = f"{scan.source}: {len(several)} multi-{kind} {component} series, {listed(several)}"
             raise CorruptInputError(
-                f"{there}; only one can be read: ", *_how_to_choose(several), _what_differs(several)
-            )
+                f"{there}; only one can be read: ", *_how_to_choose(several), _what_differs(several),
+                " `jaxqmri inspect` shows what the images call them.",
+            )  # fmt: skip
         if several:
             return _checked(scan, several[0], alike, candidates)
         _raise_value_error(scan, alike)

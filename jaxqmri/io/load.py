@@ -53,7 +53,7 @@ def read_files(
         factor = common_factor(scan.reader.radians(chosen), str(chosen)) if is_phase else 1.0  # before all are read
         found = read_candidate(scan, chosen, negative)
         if is_phase:
-            to_radians(found.data, factor, found.description)
+            to_radians(found.data, factor, str(chosen))
         return replace(found, remarks=tuple(remarks))
 
 

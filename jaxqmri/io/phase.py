@@ -47,13 +47,13 @@ def common_factor(factors: Iterable[float | None], where: str) -> float:
     return factor
 
 
-def to_radians(data: np.ndarray, factor: float, description: str) -> None:
+def to_radians(data: np.ndarray, factor: float, where: str) -> None:
     """Turns (x, y, z, n) phase images as the file scales them into angles [rad], in place; checks that they are."""
     for k in range(data.shape[-1]):  # one by one: images as large as the memory are mapped from a file
         data[..., k] *= np.float32(factor)
         largest = float(np.max(np.abs(data[..., k]), where=np.isfinite(data[..., k]), initial=0.0))
         if largest > _BEYOND * np.pi:
             raise MetadataError(
-                f"series '{description}': phase of {largest:.4g} rad by the range that its headers declare, more than "
+                f"{where}: phase of {largest:.4g} rad by the range that its headers declare, more than "
                 "half a turn, so they are wrong; export it again."
             )

@@ -30,7 +30,7 @@ class ImageSeries:
         values: (n,) float64 what it is in each image, ascending [s] or [rad].
         affine: (4, 4) float64, voxel index -> RAS+ [mm], as in NIfTI.
         component: "magnitude", "phase", "real" or "imaginary".
-        description: the series' own name for itself, for messages and reports.
+        description: the series' own name for itself, for the report alone: free text that may name a person.
         source_format: "DICOM", "NIfTI" or "arrays".
         n_files: how many files were read.
         acquisition: physics of the acquisition under BIDS key names and units (`RepetitionTime` s, `FlipAngle` deg,

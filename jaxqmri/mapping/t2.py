@@ -241,7 +241,7 @@ def spin_echo_train(series: "ImageSeries", flip_angle: float | None) -> "tuple[F
     from ..io.series import echo_train
     from ..models.fse import FSE
 
-    train = echo_train(series.te, series.description or "the series")
+    train = echo_train(series.te, "the series")
     angle, source = _refocusing_angle(series, flip_angle)
     n = train.echoes[-1] + 1
     echoes = None if len(train.echoes) == n else train.echoes

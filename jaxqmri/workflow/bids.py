@@ -94,6 +94,7 @@ def run_bids(
     sessions: Sequence[str] | None = None,
     overwrite: bool = False,  # do again what is complete
     report: bool = True,  # also pictures, and a page per participant
+    names: bool = True,  # the reports show the series' own names, which may name a person
     quiet: bool = True,  # no progress bars
     say: Callable[[str], None] = lambda _: None,  # called with a line about each series
     on_error: Callable[[Exception], None] = lambda _: None,  # called while the traceback is there
@@ -126,7 +127,7 @@ def run_bids(
             say(f"{count}: nothing to fit")
         for series in several:
             siblings = [other.name.suffix for other in several if other.name.entities == series.name.entities]
-            task = _Task(dataset, series, out, siblings, settings, report, quiet)
+            task = _Task(dataset, series, out, siblings, settings, report, names, quiet)
             with remarks_collected(task.tell_once(told)):
                 outcome = _run_series(task, overwrite, result, on_error)
             say(f"{count} {str(series.name).removeprefix(f'sub-{participant}_')}: {outcome}")
@@ -152,6 +153,7 @@ class _Task:
     siblings: Sequence[str]  # suffixes of the series that differ in nothing else
     settings: Mapping[str, Any]
     report: bool
+    names: bool
     quiet: bool
     started: float = field(default_factory=time.perf_counter)
 
@@ -175,7 +177,7 @@ class _Task:
         session = f" --session-label {self.series.session}" if self.series.session else ""
         rows = settings_for(jobs()[self.suffix]).values()
         words = [row.words(self.settings.get(row.name, row.default)) for row in rows]
-        words += [] if self.report else ["--no-report"]
+        words += ["--no-report"] * (not self.report) + ["--no-names"] * (not self.names)
         who = f"--participant-label {self.series.participant}{session}"
         return " ".join(["jaxqmri bids BIDS_ROOT OUT participant", who, *filter(None, words)])
 
@@ -236,7 +238,7 @@ def _make(task: _Task) -> Row:
                 remark(About(series.name), estimated)
         job = make_job(task.suffix, task.settings, b1_map)
         made = fill_folder(
-            staged, job, series.images, report=task.report, quiet=task.quiet,
+            staged, job, series.images, report=task.report, names=task.names, quiet=task.quiet,
             command=task.command(), remarks=remarks, wording=task.wording,
         )  # fmt: skip
         record = json.loads((staged / RECORD).read_bytes())

@@ -30,20 +30,22 @@ class Inspection:
     skipped: Mapping[str, Sequence[str]]  # reason -> names of the images and other files passed over
 
     def facts(self) -> dict[str, Any]:
-        """For JSON: times in s, angles in rad, lengths in mm; what is passed over is counted, not named."""
+        """For JSON: times in s, angles in rad, lengths in mm; what is passed over is counted, series have no names."""
         skipped = {reason: len(names) for reason, names in self.skipped.items()}
-        return {"series": self.series, "would_fit": self.would_fit, "refusals": self.refusals, "skipped": skipped}
+        series = [_without_name(facts) for facts in self.series]
+        would_fit = {job: _without_name(facts) for job, facts in self.would_fit.items()}
+        return {"series": series, "would_fit": would_fit, "refusals": self.refusals, "skipped": skipped}
 
     def text(self, verbose: bool = False) -> str:
         """For people; `verbose` names what is passed over."""
         return "\n".join(map(visible, self.lines(verbose)))
 
-    def lines(self, verbose: bool = False) -> Iterator[str]:
+    def lines(self, verbose: bool = False, names: bool = True) -> Iterator[str]:
         """The same line by line, as the files have it."""
         for facts in self.series:
             number = "without number" if facts["number"] is None else facts["number"]
-            kind = " (Enhanced MR)" if facts["enhanced"] else ""
-            yield f"series {number}: {facts['description'] or '(no description)'}{kind}"
+            kind, name = " (Enhanced MR)" if facts["enhanced"] else "", facts["description"] or "(no description)"
+            yield f"series {number}{f': {name}' if names else ''}{kind}"
             yield f"  {facts['component']}, {_timing(facts)}"
             size = " x ".join(map(str, facts["shape"]))
             voxel = " x ".join(f"{edge:.4g}" for edge in facts["voxel_size_mm"])
@@ -79,6 +81,11 @@ class Inspection:
         images = axis.many if axis is ECHO_TIME else f"images of different {axis.terms}"
         which = f"the {len(chosen[axis.key])} {chosen['component']} {images}{doubt}"
         return f"{job} would fit {model} to series {series}, {which}"
+
+
+def _without_name(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts about a series but for its description, free text that may name a person."""
+    return {key: value for key, value in facts.items() if key != "description"}
 
 
 def _timing(facts: Mapping[str, Any]) -> str:

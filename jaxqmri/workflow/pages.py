@@ -43,7 +43,7 @@ def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
     skipped = ", ".join(f"{count} {reason}" for reason, count in series.skipped.items())
     scanner = (series.acquisition.get(key) for key in ("Manufacturer", "ManufacturersModelName"))
     facts = {
-        "Series": series.description,
+        "Series": series.description and f"{series.description} (its own name in the images, which may name a person)",
         "Files": f"{series.n_files} {series.source_format}" + (f"; passed over: {skipped}" if skipped else ""),
         "Matrix": f"{x} × {y} × {z}, {n} {series.axis.many}",
         "Voxel": " × ".join(f"{edge:.3g}" for edge in series.voxel_size) + " mm",

@@ -5,7 +5,7 @@ A job says what is estimated; `run_job` does everything else and is the same for
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -102,6 +102,7 @@ def fill_folder(
     inputs: Sequence[Path],
     *,
     report: bool = True,  # also a picture of the main map and `report.html`
+    names: bool = True,  # the report shows the series' own name, which may name a person
     dicom: DicomOut = "no",  # also DICOM maps, without a patient or under the patient and study of the images
     quiet: bool = True,  # no progress bar, even on a terminal
     timings: Mapping[str, float] | None = None,  # what was spent before, to be recorded
@@ -120,6 +121,7 @@ def fill_folder(
         with _progress("reading", quiet), clock("reading"):
             axes = [axis.name for axis in job.axes]
             series = read_images(inputs, axes, job.given, job.component, job.series, job.negative)
+            series = series if names else replace(series, description="")
             settled = job.with_files_read(series)
             where = np.asarray(settled.mask)
             _remark_on_saturation(series, where)
@@ -136,7 +138,7 @@ def fill_folder(
         if report and job.is_compared:
             with _progress("comparing", quiet), clock("comparing", compiling="compiling"):
                 result.models = job.compare(series, estimate)
-        command = command or _command(job, report, dicom)
+        command = command or _command(job, report, names, dicom)
         with _progress("writing", quiet), clock("writing"):
             write_maps(folder, estimate.maps, series)
             if dicom != "no":
@@ -195,11 +197,13 @@ def _remark_on_saturation(series: ImageSeries, where: np.ndarray) -> None:
         )
 
 
-def _command(job: Job, report: bool, dicom: DicomOut) -> str:
+def _command(job: Job, report: bool, names: bool, dicom: DicomOut) -> str:
     """How to run it again, without the paths."""
     words = [f"jaxqmri {job.name} INPUT -o OUT", *job.words()]
     if not report:
         words.append("--no-report")
+    if not names:
+        words.append("--no-names")
     if dicom != "no":
         words.append("--dicom" if dicom == "anonymous" else "--dicom --dicom-identity keep")
     return " ".join(words)

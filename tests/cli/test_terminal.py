@@ -172,23 +172,6 @@ def test_no_timer_keeps_an_interrupted_command(tmp_path, capsys, monkeypatch):
     mine.cancel()
 
 
-def test_an_interrupt_that_a_finaliser_swallows_is_obeyed_without_a_traceback(tmp_path, capsys, monkeypatch):
-    class Finalised:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def interrupted(*_):
-        from jaxqmri.workflow.interrupts import stop_if_asked
-
-        Finalised()
-        stop_if_asked()
-        raise AssertionError("forgotten")
-
-    monkeypatch.setattr("jaxqmri.workflow.inspection.inspect_images", interrupted)
-    done = run(capsys, "inspect", tmp_path)
-    assert (done.code, done.err) == (130, "jaxqmri: interrupted; no half-written file was left\n")
-
-
 def test_a_signal_outside_of_the_command_prints_no_traceback(capsys, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt

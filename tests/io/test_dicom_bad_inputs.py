@@ -129,7 +129,7 @@ def test_the_scan_names_files_and_describes_stacks_without_reading_pixels(tmp_pa
     scan = scan_dicom(folder)
     candidate = choose(scan)
     assert scan.skipped == {"not DICOM": ("notes.txt",)}
-    assert str(candidate) == "series 7 'multi-echo GRE' (magnitude, 3 echoes, 4x3x2)"
+    assert str(candidate) == "series 7 (magnitude, 3 echoes, 4x3x2)"
     assert (candidate.values, candidate.shape, candidate.n_slices) == ((0.005, 0.01, 0.02), (COLUMNS, ROWS), N_SLICES)
     assert candidate.voxel_size == pytest.approx((3, 2, 5))
     assert candidate.scaling == "slope 2, intercept -1"

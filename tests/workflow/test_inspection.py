@@ -28,7 +28,6 @@ def test_dicom_files_are_described_in_si_units(tmp_path, capsys):
     assert facts["series"][0] == {
         "number": 7,
         "uids": ["1.2.3"],
-        "description": "multi-echo GRE",
         "component": "magnitude",
         "echo_times_s": [0.005, 0.01, 0.02],
         "inversion_times_s": [],
@@ -78,9 +77,7 @@ def test_missing_images_are_named_cell_by_cell_before_any_fit(tmp_path, capsys):
     scan = save(tmp_path / "scan", [ds for i, ds in enumerate(datasets) if i not in (1, 4, 8)])
     lines = run(capsys, "inspect", scan).out.splitlines()
     assert lines[3] == "  incomplete: slice 2 of 3 lacks TE 5, 10 ms, slice 3 of 3 lacks TE 20 ms"
-    assert lines[4].startswith(
-        "t2star would fit nothing: series 7 'multi-echo GRE' (magnitude, 3 echoes, 4x3x3): 3 of 9"
-    )
+    assert lines[4].startswith("t2star would fit nothing: series 7 (magnitude, 3 echoes, 4x3x3): 3 of 9")
     refusal = inspect(capsys, scan)["refusals"]["t2star"]
     assert run(capsys, "t2star", scan, "-o", tmp_path / "out").error == f"jaxqmri: error: {refusal}"
 

@@ -224,7 +224,7 @@ def test_a_missing_package_version_is_said_and_does_no_harm(monkeypatch):
 
 def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, tmp_path, monkeypatch):
     class Swallowing:
-        def __del__(self):  # an exception in a finaliser can only be printed
+        def __del__(self):  # an exception in a finaliser goes no further
             signals.raise_signal(signals.SIGTERM)
 
     job, lost, estimated = T2star(method="loglinear"), [], Job.estimate
@@ -238,6 +238,6 @@ def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, t
     with stop_on_signals(), pytest.raises(KeyboardInterrupt):
         run_job(job, [scan], tmp_path / "out", report=False)
     monkeypatch.setattr(Job, "estimate", estimated)
-    assert lost == [KeyboardInterrupt]
+    assert lost == [], "it is remembered, so nobody needs to see it"
     assert not (tmp_path / "out").exists()
     run_job(job, [scan], tmp_path / "out", report=False)  # the next run has not been asked to stop
