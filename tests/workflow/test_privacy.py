@@ -84,7 +84,7 @@ def test_inspect_shows_it_to_people_alone(tmp_path, capsys):
 
 def test_a_dataset(tmp_path, capsys, monkeypatch):
     make_jobs_quick(monkeypatch)
-    root = dataset(tmp_path / NAME)
+    root = dataset(tmp_path / NAME / "raw")
     for sub in ("01", "02"):
         add_series(root, sub, "MEGRE", part="_part-mag")
     (root / "MEGRE.json").write_text(json.dumps({"SeriesDescription": NAME, "ProtocolName": NAME}))
