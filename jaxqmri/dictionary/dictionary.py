@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Inexact
 
 from ..batching.context import computed_at_once, double_precision
 from ..estimation.constraints import check_range
-from ..models.base import Params, SignalModel, float_dtype, in_short, simulate
+from ..models.base import Params, SignalModel, as_numbers, float_dtype, in_short, simulate
 from .double_float import split
 
 
@@ -79,7 +79,7 @@ def make_dictionary(
     params = params._replace(**{model.amplitude: 1.0})
     for name, values in params._asdict().items():
         check_range(name, values)
-    dtype = float_dtype(*(jnp.asarray(leaf) for leaf in params))
+    dtype = float_dtype(*(as_numbers(leaf, name, "numbers") for name, leaf in params._asdict().items()))
     if traced:
         stored = type(params)(*(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape or (1,)) for leaf in params))
         atoms, norms = _unit_norm(jnp, simulate(model, stored))

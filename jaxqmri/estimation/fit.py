@@ -197,7 +197,7 @@ def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
 
 
 def _broadcast(name: str, value: ArrayLike, dtype: Any, shape: tuple[int, ...], wanted: str) -> Inexact[Array, "..."]:
-    value = jnp.asarray(value, dtype)
+    value = as_numbers(value, name, "a number or a map").astype(dtype)
     try:
         return jnp.broadcast_to(value, shape)
     except ValueError as error:

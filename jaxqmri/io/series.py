@@ -82,7 +82,7 @@ class ImageSeries:
                 attribute of the series, e.g. `component="real"`, `acquisition={"RepetitionTime": 2.0}`.
 
         Raises:
-            UsageError: none or several of them, or a length that is not that of the images' last axis.
+            UsageError: none or several of them, or a length that is not that of the images' last axis; complex images.
             MetadataError: values that cannot be in SI units.
 
         Example:
@@ -98,6 +98,8 @@ class ImageSeries:
             affine = images.affine if affine is None else affine
             images = images.get_fdata(dtype=np.float32)
         data = images if isinstance(images, np.memmap) else np.asarray(images)  # mapped images stay mapped
+        if np.iscomplexobj(data):
+            raise UsageError("images are complex; give abs(images), or images.real with component='real'.")
         data = data[:, :, None] if data.ndim == 3 else data
         values = given_values(axis, values_and_facts[name])
         if data.ndim != 4 or values is None or data.shape[-1] != len(values):

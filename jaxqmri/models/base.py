@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
+from numpy.typing import NDArray
 
 from ..batching.batches import in_batches
 from ..quantities import QUANTITIES
@@ -215,7 +216,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
             f"params is a {type(params).__name__}, but {type(model).__name__} takes a {model.parameters.__name__}"
             f"({', '.join(model.parameters._fields)})."  # pyright: ignore[reportAttributeAccessIssue]
         )
-    leaves = [jnp.asarray(leaf) for leaf in params]
+    leaves = [as_numbers(leaf, name, "a number or a map") for name, leaf in params._asdict().items()]
     dtype = float_dtype(*(jnp.real(leaf) for leaf in leaves))
     for name, leaf in zip(params._fields, leaves, strict=True):
         if jnp.iscomplexobj(leaf) and name != model.amplitude:
@@ -262,9 +263,23 @@ def in_short(value: Any) -> str:
 def as_numbers(value: Any, name: str, wanted: str) -> Array:
     """An array of numbers; raises ValueError for text, images, files or None."""
     try:
-        return jnp.asarray(value)
+        if not isinstance(value, jax.Array) and hasattr(value, "__array__"):
+            value = _native(np.asarray(value))
+        try:
+            return jnp.asarray(value)
+        except OverflowError:  # Python's integers have no end
+            return jnp.asarray(np.asarray(value, np.float32))
     except (TypeError, ValueError, SyntaxError):
         raise ValueError(f"{name} is {in_short(value)}, wanted {wanted}.") from None  # JAX quotes all of the value
+
+
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    """In a type that JAX has: bytes in the order of the processor, 64-bit integers as numbers that do not wrap."""
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 4:
+        return values.astype(np.float32)
+    if values.dtype.kind in "fc" and values.dtype.itemsize > (8 if values.dtype.kind == "f" else 16):
+        return values.astype(np.float64 if values.dtype.kind == "f" else np.complex128)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def as_float_array(value: Numbers) -> Inexact[Array, "..."]:

@@ -168,7 +168,7 @@ def b1_file(folder, values, affine=OBLIQUE):
         (lambda folder: folder / "scan", 2, "--b1 .*scan: is a folder"),
         (lambda folder: b1_file(folder, np.ones((16, 16, 2))), 4, r"B1 map has shape \(16, 16, 2\).*\(16, 16, 1\)"),
         (lambda folder: b1_file(folder, np.ones((16, 16, 1)), SHIFTED), 4, "B1 map .*lies elsewhere"),
-        (lambda folder: b1_file(folder, np.full((16, 16, 1), 95)), 5, "median 95, as in per cent.*divide per cent by"),
+        (lambda folder: b1_file(folder, np.full((16, 16, 1), 95)), 5, "B1 map is .* got 95; divide per cent by 100"),
         (lambda folder: folder / "notes.txt", 4, "notes.txt: not a readable NIfTI"),
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """Numbers of one precision go in and only such come out: nothing is widened on the way, which would cost time twice."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from model_families import FAMILIES, Family
 
 import jaxqmri as jq
+from jaxqmri.models.base import as_float_array
 
 REAL = {name: family for name, family in FAMILIES.items() if not family.complex}
 
@@ -48,3 +51,26 @@ def test_strictly_in_a_dictionary():
     with jax.numpy_dtype_promotion("strict"):
         found = jax.eval_shape(lambda s: jq.match(dictionary, s, refine=True), jnp.ones((3, 8)))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((found.params, found.m0, found.correlation)))
+
+
+fit, simulate, match = map(inspect.unwrap, (jq.fit, jq.simulate, jq.match))  # without the checks of the tests
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<i8", ">i8", "<u8", np.longdouble])
+def test_numbers_in_types_that_jax_lacks_are_what_they_say(dtype):
+    """In the other byte order, in more precision than float64, beyond 2^31."""
+    te, t2 = np.array([0.005, 0.010, 0.020, 0.040]), 0.03
+    model, s0 = jq.MonoExponential(te), np.full(2, 3e9).astype(dtype)
+    signal = (3e9 * np.exp(-te / t2) * np.ones((2, 1))).astype(dtype)
+    dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=np.linspace(0.01, 0.1, 181)))
+    np.testing.assert_allclose(simulate(model, jq.Decay(s0, t2)), signal.astype(float), rtol=1e-6)
+    np.testing.assert_allclose(fit(model, signal).params.t2, t2, rtol=1e-5)
+    np.testing.assert_allclose(fit(model, signal, known={"s0": s0}).params.t2, t2, rtol=1e-5)
+    np.testing.assert_allclose(match(dictionary, signal).m0, 3e9, rtol=1e-5)
+    np.testing.assert_array_equal(inspect.unwrap(as_float_array)(np.arange(3).astype(dtype)), [0, 1, 2])
+
+
+def test_integers_of_python_have_no_end():
+    model = jq.MonoExponential([0.0, 0.01])
+    np.testing.assert_allclose(simulate(model, jq.Decay(2**40, 0.03))[0], 2.0**40)
+    np.testing.assert_allclose(fit(model, [2**40, 2**39]).params.t2, 0.01 / np.log(2), rtol=1e-5)

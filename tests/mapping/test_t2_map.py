@@ -228,7 +228,9 @@ def test_voxels_of_a_b1_map_that_cannot_be_are_not_fitted():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"b1": 100 * B1[..., None]}, MetadataError, "B1 map has the median 79.* per cent.*divide per cent by 100"),
+        ({"b1": 100 * B1[..., None]}, MetadataError, "B1 map is the true over .* got 79.*; divide per cent by 100"),
+        ({"b1": 900 * B1[..., None]}, MetadataError, "divide tenths of degrees by 10 times the nominal angle"),
+        ({"b1": -1.0}, MetadataError, r"outside 0.1 \.\.\. 2, or no number, in all voxels"),
         ({"b1": np.ones((2, 2, 2))}, ValueError, r"b1 has shape \(2, 2, 2\), the images have \(16, 16, 1\)"),
         ({"t1": 1000.0}, UsageError, "T1 has the median 1000 s, .*give the right one with t1= .seconds."),
         ({"t1": 0.001}, UsageError, "T1 has the median 0.001 s"),

@@ -10,8 +10,7 @@ from ...errors import Choose, CorruptInputError, MetadataError, UsageError, rema
 from ...estimation.noise import Noise
 from ...io.series import ImageSeries
 from ...io.storage.memory import slabs
-
-B1_RANGE = (0.1, 2.0)  # of a B1 that is given: what the models allow
+from ...quantities import QUANTITIES
 
 
 def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: Noise | None) -> None:
@@ -37,15 +36,13 @@ def number_or_map(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 def checked_b1(b1: Any, fitted: Bool[np.ndarray, "x y z"], result: str) -> Float[np.ndarray, "x y z"]:
     """The true / nominal flip angle; NaN where it cannot be one, with a remark that these voxels get no `result`."""
     b1 = np.broadcast_to(number_or_map("b1", b1, fitted.shape), fitted.shape)
-    low, high = B1_RANGE
-    inside = b1[fitted]
-    positive = inside[np.isfinite(inside) & (inside > 0)]
-    if positive.size and np.median(positive) > 10:
-        raise MetadataError(
-            f"the B1 map has the median {np.median(positive):g}, as in per cent or degrees; B1 is the true over the "
-            "nominal flip angle, 1 where they agree: divide per cent by 100."
-        )
+    quantity, inside = QUANTITIES["b1"], b1[fitted]
+    low, high = quantity.low, quantity.high
+    if wrong := quantity.out_of_range(inside):
+        raise MetadataError(f"the B1 map is {wrong}.")
     usable = (b1 >= low) & (b1 <= high)
+    if not usable[fitted].any():
+        raise MetadataError(f"the B1 map is outside {low:g} ... {high:g}, or no number, in all voxels to be fitted.")
     if not usable[fitted].all():
         remark(
             f"the B1 map is outside {low:g} ... {high:g}, or no number, in {int(np.sum(~usable[fitted]))} of "
