@@ -20,6 +20,27 @@ NOT_FETCHED = (
     "fetch it with `datalad get` or `git annex get`."
 )
 
+_BY_NIBABEL = "in Python, nibabel.save(nibabel.load({name!r}), {nifti!r}) makes NIfTI of one"
+_OTHERS = {  # pattern of names: what such a file is, and what makes NIfTI or DICOM of it
+    r"(?i)\.img(\.gz)?$": ("a NIfTI or Analyze pair (.hdr, .img)", _BY_NIBABEL),
+    r"(?i)\.(par|rec)$": ("Philips PAR/REC", "dcm2niix makes NIfTI of it, with sidecars"),
+    r"(?i)\.mg[hz]$": ("FreeSurfer's", _BY_NIBABEL),
+    r"(?i)\.mnc$": ("MINC", _BY_NIBABEL),
+    r"(?i)\.(head|brik)(\.gz)?$": ("AFNI's", "3dAFNItoNIFTI makes NIfTI of it"),
+    r"(?i)\.(nrrd|nhdr|mha|mhd)$": ("NRRD or MetaImage", "SimpleITK (ReadImage, WriteImage) makes NIfTI of it"),
+    r"^(2dseq|fid|visu_pars|method)$": ("Bruker ParaVision", "export DICOM from ParaVision, or convert it with brkraw"),
+    r"(?i)\.(dat|h5|mrd)$": ("perhaps raw data", "reconstruct the images, or export them as DICOM"),
+}  # fmt: skip
+
+
+def other_formats(names: Iterable[str]) -> str:
+    """Which other format of images the first of these files has and what converts it, in words; or nothing."""
+    for name in names:
+        for pattern, (what, how) in _OTHERS.items():
+            if found := re.search(pattern, name):
+                return f"{name} is {what}; {how.format(name=name, nifti=f'{name[: found.start()]}.nii.gz')}"
+    return ""
+
 
 def as_paths(given: Any, name: str) -> list[Path]:
     """The paths that an argument names: one, or several; raises UsageError where it is an image in memory, say."""

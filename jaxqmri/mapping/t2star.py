@@ -41,7 +41,7 @@ class T2star(Job):
     main_map = "T2starmap"
     summary = "T2* maps from multi-echo gradient echoes"
     fits: ClassVar = {"te": "S(TE) = S0 exp(-TE / T2*)"}
-    suffixes: ClassVar = {"MEGRE": {}}
+    suffixes: ClassVar = {"MEGRE": {}, "T2starw": {}}
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
     method: "str | Solver" = setting(

@@ -107,6 +107,15 @@ def test_acquisitions_runs_sessions_and_kinds_are_series_of_their_own(root):
     assert names(root, "sub-01", sessions=["ses-pre"])["01"] == [f"sub-01_ses-pre_{middle}_MEGRE" for middle in middles]
 
 
+def test_several_echoes_named_t2starw_are_a_series_one_is_not(root):
+    folder = add_series(root, "01", "MEGRE", part="_part-mag")
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / path.name.replace("MEGRE", "T2starw"))
+    assert read_nifti(folder).te.tolist() == list(TE_GRE)
+    save(root / "sub-01" / "anat" / "sub-01_acq-one_T2starw.nii.gz", T2STAR)
+    assert names(root) == {"01": ["sub-01_T2starw"]}
+
+
 def test_phase_images_belong_to_the_series_and_are_not_fitted(root):
     folder = add_series(root, "01", "MEGRE", part="_part-mag")
     add_series(root, "01", "MEGRE", part="_part-phase")
@@ -229,10 +238,17 @@ def test_unknown_labels_are_refused_with_those_there_are(root):
 def test_nothing_to_fit_is_an_error_only_where_nobody_has_anything(root):
     (root / "sub-02" / "anat").mkdir(parents=True)
     save(root / "sub-02" / "anat" / "sub-02_T1w.nii.gz", T2STAR)
-    with pytest.raises(NoInputError, match="sub-02 has images"):
+    words = (
+        r"sub-02 has no images to be fitted \(there are T1w images, which are not mapped\); they are named sub-\*_MEGRE"
+    )
+    with pytest.raises(NoInputError, match=words):
+        names(root)
+    (root / "sub-03" / "ses-1" / "anat").mkdir(parents=True)
+    save(root / "sub-03" / "ses-1" / "anat" / "sub-03_ses-1_inv-1_MP2RAGE.nii.gz", T2STAR)
+    with pytest.raises(NoInputError, match=r"no participant has images to be fitted \(there are MP2RAGE, T1w images"):
         names(root)
     add_series(root, "01", "MEGRE")
-    assert names(root) == {"01": ["sub-01_MEGRE"], "02": []}
+    assert names(root) == {"01": ["sub-01_MEGRE"], "02": [], "03": []}
 
 
 def test_a_file_of_another_participant_is_passed_over(root):

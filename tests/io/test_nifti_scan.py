@@ -3,6 +3,7 @@
 import gzip
 import warnings
 
+import nibabel as nib
 import numpy as np
 import pytest
 from bad_nifti_files import BAD_NIFTI
@@ -10,6 +11,7 @@ from nifti_files import TE, echo_values, edit, expected, save, save_series
 
 from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
 from jaxqmri.io.choose import choose
+from jaxqmri.io.dicom.reader import read_dicom
 from jaxqmri.io.nifti.reader import read_nifti, scan_nifti
 
 
@@ -217,6 +219,34 @@ def test_file_that_is_no_image_is_no_input(tmp_path):
     for paths in (path, [path], []):
         with pytest.raises(NoInputError, match="no DICOM or NIfTI images found in"):
             read_nifti(paths)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "x_e1.img",
+            r"x_e1\.img is a NIfTI or .*nibabel\.save\(nibabel\.load\('x_e1\.img'\), 'x_e1\.nii\.gz'\)",
+        ),
+        ("A.REC", "A.REC is Philips PAR/REC; dcm2niix makes NIfTI"),
+        ("a.nrrd", "a.nrrd is NRRD or MetaImage"),
+        ("2dseq", "2dseq is Bruker ParaVision"),
+    ],
+)
+def test_other_formats_are_named_with_what_converts_them(tmp_path, name, words):
+    for file in (name, "readme.txt"):
+        (tmp_path / file).write_bytes(bytes(200))
+    for read in (read_nifti, read_dicom):
+        with pytest.raises(NoInputError, match=words):
+            read(tmp_path)
+
+
+def test_a_pair_becomes_nifti_as_the_message_says(tmp_path):
+    for te in TE[:2]:
+        nib.save(nib.Nifti1Pair(echo_values(te), np.eye(4)), tmp_path / "x.img")
+        nib.save(nib.load(tmp_path / "x.img"), tmp_path / f"{te}.nii.gz")
+    files = [tmp_path / f"{te}.nii.gz" for te in TE[:2]]
+    np.testing.assert_array_equal(read_nifti(files, te=TE[:2]).data, expected(TE[:2]))
 
 
 def test_te_for_several_4d_files_is_refused(tmp_path):

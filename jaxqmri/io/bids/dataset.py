@@ -1,6 +1,7 @@
 """Raw BIDS datasets: their participants, and which images make up a series that can be fitted.
 
-Source: the Brain Imaging Data Structure 1.11, `sub-*/[ses-*/]anat/*_MEGRE|MESE|IRT1|VFA.nii[.gz]`.
+Source: the Brain Imaging Data Structure 1.11, `sub-*/[ses-*/]anat/*_MEGRE|MESE|IRT1|VFA.nii[.gz]`; before
+MEGRE was named, `*_echo-*_T2starw`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -123,10 +124,14 @@ def find_series(
         except NoInputError as error:  # which is no reason to leave out the others
             found[name] = error
     if not any(found.values()):
-        who = "no participant" if len(found) != 1 else f"sub-{participants[0]}"
+        who = "no participant has" if len(found) != 1 else f"sub-{participants[0]} has no"
+        others = sorted(
+            {suffix for name in participants for suffix in _suffixes(dataset.root / f"sub-{name}", sessions)}
+        )
+        there = f" (there are {', '.join(others[:8])} images, which are not mapped)" if others else ""
         raise NoInputError(
-            f"{dataset.root}: {who} has images to be fitted; they are named sub-*_{'|'.join(FITTED)}.nii[.gz] and lie "
-            "in sub-*/anat or sub-*/ses-*/anat."
+            f"{dataset.root}: {who} images to be fitted{there}; they are named sub-*_{'|'.join(FITTED)}.nii[.gz], "
+            "those with T2starw also echo-*, and lie in sub-*/anat or sub-*/ses-*/anat."
         )
     return found
 
@@ -158,11 +163,21 @@ def _sessions(subject: Path) -> list[str]:
     return [name.removeprefix("ses-") for name in _names(subject) if name.startswith("ses-")]
 
 
-def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) -> list[BidsSeries]:
+def _folders(subject: Path, sessions: Sequence[str] | None) -> dict[str | None, Path]:
+    """The folder of each session, and of None, of images without one."""
     folders: dict[str | None, Path] = {} if sessions is not None else {None: subject}
-    folders |= {s: subject / f"ses-{s}" for s in _sessions(subject) if sessions is None or s in sessions}
+    return folders | {s: subject / f"ses-{s}" for s in _sessions(subject) if sessions is None or s in sessions}
+
+
+def _suffixes(subject: Path, sessions: Sequence[str] | None) -> set[str]:
+    """The suffixes of all anatomical images."""
+    images = [image for folder in _folders(subject, sessions).values() for image in _images(folder / "anat")]
+    return {name.suffix for image in images if (name := parse_name(stem(image))) is not None}
+
+
+def _series_of(subject: Path, participant: str, sessions: Sequence[str] | None) -> list[BidsSeries]:
     groups: dict[str, list[tuple[BidsName, Path]]] = {}
-    for session, folder in folders.items():
+    for session, folder in _folders(subject, sessions).items():
         for image in _images(folder / "anat"):
             name = parse_name(stem(image))
             if name is None or not name.is_fitted:

@@ -35,12 +35,14 @@ SOURCE_DATA = "sourcedata"  # where BIDS keeps the data that a dataset was made 
 # Where two series of a session give a map of one name, desc-<suffix> tells them apart.
 MAPS_OF = {
     "MEGRE": ("T2starmap", "R2starmap", "S0map"),
+    "T2starw": ("T2starmap", "R2starmap", "S0map"),
     "MESE": ("T2map", "R2map", "M0map", "TB1map"),
     "IRT1": ("T1map", "R1map", "M0map"),
     "VFA": ("T1map", "R1map", "M0map"),
 }
 REFERENCES = {
     "MEGRE": "Milford et al., PLoS ONE 10:e0145255 (2015), doi:10.1371/journal.pone.0145255",
+    "T2starw": "Milford et al., PLoS ONE 10:e0145255 (2015), doi:10.1371/journal.pone.0145255",
     "MESE": "Lebel and Wilman, Magn Reson Med 64:1005 (2010), doi:10.1002/mrm.22487",
     "IRT1": "Barral et al., Magn Reson Med 64:1057 (2010), doi:10.1002/mrm.22497",
     "VFA": "Deoni et al., Magn Reson Med 49:515 (2003), doi:10.1002/mrm.10407",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FITTED = ("MEGRE", "MESE", "IRT1", "VFA")  # suffixes of images for which there is a map
+MEGRE_BEFORE = "T2starw"  # of several gradient echoes before BIDS 1.5 had MEGRE, and of a single one
+FITTED = ("MEGRE", MEGRE_BEFORE, "MESE", "IRT1", "VFA")  # suffixes of images for which there is a map
 NUMBERS = {"te": "echo", "ti": "inv", "flip_angles": "flip"}  # entities that number the images of a series
 WITHIN_SERIES = (*NUMBERS.values(), "part")
 
@@ -25,7 +26,8 @@ class BidsName:
     @property
     def is_fitted(self) -> bool:
         """Whether there is a map of such images."""
-        return "sub" in self.entities and self.suffix in FITTED
+        one_of_several = self.suffix != MEGRE_BEFORE or "echo" in self.entities
+        return "sub" in self.entities and self.suffix in FITTED and one_of_several
 
     @property
     def series(self) -> "BidsName":

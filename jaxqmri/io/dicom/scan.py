@@ -10,7 +10,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ...errors import CorruptInputError, NoInputError, remark
 from ..candidates import in_brackets
-from ..formats import check_paths, name_of, start_of
+from ..formats import check_paths, name_of, other_formats, start_of
 from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up
 from ..storage.unpacking import SUFFIXES, starts_as_zip
 from . import header, packed
@@ -67,6 +67,8 @@ def _kind(file: Dataset | str) -> tuple:
 
 def _what_else(skipped: Mapping[str, Sequence[str]]) -> str:
     n = len(skipped.get(ARCHIVE, ()))
+    if other := other_formats(name for reason in (NOT_DICOM, FALSE_DICOM) for name in skipped.get(reason, ())):
+        return f"{in_brackets(skipped)}; {other}."
     if n == 0:
         return f"{in_brackets(skipped)}; check the path."
     others = in_brackets({reason: names for reason, names in skipped.items() if reason != ARCHIVE})

@@ -13,7 +13,7 @@ from ...errors import Give, MetadataError, NoInputError
 from ...quantities import ECHO_TIME, Axis
 from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Image, number, words
-from ..formats import check_paths, input_errors, is_nifti
+from ..formats import check_paths, input_errors, is_nifti, other_formats
 from ..storage.plain_files import NO_FILE, is_plain_file
 from ..storage.unpacking import is_archive
 from .file import NiftiFile, read_image
@@ -55,7 +55,9 @@ class Volume(Image):
         elif len(values) == 1:
             why = (
                 f"{n} volumes but one {axis.keyword} ({axis.described(values)}), so its 4th axis is not {axis.many} "
-                "(from GE often magnitude, real, imaginary); keep the magnitude volume or, if they are, "
+                "(time points or, from GE, magnitude, real, imaginary); save one volume of each file, with its sidecar, "
+                "in another folder (in Python, nibabel.save(nibabel.load(...).slicer[..., 0], ...)) or, if this file "
+                f"alone has all {axis.many}, "
             )
         else:
             why = f"{n} volume(s), but {len(values)} {axis.terms} in {sidecar}; mend it or "
@@ -111,7 +113,8 @@ def _find_files(paths: Sequence[Path]) -> tuple[list[Path], dict[str, tuple[str,
                 skipped[reason].append(entry.name)
     if not files:
         places = ", ".join(map(str, paths)) or "an empty list"
-        raise NoInputError(f"no DICOM or NIfTI images found in {places}; NIfTI file names end in .nii or .nii.gz.")
+        remedy = other_formats(skipped["not NIfTI"]) or "NIfTI file names end in .nii or .nii.gz"
+        raise NoInputError(f"no DICOM or NIfTI images found in {places}; {remedy}.")
     return files, {reason: tuple(names) for reason, names in skipped.items()}
 
 
