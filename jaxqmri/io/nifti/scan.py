@@ -55,7 +55,7 @@ class Volume(Image):
         elif len(values) == 1:
             why = (
                 f"{n} volumes but one {axis.keyword} ({axis.described(values)}), so its 4th axis is not {axis.many} "
-                "(time points or, from GE, magnitude, real, imaginary); save one volume of each file, with its sidecar, "
+                "(time points, or magnitude, real, imaginary of GE); save one volume of each file, with its sidecar, "
                 "in another folder (in Python, nibabel.save(nibabel.load(...).slicer[..., 0], ...)) or, if this file "
                 f"alone has all {axis.many}, "
             )
