@@ -104,6 +104,7 @@ class Candidate:
     value_error: MetadataError | UsageError | None = None  # why these cannot be used
     is_given: bool = False  # whether they come from the caller
     parts: tuple["Candidate", ...] = ()  # what it was joined from
+    echo_times: tuple[float, ...] = ()  # of all echoes, where only images of the first are here [s]
 
     def along(self, axis: Axis) -> "Candidate":
         """The same images with what their headers say of an axis."""

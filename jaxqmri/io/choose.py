@@ -25,6 +25,7 @@ from .candidates import Candidate, Scan, at, in_brackets, listed
 from .join import joined
 from .phase import UNDECLARED
 from .protocol import check_one_protocol, check_order, differences, owners_differ
+from .repeats import first_echoes, remark_on_echoes
 from .series import COMPONENTS
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
@@ -36,6 +37,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
     Series of one value each are joined, copies left out. No component given: magnitude or, where inversion times vary
     in real images only, real.
     """
+    scan = first_echoes(scan)
     candidates = joined(scan)
     component = _wanted_component(scan, component, candidates)
     wanted = [c for c in candidates if c.component == component]
@@ -138,6 +140,7 @@ def _checked(scan: Scan, chosen: Candidate, alike: Sequence[Candidate], candidat
             About(chosen),
             ".",
         )
+    remark_on_echoes(chosen)
     if chosen.first.derived:
         remark(
             About(chosen), " is marked DERIVED in ImageType (0008,0008); noise and scale may not be those of the scan."

@@ -19,6 +19,7 @@ from .negative import Negative
 from .nifti.file import read_on_grid
 from .nifti.reader import scan_nifti
 from .nifti.sidecar import read_sidecar
+from .repeats import of_time_point
 from .series import ImageSeries
 from .storage.archive import unpacked
 from .storage.plain_files import is_plain_file
@@ -31,13 +32,14 @@ def read_images(
     component: str | None = None,
     series: Sequence[str] = (),
     negative: Negative = "keep",
+    time_point: int | None = None,
 ) -> ImageSeries:
     """Reads the one series among these files in which one of `axes` varies; see `read_dicom` and `read_nifti`.
 
     `given` (n,) values [s] or [rad] replace those in the files; `axes` has one entry then.
     """
     with remarks_kept() as remarks, scan_images(paths, given, axis_named(axes[0]), series) as scan:
-        scan = scan.of_component(component)
+        scan = of_time_point(scan.of_component(component), time_point)
         scan, chosen = (scan, choose(scan, component)) if len(axes) == 1 else choose_axis(scan, axes, component)
         if negative == "abs" and chosen.component != "magnitude":
             raise UsageError(

@@ -19,6 +19,7 @@ from .formats import files_below
 from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .protocol import CONSTANT
+from .repeats import of_time_point
 from .series import ImageSeries
 from .storage.archive import unpacked
 from .storage.memory import new_images
@@ -32,6 +33,7 @@ def read_files(
     series: int | str | Sequence[int | str],
     component: str | None,
     negative: Negative,
+    time_point: int | str | None = None,
     *,
     is_other: Callable[[Path], bool],
     instead: str,
@@ -47,7 +49,7 @@ def read_files(
             if any(map(is_other, files_below(folders))):
                 raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
-        scan = scan.of_series(series).of_component(component)
+        scan = of_time_point(scan.of_series(series).of_component(component), time_point)
         chosen = choose(scan, component)
         is_phase = chosen.component == "phase"
         factor = common_factor(scan.reader.radians(chosen), str(chosen)) if is_phase else 1.0  # before all are read
@@ -126,5 +128,7 @@ def _skipped(scan: Scan, chosen: Candidate) -> dict[str, int]:
         if other.first not in used:
             kind = f"{other.component} images" if other.component != chosen.component else OTHER_SERIES
             counts[kind] += len(other.names)
+        elif chosen.echo_times:
+            counts["images of later echoes"] += sum(image not in used for image in other.images)
     counts["duplicate images"] = len(chosen.images) - len(chosen.one_each)
     return {reason: n for reason, n in counts.items() if n}

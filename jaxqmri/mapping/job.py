@@ -69,6 +69,10 @@ class Job:
         help="read only the series of this number or, in DICOM, of a UID that begins so; several of one image each",
     )  # fmt: skip
 
+    time_point: int | None = setting(
+        None, "of images repeated in time only those of this time point, counted from 1", is_count=True, of_reading=True
+    )
+
     def __post_init__(self):
         for row in settings_of(type(self)):
             row.check(getattr(self, row.name))

@@ -32,6 +32,7 @@ class SettingRow:
     in_python: str = ""  # what it is for callers of functions, where that differs
     is_map: bool = False  # a number or a map on the grid of the images; on the command line a NIfTI file
     is_list: bool = False  # several words
+    is_count: bool = False  # a whole number
     of_reading: bool = False  # it matters while images are read, not to those who have an `ImageSeries`
     always_stated: bool = False  # the words that run a job again name it also at its default
 

@@ -15,6 +15,7 @@ from ..choose import OWN_FOLDER
 from ..formats import as_paths, is_nifti, name_of
 from ..load import read_files
 from ..negative import Negative
+from ..repeats import check_one_time_point
 from ..series import ImageSeries
 from . import header
 from .codec import Decoder
@@ -53,6 +54,7 @@ def read_dicom(
     component: str | None = None,
     series: int | str | Sequence[int | str] = (),
     negative: Negative = "keep",
+    time_point: int | None = None,
     **values: Values | None,
 ) -> ImageSeries:
     """Reads the one series of different echo times, inversion times or flip angles among DICOM files.
@@ -74,6 +76,8 @@ def read_dicom(
         series: the series to read where there are several: Series Number (0020,0011), or Series Instance UID
             (0020,000E) or how it begins; several for those of one value each.
         negative: "keep" negative magnitudes, or take their absolute values: "abs".
+        time_point: of images repeated in time those of this time point alone, counted from 1 in the order of Temporal
+            Position Identifier, Acquisition Number or Trigger Time; None: there must be only one.
         values: likewise values of any other axis of `jaxqmri.quantities`, by its name [SI].
 
     Returns:
@@ -95,7 +99,7 @@ def read_dicom(
     """
     asked_for = requested_axis(axis, {"te": te, "ti": ti, "flip_angles": flip_angles, **values})
     return read_files(
-        as_paths(path, "path"), scan_dicom, *asked_for, series, component, negative,
+        as_paths(path, "path"), scan_dicom, *asked_for, series, component, negative, time_point,
         is_other=is_nifti, instead="NIfTI files; read them by read_nifti",
     )  # fmt: skip
 
@@ -120,6 +124,7 @@ def _refusal(scan: Scan) -> Exception | None:
 
 def _check_complete(scan: Scan, candidate: Candidate) -> None:
     """Refuses a candidate in which a slice lacks an image, cell by cell, or whose images have no common scale."""
+    check_one_time_point(candidate)
     if n_missing := len(candidate.missing):
         n_cells, passed_over = candidate.n_slices * len(candidate.values), in_brackets(scan.skipped)
         raise CorruptInputError(
