@@ -208,7 +208,7 @@ def _at_bound(problem: Problem, solution: Solution) -> Array:
         if jnp.iscomplexobj(v):
             continue
         widths = [slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)] * 2
-        to_mirror = name in problem.model.mirrored
+        to_mirror = problem.model.ends_at_mirror(name)
         if name in problem.bounded:
             of_model = _range(problem, name, {})
             given = [low > of_model[0], high < of_model[1]]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact
+from jaxtyping import Array, ArrayLike, Bool, Float, Inexact
 from numpy.typing import NDArray
 
 from ..batching.batches import in_batches
@@ -56,7 +56,8 @@ class SignalModel(eqx.Module):
         parameters: the NamedTuple of tissue parameters the model takes.
         amplitude: the parameter that the signal is proportional to (S0, M0). A fit finds it by linear algebra; it is
             complex if the signal is. None: there is no such parameter.
-        mirrored: parameters with an upper limit beyond which the signal repeats itself: to be there is an answer.
+        mirrored: parameters with an upper limit beyond which the signal repeats itself: to be there is an answer, if
+            `ends_at_mirror` says that this protocol has the mirror within its range.
 
     Speed, never the result:
         broadcasts: `__call__` is a formula that also takes a protocol in columns and (voxel,) parameters.
@@ -168,6 +169,10 @@ class SignalModel(eqx.Module):
     def from_coordinate(self, name: str, coordinate: Float[Array, "..."]) -> Float[Array, "..."]:
         """Inverse of `to_coordinate`."""
         return coordinate * self._longest_step(name) if name in self.signed else jnp.exp(coordinate)
+
+    def ends_at_mirror(self, name: str) -> Bool[ArrayLike, ""]:
+        """Whether the upper limit of a `mirrored` parameter is where the signal begins to repeat itself; optional."""
+        return name in self.mirrored
 
     def _longest_step(self, name: str) -> Any:
         """Of a fit, in a parameter that may be negative: a tenth of its range, or 1 in units of the signal."""

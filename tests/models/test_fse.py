@@ -235,9 +235,9 @@ def test_only_the_recorded_echoes_are_returned():
     some = jq.FSE(angles, spacing, echoes=(1, 3, 5))
     np.testing.assert_array_equal(echoes_of(some, tissue), every[jnp.array([1, 3, 5])])
     np.testing.assert_allclose(some.echo_times, [0.02, 0.04, 0.06], rtol=1e-6)
-    plain = echoes_of(jq.FSE(jnp.full(6, jnp.pi), spacing, echoes=(1, 3, 5)), jq.Tissue(t2=0.08))
-    guess = jax.jit(lambda signal: some.initial_guess(signal))(plain)
-    assert abs(np.log(guess.t2 / 0.08)) < 0.25  # b1 makes up for some of it
+    signal = echoes_of(some, tissue._replace(b1=0.7))
+    guess = jax.jit(lambda signal: some.initial_guess(signal))(signal)
+    np.testing.assert_allclose([guess.t2, guess.b1], [0.08, 0.7], rtol=0.02)
 
 
 @pytest.mark.parametrize("echoes", [(), (6,), (-1, 2)])
@@ -253,3 +253,18 @@ def test_blocks_of_voxels_give_what_single_voxels_give(rng):
     assert signals.shape == (5000, 4)
     for i in (0, 4095, 4096, 4999):
         np.testing.assert_allclose(signals[i], echoes_of(fse, jq.Tissue(t2=tissue.t2[i], b1=tissue.b1[i])), rtol=2e-6)
+
+
+def test_b1_is_looked_for_where_tissue_has_it(rng):
+    """Noise has a second valley of T2 of 3 ms below 0.4, and pulls others up to perfect refocusing."""
+    angles = np.full(16, np.deg2rad(120))
+    signal = jq.simulate(jq.FSE(angles, 0.01), jq.Tissue(m0=1000.0, t2=0.04, b1=0.8))
+    noisy = np.asarray(signal) + rng.normal(0, 60, (200, 16))
+    found = {r: jq.fit(jq.FSE(angles, 0.01, b1_range=r), noisy) for r in ((0.4, 1.4), (0.1, 2.0))}
+    usual, wide = (np.asarray(f.params.b1)[np.asarray(f.status) == 0] for f in found.values())
+    assert wide.min() < 0.4
+    assert wide.max() > 1.4
+    assert usual.min() > 0.4
+    assert usual.max() < 1.4, "an end that is no mirror is no answer"
+    with pytest.raises(ValueError, match=r"b1_range is \(lowest, highest\)"):
+        jq.FSE(angles, 0.01, b1_range=(0.0, 1.4))
