@@ -53,8 +53,8 @@ class Inspection:
             yield from self._remarks(facts)
         yield from (self._would_fit(job) for job in self.would_fit)
         yield from (f"{job} would fit nothing: {refusal}" for job, refusal in self.refusals.items())
-        for reason, names in self.skipped.items():
-            yield f"passed over: {len(names)} {reason}" + (f": {', '.join(names)}" if verbose else "")
+        for reason, files in self.skipped.items():
+            yield f"passed over: {len(files)} {reason}" + (f": {', '.join(files)}" if verbose else "")
         if self.skipped and not verbose:
             yield "(-v names them)"
 

@@ -1,5 +1,6 @@
 """What is no file on a disk is passed over or refused at once: reading a named pipe or a device would never end."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from no_files import NO_FILES
 
 from jaxqmri.errors import CorruptInputError, MetadataError, NoInputError
 from jaxqmri.io.bids.dataset import open_dataset
-from jaxqmri.io.dicom.reader import read_dicom
-from jaxqmri.io.nifti.reader import read_mask, read_nifti
+from jaxqmri.io.choose import choose
+from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
+from jaxqmri.io.load import read_candidate
+from jaxqmri.io.nifti.reader import read_mask, read_nifti, scan_nifti
 from jaxqmri.io.storage import plain_files
 from jaxqmri.io.storage.result_folder import RECORD, recorded_files
 
@@ -105,3 +108,41 @@ def test_text_beyond_any_sidecar_is_not_read(tmp_path, monkeypatch):
     path.write_text("0123456789 ")
     with pytest.raises(OSError, match="larger than 10 bytes"):
         plain_files.read_bytes(path)
+
+
+# --- files that change while they are read ---
+
+
+def replaced(path: Path) -> None:
+    path.with_name("new").write_bytes(path.read_bytes()[::-1])
+    path.with_name("new").replace(path)
+
+
+def written_to_without_a_newer_date(path: Path) -> None:
+    before = path.stat()
+    path.write_bytes(path.read_bytes() + bytes(512))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [replaced, written_to_without_a_newer_date, Path.unlink])
+@pytest.mark.parametrize("kind", ["DICOM", "NIfTI"])
+def test_a_file_that_changes_between_header_and_pixels_is_noticed(tmp_path, scan, kind, change):
+    found = scan_nifti(scan) if kind == "NIfTI" else scan_dicom(save(tmp_path / "dicom", series()))
+    chosen = choose(found)
+    assert read_candidate(found, chosen).n_files == len(chosen.images)
+    file = chosen.images[1].file
+    change(path := Path(file.path if kind == "NIfTI" else file.filename))
+    with pytest.raises(CorruptInputError, match=f"{path.name}: was replaced, changed or removed .* try again"):
+        read_candidate(found, chosen)
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "NIfTI"])
+def test_a_file_that_changes_while_pixels_are_read_is_noticed(tmp_path, scan, monkeypatch, kind):
+    found = scan_nifti(scan) if kind == "NIfTI" else scan_dicom(save(tmp_path / "dicom", series()))
+    chosen = choose(found)
+    images = found.reader.load(chosen)
+    next(images)
+    for image in chosen.images:
+        os.utime(image.file.path if kind == "NIfTI" else image.file.filename, (1, 1))
+    with pytest.raises(CorruptInputError, match="was replaced, changed or removed"):
+        list(images)

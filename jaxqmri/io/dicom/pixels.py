@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
 from ...errors import CorruptInputError, remark
+from ..storage.plain_files import unchanged
 from . import vendors
 from .codec import Decoder, has_decoder
 from .header import Frame, as_int
@@ -87,7 +89,8 @@ def pixels_released(file: Dataset) -> Iterator[None]:
     """Afterwards the pixels of a file are on disk again and nowhere else; pydicom would keep what it has once read."""
     on_disk = file.get_item("PixelData", keep_deferred=True)
     try:
-        yield
+        with unchanged(Path(file.filename), file.stamp):
+            yield
     finally:
         if isinstance(on_disk, RawDataElement) and on_disk.value is None:
             file["PixelData"] = on_disk

@@ -11,7 +11,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from ...errors import CorruptInputError, NoInputError, remark
 from ..candidates import in_brackets
 from ..formats import check_paths, name_of, other_formats, start_of
-from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up
+from ..storage.plain_files import NO_FILE, NotAFileError, is_made_up, stamp_of
 from ..storage.unpacking import SUFFIXES, starts_as_zip
 from . import header, packed
 from .enhanced import frame_headers, is_enhanced
@@ -124,7 +124,7 @@ def _examine(path: Path, dataset: Dataset) -> dict[str, Frame | str]:
 def _parse(path: Path) -> Dataset | str:
     """The parsed file with its pixels left on disk, or the reason why it is none."""
     try:
-        start = start_of(path, packed.START)
+        stamp, start = stamp_of(path), start_of(path, packed.START)
     except NotAFileError:
         return NO_FILE
     except OSError:
@@ -143,6 +143,7 @@ def _parse(path: Path) -> Dataset | str:
         dataset = packed.read_packed(path, start, _STAY_ON_DISK) if has_preamble else None
         if dataset is None:
             dataset = pydicom.dcmread(path, defer_size=_STAY_ON_DISK, force=not has_preamble)
+        dataset.stamp = stamp
         return dataset if has_preamble or _plausible(dataset) else not_dicom
     except CorruptInputError:
         raise

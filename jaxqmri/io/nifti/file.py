@@ -20,7 +20,7 @@ from nibabel.wrapstruct import WrapStructError
 from ...errors import CorruptInputError, NoInputError
 from ..affines import SAME_GRID, check_affine, same_grid, voxel_edges
 from ..formats import NOT_FETCHED, is_not_fetched
-from ..storage.plain_files import opened
+from ..storage.plain_files import Stamp, opened, stamp_of, unchanged
 from .sidecar import read_sidecar
 
 INFLATION = 1032  # no byte of deflated data holds more
@@ -45,6 +45,7 @@ class NiftiFile:
     """Header and sidecar of one file, no voxels."""
 
     path: Path
+    stamp: Stamp  # when the header was read
     shape: tuple[int, ...]  # (x, y, z) or (x, y, z, volume)
     affine: np.ndarray  # (4, 4) float64, voxel index -> RAS+ [mm]
     dtype: np.dtype  # of the stored values
@@ -79,6 +80,7 @@ def read_image(path: Path) -> NiftiFile:
     if is_not_fetched(path):
         raise NoInputError(f"{path.name}: {NOT_FETCHED}")
     with _unreadable(path):
+        stamp = stamp_of(path)
         with _opened(path) as file:
             head = file.read(HEAD_SIZE)
             header: Any = _header(head)
@@ -98,6 +100,7 @@ def read_image(path: Path) -> NiftiFile:
         remarks = (*remarks, in_mm[1])
     return NiftiFile(
         path=path,
+        stamp=stamp,
         shape=_image_shape(shape, path),
         affine=affine,
         dtype=dtype,
@@ -143,7 +146,7 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
     is_scaled = (image.slope, image.intercept) != (1.0, 0.0)
     # Floats saved as scaled integers use the whole range by construction: at its top nothing need be saturated.
     top = np.iinfo(dtype).max if dtype.kind in "iu" and not is_scaled else np.inf
-    with _unreadable(image.path), _opened(image.path) as file:
+    with unchanged(image.path, image.stamp), _unreadable(image.path), _opened(image.path) as file:
         file.seek(image.offset)
         for k in range(image.n_volumes):
             content = _read_exactly(file, n_bytes, image.offset + k * n_bytes, image)
@@ -159,7 +162,7 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
 
 def check_length(image: NiftiFile) -> None:
     """Raises CorruptInputError where a file cannot hold what its header promises, before room is made for that."""
-    with _unreadable(image.path), _opened(image.path) as file:
+    with unchanged(image.path, image.stamp), _unreadable(image.path), _opened(image.path) as file:
         there, compressed = image.path.stat().st_size, isinstance(file, gzip.GzipFile)
         if image.n_bytes > there * (INFLATION if compressed else 1):
             there = sum(map(len, iter(lambda: file.read(CHUNK), b""))) if compressed else there

@@ -6,9 +6,11 @@ makes files up as they are read. Whatever was not made by this process is opened
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from ...errors import CorruptInputError
 
 LARGEST_TEXT = 2**26  # bytes of a sidecar or a record
 NO_FILE = "named pipe, socket, device or the like"
@@ -71,3 +73,22 @@ def stamp_of(path: Path) -> Stamp:
     """The stamp that a file has now. Raises OSError."""
     found = path.stat()
     return Stamp(found.st_size, found.st_mtime_ns)
+
+
+@contextmanager
+def unchanged(path: Path, stamp: Stamp) -> Iterator[None]:
+    """For reading what belongs to a header; CorruptInputError where the file is not, or no more, the one it is of."""
+    _check_stamp(path, stamp)
+    try:
+        yield
+    finally:  # it may also be why reading it failed
+        _check_stamp(path, stamp)
+
+
+def _check_stamp(path: Path, stamp: Stamp) -> None:
+    with suppress(OSError):
+        if stamp_of(path) == stamp:
+            return
+    raise CorruptInputError(
+        f"{path.name}: was replaced, changed or removed after its header was read; try again once nothing writes to it."
+    )
