@@ -261,7 +261,7 @@ def test_any_image_shape_and_any_scale(dictionary, voxels):
 
 def test_atoms_without_signal_never_win(dictionary):
     """T2 of 0.1 ms leaves exactly nothing after 5 ms in any precision; NaN is no tissue."""
-    params = jq.grid(jq.Tissue, t2=[np.nan, 1e-6, 0.05, 1e-6, 0.1, np.nan])
+    params = jq.grid(jq.Tissue, t2=[np.nan, 1e-6, 0.05, 1e-6, 0.1, np.nan] * 20)  # as many atoms as below
     found = jq.match(jq.make_dictionary(TRAIN, params), decays(np.array([0.01, 0.05, 0.1, 0.3])))
     assert found.index.tolist() == [2, 2, 4, 4]
     with pytest.raises(ValueError, match="no atom"):
@@ -271,7 +271,7 @@ def test_atoms_without_signal_never_win(dictionary):
 def test_ties_go_to_the_lowest_index():
     t2 = np.concatenate([np.linspace(0.02, 0.2, 40)] * 3)
     copies = jq.make_dictionary(TRAIN, jq.grid(jq.Tissue, t2=t2))
-    assert jq.match(copies, decays(t2)).index.tolist() == list(range(40)) * 3
+    assert jq.match(copies, decays(t2), batch_size=64).index.tolist() == list(range(40)) * 3
 
 
 def test_atoms_and_norms_are_those_of_float64(dictionary):
@@ -335,7 +335,7 @@ def test_atoms_are_laid_out_once(monkeypatch, rng):
 
 def test_atoms_that_were_replaced_are_not_matched(dictionary, voxels):
     """`eqx.tree_at` makes another dictionary of which only some leaves are new."""
-    signal = voxels[0][:500]
+    signal = voxels[0][:64]  # as in other tests
     of_before = jq.match(dictionary, signal)
     removed = eqx.tree_at(lambda d: d.atoms, dictionary, dictionary.atoms.at[:500].set(0.0))
     np.testing.assert_array_equal(jq.match(removed, signal).index, np.maximum(of_before.index, 500))
