@@ -106,6 +106,7 @@ class Axis(Quantity):
     use: str = ""  # what cannot be done without it
     constant: str = ""  # why it may be the same in all images
     bids_per_si: float = 1.0  # how many of the unit of BIDS sidecars are one SI unit
+    job: str = ""  # what maps images along it, by the name of its command
 
 
 _MS = {
@@ -123,7 +124,7 @@ ECHO_TIME = Axis(
     high=2.0,  # the longest echoes in use (T2 of fluids) stay below one second
     keyword="EchoTime", tag="(0018,0081)", flag="te-ms", one="echo", many="echoes",
     use="the decay cannot be timed without it",
-    constant="Some research sequences (GE EPI) store the shortest echo time on every image",
+    constant="Some research sequences (GE EPI) store the shortest echo time on every image", job="t2star",
 )  # fmt: skip
 INVERSION_TIME = Axis(
     "ti", "inversion time", "TI", **_MS,
@@ -132,14 +133,14 @@ INVERSION_TIME = Axis(
     top=20e-3,  # nothing has recovered before
     keyword="InversionTime", tag="(0018,0082)", flag="ti-ms", one="inversion time", many="inversion times",
     use="the recovery cannot be timed without it",
-    constant="T1 is seen in how the signal changes with it",
+    constant="T1 is seen in how the signal changes with it", job="t1",
 )  # fmt: skip
 FLIP_ANGLE = Axis(
     "flip_angles", "flip angle", "flip angle", **_DEG,
     low=math.radians(0.5), high=math.radians(180) * (1 + 1e-6), top=math.radians(2),
     keyword="FlipAngle", tag="(0018,1314)", flag="flip-deg", one="flip angle", many="flip angles",
     use="T1 cannot be told without it",
-    constant="T1 is seen in how the signal changes with it",
+    constant="T1 is seen in how the signal changes with it", job="t1",
     bids_per_si=180 / math.pi,
 )  # fmt: skip
 SPIN_LOCK_TIME = Axis(
@@ -149,7 +150,7 @@ SPIN_LOCK_TIME = Axis(
     top=1e-3,
     keyword="SpinLockTime", flag="tsl-ms", one="spin-lock time", many="spin-lock times",
     use="T1rho cannot be told without it",
-    constant="T1rho is seen in how the signal changes with it",
+    constant="T1rho is seen in how the signal changes with it", job="t1rho",
 )  # fmt: skip
 # by what the readers call them
 AXES = {"te": ECHO_TIME, "ti": INVERSION_TIME, "flip_angle": FLIP_ANGLE, "tsl": SPIN_LOCK_TIME}

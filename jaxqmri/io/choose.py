@@ -26,6 +26,7 @@ from .join import joined
 from .phase import UNDECLARED
 from .protocol import check_one_protocol, check_order, differences, owners_differ
 from .repeats import first_echoes, remark_on_echoes
+from .sequence import varies_instead
 from .series import COMPONENTS
 
 OWN_FOLDER = "put the images of one of them in a folder of their own and give that."
@@ -210,15 +211,20 @@ def _raise_value_error(scan: Scan, candidates: Sequence[Candidate]) -> None:
     axis, constant = scan.axis, [c for c in candidates if c.is_constant]
     copies = _copies(constant)
     constant = [c for c in constant if c not in copies]
+    instead = {c: varies_instead(c) for c in constant}
+    explained = next(filter(None, instead.values()), [])
+    mend: list[Part] = [f"give images of different {axis.terms}"]
+    if not all(instead.values()):
+        mend += [", or of one series alone and ", Give(axis.name, f"its real {axis.terms}")]
     if len(constant) > 1:
-        varies = f"the {axis.term} varies in none of {len(constant)} series, {listed(constant)}"
-        raise CorruptInputError(
-            f"{scan.source}: {varies}; give images of different {axis.terms}, or of one series alone and ",
-            Give(axis.name, f"its real {axis.terms}"), ".",
-        )  # fmt: skip
+        varies = f"{scan.source}: the {axis.term} varies in none of {len(constant)} series, {listed(constant)}; "
+        raise CorruptInputError(varies, *explained, "; " * bool(explained), *mend, ".")
     for candidate in constant:
-        same = np.full(candidate.images_per_slice[1], candidate.values[0])
-        check_axis_values(axis, same, f"{candidate}, {candidate.first.where(axis)}")
+        n, where = candidate.images_per_slice[1], f"{candidate}, {candidate.first.where(axis)}"
+        if explained:
+            same = f"{where}: all {n} {axis.terms} are {axis.listed(candidate.values)} {axis.shown_unit}; "
+            raise MetadataError(same, *explained, "; ", *mend, ".")
+        check_axis_values(axis, np.full(n, candidate.values[0]), where)
 
 
 def _nothing_to_read(

@@ -20,6 +20,7 @@ from .negative import Negative, settle_negative
 from .phase import common_factor, to_radians
 from .protocol import CONSTANT
 from .repeats import of_time_point
+from .sequence import kind_of_candidate
 from .series import ImageSeries
 from .storage.archive import unpacked
 from .storage.memory import new_images
@@ -92,6 +93,8 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
         skipped=_skipped(scan, chosen),
         saturated=saturated if saturated.any() else None,
         identity=reader.identity(chosen),
+        n_series=len({(image.series_uid, image.series_number) for image in chosen.images}),
+        kind=kind_of_candidate(chosen),
     )
 
 

@@ -6,7 +6,7 @@ How far a time or an angle may be off is a question of how much of the signal th
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -78,10 +78,19 @@ def described(image: Image) -> str:
     return re.sub(r"[\d.,]+", "#", image.description).lower()
 
 
-def owners_differ(*images: Image) -> list[str]:
+def owners_differ(*images: Image, disregard: Collection[str] = ()) -> list[str]:
     """In whose images they are they differ (not whose they are); what one does not say is not held against it."""
     said = {key: {str(image.header(key) or "").strip() for image in images} - {""} for key in _OWNERS}
-    return [in_words for key, in_words in _OWNERS.items() if len(said[key]) > 1]
+    return [in_words for key, in_words in _OWNERS.items() if len(said[key]) > 1 and key not in disregard]
+
+
+def random_frames_of_reference(images: Sequence[Image]) -> tuple[str, ...]:
+    """The keyword of the frame of reference where every image of a series has its own, as careless anonymisers leave
+    them: these tell nothing. Otherwise ()."""
+    uids = [str(image.header("FrameOfReferenceUID") or "") for image in images]
+    return (
+        ("FrameOfReferenceUID",) if len(set(uids)) == len(uids) > 2 and len({i.series_uid for i in images}) == 1 else ()
+    )
 
 
 def owner(image: Image) -> dict[str, str]:
@@ -112,7 +121,12 @@ def check_one_protocol(chosen: Candidate) -> None:
     texts = {image: "\\".join(image.sequence) for image in images if image.sequence}
     if len(set(texts.values())) > 1:
         raise CorruptInputError(f"{chosen}: {_odd_ones_out('ScanningSequence', texts, alone)}")
-    if owners := owners_differ(*images):
+    random = random_frames_of_reference(chosen.images)
+    if random:
+        remark(
+            f"{random[0]} (0020,0052) is another in every image of a series, as anonymisers may leave it; disregarded."
+        )
+    if owners := owners_differ(*images, disregard=random):
         raise CorruptInputError(f"{chosen}: images differ in {', '.join(owners)}; give those of one alone.")
     if _acquisitions_are_mixed(chosen):
         raise CorruptInputError(

@@ -12,9 +12,9 @@ from .axis import by_argument, given_values
 
 if TYPE_CHECKING:
     from .dicom.identity import DicomIdentity
+    from .sequence import Kind
 
 COMPONENTS = ("magnitude", "phase", "real", "imaginary")
-EARLIEST_SPIN_ECHO = 4e-3  # s; two pulses and a readout of a clinical scanner hardly fit into less
 TE_ROUNDING = 100e-6  # s; scanners print 0.1 ms, some by cutting digits off
 
 
@@ -39,6 +39,8 @@ class ImageSeries:
         saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or None.
         identity: whose images they are, if DICOM files said so; shown and written only where it is asked for.
         remarks: what was mended, assumed or passed over on reading.
+        n_series: how many series of the scanner the images come from.
+        kind: gradient or spin echoes, and what else their headers say of the sequence; None: as `acquisition` says.
     """
 
     data: np.ndarray
@@ -54,6 +56,8 @@ class ImageSeries:
     saturated: np.ndarray | None = None
     identity: "DicomIdentity | None" = field(default=None, repr=False)
     remarks: tuple[Remark, ...] = ()
+    n_series: int = 1
+    kind: "Kind | None" = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.data.ndim != 4:

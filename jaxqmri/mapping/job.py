@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..estimation.noise import Noise
+    from ..io.maps import Maps
     from ..io.negative import Negative
     from ..io.series import ImageSeries
     from ..models.base import SignalModel
@@ -123,6 +124,9 @@ class Job:
         points = np.linspace(0, 1.05 * float(series.values.max()), 100)
         return points, type(model)(points)  # pyright: ignore[reportArgumentType]
 
+    def remark_on(self, maps: "Maps") -> None:
+        """Remarks on maps that tell of the images that they are not what the model takes them for."""
+
     def compare(self, series: "ImageSeries", estimate: "Estimate") -> Rows:
         """Rows that hold the model against a simpler one, where `is_compared`."""
         return ()
@@ -144,6 +148,7 @@ class Job:
             plan = job.plan(series, fitted)
             remark_if_exactly_determined(series, plan.estimated, noise)
             maps = fit_by_slabs(plan, series, fitted, noise, progress)
+            self.remark_on(maps)
         maps.metadata, maps.remarks = sidecar_facts(plan, noise, noise_level), tuple(remarks)
         found = {parameter: maps[name] for name, parameter in plan.maps.items() if name in maps}
         params = plan.model.parameters(**found, **plan.known)

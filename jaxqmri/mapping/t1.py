@@ -8,15 +8,18 @@ from ..errors import CorruptInputError, Give, LeaveOut, MetadataError, Setting, 
 from ..quantities import FLIP_ANGLE, INVERSION_TIME, Axis
 from .job import Job
 from .settings import setting, values_of
+from .t2star import kind_of_images
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..io.maps import Maps
     from ..io.series import ImageSeries
     from ..models.base import SignalModel
     from .fitting.plan import Plan
 
 LONGEST_TR = 100.0  # s, of an inversion recovery; longer ones are milliseconds
+MOST_EFFICIENCY = 1.05  # 1 and the noise of a median; Look-Locker comes out as T1 / T1*
 LONGEST_GRADIENT_ECHO_TR = 2.0  # s; spoiled gradient echoes of several flip angles are repeated in milliseconds
 
 
@@ -119,6 +122,17 @@ class T1(Job):
         times = np.linspace(0, min(1.05 * largest, 0.999 * tr), 200)
         return times, InversionRecovery(times, tr=tr, magnitude=model.magnitude)
 
+    def remark_on(self, maps: "Maps") -> None:
+        import numpy as np
+
+        efficiency = maps["InversionEfficiency"] if "InversionEfficiency" in maps else np.empty(0)
+        found = efficiency[np.isfinite(efficiency)]
+        if found.size and np.median(found) > MOST_EFFICIENCY:
+            remark(
+                f"the inversion efficiency comes out as {np.median(found):.2f} (median), but no inversion exceeds 1. "
+                "Where several images follow each inversion (Look-Locker, MOLLI), this is T1*, and T1 is longer."
+            )
+
     # --- inversion recovery ---
 
     def _inversion_recovery(self, series: "ImageSeries") -> "Plan":
@@ -149,6 +163,7 @@ class T1(Job):
         excitation = _stated(series, "RepetitionTimeExcitation")
         if stated is None and excitation is not None and excitation > longest:
             stated = excitation
+        _refuse_many_readouts(series, stated or excitation, longest)
         if self.tr is not None:
             _check_given_tr(self.tr, longest, "the longest inversion time, ", longest=LONGEST_TR)
             return self.tr, "given"
@@ -158,7 +173,7 @@ class T1(Job):
             raise MetadataError(
                 f"RepetitionTime is {1e3 * stated:g} ms, not longer than the longest inversion time, {1e3 * longest:g} "
                 "ms: that is not the time from inversion to inversion, on which the recovery depends; ", Give("tr"),
-                ", inf if it is long.",
+                ", unless several images follow each inversion (Look-Locker, MOLLI): these show T1*, not T1.",
             )  # fmt: skip
         return stated, "of the images"
 
@@ -232,6 +247,23 @@ class T1(Job):
                 "of seconds, or of a whole volume); ", Give("tr", "that from pulse to pulse"), ".",
             )  # fmt: skip
         return stated, "of the images"
+
+
+def _refuse_many_readouts(series: "ImageSeries", tr: float | None, longest: float) -> None:
+    """Refuses several images after one inversion: their recovery runs with T1*, which is shorter than T1.
+
+    Images of several series have an inversion each, whatever the time `tr` [s] between excitations is.
+    """
+    kind = kind_of_images(series)
+    sign = kind.readouts
+    if not sign and series.n_series == 1 and kind.echo == "GR" and tr is not None and tr <= longest:
+        sign = f"TR {1e3 * tr:g} ms, TI up to {1e3 * longest:g} ms, {kind.sign}"
+    if sign:
+        raise MetadataError(
+            f"these look like several images after each inversion, as of Look-Locker or MOLLI ({sign}). Their recovery "
+            "runs with T1*, which is shorter than T1: no T1 is made of them. Take the T1 map of the scanner, or give "
+            "images that have an inversion each."
+        )
 
 
 def _is_signed(series: "ImageSeries") -> tuple[bool, str]:

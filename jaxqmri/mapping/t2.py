@@ -9,7 +9,7 @@ from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, Metadat
 from ..quantities import ECHO_TIME
 from .job import Job, Rows
 from .settings import setting, values_of
-from .t2star import stated_echo
+from .t2star import kind_of_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,13 +98,11 @@ class T2(Job):
         return self.method != "mono"
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
-        from ..io.series import EARLIEST_SPIN_ECHO
-
-        stated, first = stated_echo(series), series.te[0]
-        early = not stated and first < EARLIEST_SPIN_ECHO
-        if stated == "GR" or early:
-            sign = f"the first echo comes at {1e3 * first:g} ms" if early else "ScanningSequence is GR"
-            remark(f"these look like gradient echoes ({sign}), whose decay is T2*, not T2; ", MapWith("t2star"), ".")
+        kind = kind_of_images(series)
+        if kind.echo == "GR":
+            remark(
+                f"these look like gradient echoes ({kind.sign}), whose decay is T2*, not T2; ", MapWith("t2star"), "."
+            )
         tr = series.acquisition.get("RepetitionTime", series.acquisition.get("RepetitionTimeExcitation"))
         repetitions = f" (TR {tr:g} s)" if isinstance(tr, int | float) else ""
         recovery = f"full recovery between repetitions{repetitions}: M0 carries the saturation"

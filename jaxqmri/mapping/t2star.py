@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..estimation.solvers.base import Solver
+    from ..io.sequence import Kind
     from ..io.series import ImageSeries
     from .fitting.plan import Plan
 
@@ -68,9 +69,9 @@ class T2star(Job):
         from ..models.decay import Decay, MonoExponential
         from .fitting.plan import Plan
 
-        if stated_echo(series) == "SE":
-            spin_echoes = "these look like spin echoes (ScanningSequence is SE), whose decay is T2, not T2*; "
-            remark(spin_echoes, MapWith("t2"), ".")
+        kind = kind_of_images(series)
+        if kind.echo == "SE":
+            remark(f"these look like spin echoes ({kind.sign}), whose decay is T2, not T2*; ", MapWith("t2"), ".")
         search: dict[str, Any] = {}  # "lm": as `Plan` says
         if isinstance(self.method, Solver):
             search = {"solver": self.method}
@@ -92,8 +93,9 @@ class T2star(Job):
         )
 
 
-def stated_echo(series: "ImageSeries") -> str:
-    """Scanning Sequence (0018,0020) where it is one of "GR" and "SE"; "" where it is both, neither or not stated."""
-    sequence = str(series.acquisition.get("ScanningSequence", "")).upper()
-    named = [kind for kind in ("GR", "SE") if kind in sequence]
-    return named[0] if len(named) == 1 else ""
+def kind_of_images(series: "ImageSeries") -> "Kind":
+    """Gradient or spin echoes, and what says so."""
+    from ..io.sequence import kind_of
+
+    first_te = float(series.te[0]) if series.te[0] == series.te[0] else None
+    return series.kind or kind_of(series.acquisition.get, first_te, description=series.description)

@@ -1,6 +1,5 @@
 """What `jaxqmri inspect` tells of a folder: its series, and what each job would do with them."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from ..io.axis import axis_named
 from ..io.candidates import Candidate, Scan
 from ..io.choose import choose, choose_axis
 from ..io.images import scan_images
-from ..io.series import EARLIEST_SPIN_ECHO
+from ..io.sequence import kind_of_candidate
 from ..mapping import all_jobs
 from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 
 IN_EVERY_HEADER = (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)  # other axes are told of where they vary
-SPIN_ECHO_FLIP_ANGLE = math.radians(60)  # excitations of spin echoes are hardly below it
 
 
 @dataclass(frozen=True)
@@ -145,11 +143,7 @@ def _jobs_by_axes() -> dict[tuple[Axis, ...], list[str]]:
 
 def _jobs_for_echoes(candidate: Candidate) -> Sequence[str]:
     """By what the files say of the sequence; where that is nothing, both."""
-    spin, gradient = "SE" in candidate.first.sequence, "GR" in candidate.first.sequence
-    if spin and not gradient:
-        return ("t2",)
-    tipped_little = any(angle < SPIN_ECHO_FLIP_ANGLE for angle in candidate.stated(FLIP_ANGLE))
-    return ("t2star",) if gradient or tipped_little or candidate.values[0] < EARLIEST_SPIN_ECHO else ("t2star", "t2")
+    return {"GR": ("t2star",), "SE": ("t2",)}.get(kind_of_candidate(candidate).echo, ("t2star", "t2"))
 
 
 def _facts(candidate: Candidate, is_chosen: bool = False) -> dict[str, Any]:

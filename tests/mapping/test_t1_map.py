@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,13 @@ def test_voxels_of_a_b1_map_that_cannot_be_are_warned_of(fit_request):
     np.testing.assert_array_equal(known, [np.nan, np.nan, np.nan, *b1.ravel()[3:].astype("f4")])
 
 
+def look_locker(**facts):
+    """Magnitudes of gradient echoes read out after one inversion, which recover with T1* = 0.7 T1."""
+    t1star = 0.7 * T1[..., None]
+    images = 1e4 * np.abs(1 - (1 + 1 / 0.7) * np.exp(-TI / t1star))
+    return series(images, **({"ti": TI, "RepetitionTime": 0.28} | facts))
+
+
 @pytest.mark.parametrize(
     ("images", "arguments", "error", "words"),
     [
@@ -187,6 +195,16 @@ def test_voxels_of_a_b1_map_that_cannot_be_are_warned_of(fit_request):
             MetadataError,
             "RepetitionTime is 2000 ms, not longer than .*4000 ms",
         ),
+        *[
+            (look_locker(**facts), given, MetadataError, rf"several images after each inversion.*\({sign}.*T1\*")
+            for facts, sign in (
+                ({"ScanningSequence": "GR\\IR"}, "TR 280 ms, TI up to 4000 ms, ScanningSequence is GR"),
+                ({"ScanningSequence": "RM", "FlipAngle": 35}, "TR 280 ms, TI up to 4000 ms, FlipAngle is 35 degrees"),
+                ({"PulseSequenceName": "*tfi2d1_MOLLI", "RepetitionTime": None}, "its name says MOLLI"),
+                ({"RepetitionTime": None, "RepetitionTimeExcitation": 0.003, "ScanningSequence": "GR"}, "TR 3 ms"),
+            )
+            for given in ({}, {"tr": np.inf})
+        ],
         (inversion_series(), {"tr": 4.0}, UsageError, "above the longest inversion time, 4 s, got 4 s"),
         (inversion_series(), {"tr": np.nan}, UsageError, "above the longest inversion time"),
         (inversion_series(), {"tr": 8000.0}, UsageError, "8000 s is too long; give the right one with tr= .seconds"),
@@ -215,6 +233,17 @@ def test_mistakes_are_named_before_anything_is_fitted(images, arguments, error, 
     with pytest.raises(error, match=words) as caught:
         jq.t1_map(images, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_images_of_separate_series_have_an_inversion_each(fit_request):
+    assert fit_request(replace(look_locker(FlipAngle=10), n_series=6), tr=9.0).model.tr == 9.0
+
+
+def test_an_efficiency_that_no_inversion_has_is_remarked_on():
+    """T1* in place of T1: S = 1 - (1 + T1 / T1*) exp(-TI / T1*), after Deichmann and Haase."""
+    with pytest.warns(InputWarning, match=r"efficiency comes out as 1\.4.*Look-Locker"):
+        found = jq.t1_map(look_locker(RepetitionTime=IR_TR))
+    np.testing.assert_allclose(np.median(found["T1map"][..., 0] / T1), 0.7, rtol=1e-2)
 
 
 def test_echoes_tell_no_t1_and_inversions_no_t2():

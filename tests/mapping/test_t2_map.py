@@ -199,7 +199,13 @@ def test_uneven_echoes_can_still_be_mapped_by_the_mono_exponential_model():
 
 @pytest.mark.parametrize(
     ("te", "acquisition", "sign"),
-    [(TE, {"ScanningSequence": "GR"}, "ScanningSequence is GR"), (TE / 5, {}, "first echo comes at 2 ms")],
+    [
+        (TE, {"ScanningSequence": "GR"}, "ScanningSequence is GR"),
+        (TE, {"ScanningSequence": "RM", "FlipAngle": 25}, "FlipAngle is 25 degrees"),
+        (TE, {"PulseSequenceName": "*fl3d12"}, "name of its sequence"),
+        (TE, {"SequenceVariant": "SK\\SP"}, "SequenceVariant is SP"),
+        (TE / 5, {}, "first echo comes at 2 ms"),
+    ],
 )
 def test_what_looks_like_gradient_echoes_is_warned_of(te, acquisition, sign):
     with pytest.warns(InputWarning, match=f"{sign}.*t2star"):

@@ -1,21 +1,21 @@
 """Frames that belong together: grouped by series, component and geometry, each group a candidate."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ...quantities import Axis
 from ..candidates import Candidate, number
-from ..protocol import owners_differ
+from ..protocol import owners_differ, random_frames_of_reference
 from ..series import COMPONENTS
 from .enhanced import is_enhanced
 from .geometry import Slices, slice_distance, slice_index
 from .header import FARTHEST, SMALLEST, Frame
 
 
-def candidates(frames: Iterable[Frame], axis: Axis) -> tuple[Candidate, ...]:
+def candidates(frames: Sequence[Frame], axis: Axis) -> tuple[Candidate, ...]:
     """Groups frames in any order into candidates along an axis, by series number and component."""
     found = [_candidate(part, axis) for group in _group(frames) for part in _maps_apart(group)]
     return tuple(
@@ -35,9 +35,13 @@ def thickness(frame: Frame) -> float:
     return next((extent for extent in extents if SMALLEST <= extent <= FARTHEST), 1.0)
 
 
-def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
+def _group(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Frames of one patient, series, component, matrix, pixel spacing and orientation belong together."""
     alike: dict[tuple, list[list[Frame]]] = defaultdict(list)
+    of_series: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        of_series[frame.series_uid].append(frame)
+    random = {uid: random_frames_of_reference(members) for uid, members in of_series.items()}
     for frame in sorted(frames, key=tie):
         spacing = np.round(frame.pixel_spacing, 4).tobytes()
         key = (
@@ -45,7 +49,7 @@ def _group(frames: Iterable[Frame]) -> list[list[Frame]]:
         )  # fmt: skip
         for group in alike[key]:
             parallel = np.allclose(group[0].orientation, frame.orientation, rtol=0, atol=1e-3)
-            if parallel and not owners_differ(group[0], frame):
+            if parallel and not owners_differ(group[0], frame, disregard=random[frame.series_uid]):
                 group.append(frame)
                 break
         else:

@@ -30,7 +30,8 @@ _USED_LATER = (
     "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Manufacturer", "ManufacturerModelName",
     "MagneticFieldStrength", "MRAcquisitionType", "ScanningSequence", "RepetitionTime", "SliceThickness",
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoNumbers",
-    "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "SequenceName", "PulseSequenceName", "SequenceVariant", "DiffusionBValue", "BitsAllocated", "BitsStored",
+    "PixelRepresentation",
     *(axis.keyword for axis in AXES.values() if axis.tag),
 )  # fmt: skip
 _DICOMDIR_UID = "1.2.840.10008.1.3.10"

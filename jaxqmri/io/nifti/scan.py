@@ -14,6 +14,7 @@ from ...quantities import ECHO_TIME, Axis
 from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Image, number, words
 from ..formats import check_paths, input_errors, is_nifti, other_formats
+from ..sequence import what_they_are
 from ..storage.plain_files import NO_FILE, is_plain_file
 from ..storage.unpacking import is_archive
 from .file import NiftiFile, read_image
@@ -52,6 +53,11 @@ class Volume(Image):
         if not values:
             why = f"no {axis.keyword}, as {sidecar} is missing or lacks it; " if axis.keyword else f"no {axis.term}; "
             otherwise = f", or move the file away if it is not one of the {axis.many}."
+        elif len(values) == 1 and (what := what_they_are(self)):
+            raise MetadataError(
+                f"{self.name}: {n} volumes but one {axis.keyword} ({axis.described(values)}): these are {what} images, "
+                f"one after the other; save one of them, or their mean, as a file of its own for each {axis.one}."
+            )
         elif len(values) == 1:
             why = (
                 f"{n} volumes but one {axis.keyword} ({axis.described(values)}), so its 4th axis is not {axis.many} "
