@@ -54,8 +54,9 @@ def test_a_kill_leaves_whole_files_and_no_record_of_others(runs):
     n_between = 0
     for folder in killed_runs(runs):
         found = visible(folder)
-        for name, content in found.items():
-            assert content in (old.get(name), new.get(name)), f"{folder.name}: {name}"
+        assert found.items() <= old.items() or found.items() <= new.items(), f"{folder.name}: a mixture, or half a file"
+        for name in (name for name in found if name.endswith(".nii.gz")):
+            assert name.replace(".nii.gz", ".json") in found, f"{folder.name}: a map without its sidecar"
         if RECORD in found:
             assert found in (old, new)
         else:

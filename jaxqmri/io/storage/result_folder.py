@@ -5,7 +5,9 @@ interrupted or fills the disk changes nothing. What a killed run leaves is remov
 its files were being moved.
 """
 
+import errno
 import json
+import os
 import re
 import tempfile
 import time
@@ -113,13 +115,17 @@ def _move(staged: Path, folder: Path, stale: set[Path]) -> None:
 def replace_files(folder: Path, places: Mapping[Path, Path], stale: Iterable[Path], record: Path | str | None) -> None:
     """Moves files to their places, in order, and removes stale ones and the folders these leave empty.
 
-    The old record goes first and the new one comes last: a kill in between leaves whole files and no record, never a
-    record of other files than those that are there. Places, by staged file, and all else are relative to `folder`.
+    The old record goes first, then all old files, and the new record comes last: a kill in between leaves whole files,
+    old or new ones, and no record, never a mixture. Places, by staged file, and all else are relative to `folder`.
     """
+    for place in places.values():
+        if (folder / place).is_dir():  # known before anything is removed
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / place))
     if record is not None:
         (folder / record).unlink(missing_ok=True)
-    for path in stale:
+    for path in [*stale, *reversed(places.values())]:  # a map before its sidecar
         (folder / path).unlink(missing_ok=True)
+    for path in stale:
         with suppress(OSError):  # not empty
             (folder / path).parent.rmdir()
     for path, place in places.items():
