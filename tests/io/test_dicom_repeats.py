@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from command import run
 from dicom_series import N_SLICES, TE_MS, enhanced, image, save, series, values
 from pydicom.dataset import Dataset
 
-from jaxqmri.errors import CorruptInputError, InputWarning, UsageError
+from jaxqmri.errors import CorruptInputError, InputWarning, UsageError, error_in_words
 from jaxqmri.io.dicom.reader import read_dicom
 
 N_POINTS = 3
@@ -48,11 +47,10 @@ def test_one_of_several_time_points_is_read(tmp_path, make):
             read_dicom(folder, time_point=point)
 
 
-def test_the_command_line_advises_the_option_that_does_it(tmp_path, capsys):
-    folder = save(tmp_path / "all", in_one_file(repeated()))
-    done = run(capsys, "t2star", folder, "-o", tmp_path / "out")
-    assert done.code == 4
-    assert "use --time-point 1 or another" in done.error
+def test_the_option_that_helps_is_advised(tmp_path):
+    with pytest.raises(CorruptInputError) as caught:
+        read_dicom(save(tmp_path / "all", in_one_file(repeated())))
+    assert "use --time-point 1 or another" in error_in_words(caught.value)[1]
 
 
 def test_a_time_point_of_images_that_are_not_repeated_is_refused(tmp_path):
