@@ -107,7 +107,10 @@ def said_otherwise(path: Path, draw: st.DrawFn) -> None:
         places = [found for found in every(ds) if keyword in found] or [ds]
         for found in places[: draw(st.integers(1, len(places)))]:
             found[tag] = RawDataElement(tag, kind, len(value), value + b" " * (len(value) % 2), 0, False, True)
-        ds.save_as(path)
+        try:
+            ds.save_as(path)
+        except (ValueError, TypeError):  # pixels of a compressed file must be encapsulated to be written
+            flipped(path, draw)
     else:
         flipped(path, draw)
 

@@ -147,7 +147,7 @@ def _volumes(file: NiftiFile, listed: int | None) -> list[Volume]:
             name=file.path.name,
             uid=f"{file.path}#{k}",
             series_uid=str(said.get("SeriesInstanceUID") or ""),
-            series_number=said.get("SeriesNumber"),
+            series_number=number if isinstance(number := said.get("SeriesNumber"), int | str) else None,
             description=" ".join(str(said.get("SeriesDescription") or bids or "").split()),
             bids=bids,
             component=component(file.path, said) or "magnitude",
