@@ -54,7 +54,7 @@ def _first(problem: Problem, init: Start | None) -> Start:
     return tuple(_clipped(problem, start).values())
 
 
-def _completed(problem: Problem, guess: dict[str, Array]) -> Start:
+def _completed(problem: Problem, guess: Mapping[str, Array]) -> Start:
     """A guess of the model within the limits; where it is searched, with the amplitude that fits best."""
     start = _clipped(problem, guess)
     if problem.model.amplitude in start and not problem.eliminates:
@@ -62,12 +62,12 @@ def _completed(problem: Problem, guess: dict[str, Array]) -> Start:
     return tuple(start.values())
 
 
-def _clipped(problem: Problem, start: dict[str, Array]) -> dict[str, Array]:
-    start = dict(start)
+def _clipped(problem: Problem, guess: Mapping[str, Array]) -> dict[str, Array]:
+    """In the order of the free parameters, which that of a mapping need not be within `jax.vmap`."""
+    start: dict[str, Array] = {}
     for name, low, high in zip(problem.free, problem.lower, problem.upper, strict=True):
-        s = start[name]
-        if not jnp.iscomplexobj(s):
-            start[name] = jnp.where(jnp.isfinite(s), jnp.clip(s, low, high), low)
+        s = guess[name]
+        start[name] = s if jnp.iscomplexobj(s) else jnp.where(jnp.isfinite(s), jnp.clip(s, low, high), low)
     return start
 
 

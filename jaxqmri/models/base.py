@@ -162,6 +162,10 @@ class SignalModel(eqx.Module):
         """
         return coarse_search(self, signal, known, bounds, n)
 
+    def unaliased(self, params: Params) -> Params:
+        """Of all parameters that have this very signal, those within the range in which a guess searches."""
+        return params
+
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """A parameter as the fit moves it, such that equal steps change the signal about equally."""
         return value / self._longest_step(name) if name in self.signed else jnp.log(value)

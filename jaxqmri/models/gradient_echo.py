@@ -31,8 +31,8 @@ class ComplexGradientEcho(SignalModel):
 
     Two echoes determine M0, T2* and b0. Phases repeat: echoes a spacing apart cannot tell b0 from b0 + 1 / spacing.
     The guess searches -1 / (2 spacing) ... 1 / (2 spacing) with the smallest spacing of the train; uneven spacings have
-    a smallest one below their mean, and with it a wider range. A voxel near one end of that range may be found beyond
-    the other, which is the same signal. Magnitude images do not know b0: fit them with `known={"b0": 0.0}`.
+    a smallest one below their mean, and with it a wider range. Noise may carry a voxel from one end of that range to
+    the other, where the signal is the same. Magnitude images do not know b0: fit them with `known={"b0": 0.0}`.
 
     Limits: T2* as `MonoExponential`; b0 twice the range of the guess, so that no answer near its end is cut off.
     Source: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences (2004), §14.1; for the search, the periodogram as
@@ -94,6 +94,10 @@ class ComplexGradientEcho(SignalModel):
         b0 = 1 / self._spacing()
         return OffResonantDecay(m0=(0.0, jnp.inf), t2star=t2star, b0=(-b0, b0))  # pyright: ignore[reportArgumentType]
 
+    def unaliased(self, params: OffResonantDecay) -> OffResonantDecay:
+        periods = self._periods(params.b0)  # pyright: ignore[reportArgumentType]
+        return params._replace(b0=params.b0 - periods, m0=params.m0 * _turn(periods * self.te[0]))
+
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         # b0 as radians from the first echo to the last.
         return value * (2 * jnp.pi * self._duration()) if name in self.signed else jnp.log(value)
@@ -108,6 +112,13 @@ class ComplexGradientEcho(SignalModel):
         """The smallest one; two echoes at nearly the same time must not make the search endless."""
         steps = jnp.diff(jnp.sort(self.te))
         return jnp.maximum(jnp.min(steps, initial=jnp.inf, where=steps > 0), self._duration() / _MOST_SPACINGS)
+
+    def _periods(self, b0: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Whole periods of the signal by which b0 is out of range: 1 / spacing where all echoes are multiples of it."""
+        spacing = self._spacing()
+        multiples = (self.te - self.te[0]) / spacing
+        repeats = jnp.max(jnp.abs(multiples - jnp.round(multiples))) < _UNEVENNESS
+        return jnp.where(repeats, jnp.round(b0 * spacing) / spacing, 0.0)
 
     def _decay(self, on_resonance: Measurements, known: Known) -> tuple[OffResonantDecay, Float[Array, ""]]:
         """The best M0 and T2* of a signal that does not precess, and the misfit."""
@@ -180,6 +191,7 @@ class ComplexGradientEcho(SignalModel):
         def turn(_, state):
             b0, t2star, _, _ = state
             b0, t2star = jax.lax.fori_loop(0, 3, step, (b0, t2star))
+            b0 = b0 - self._periods(b0)
             guess, least = self._decay(turned_back(b0), known)
             return b0, guess.t2star, guess.m0, least
 
@@ -191,6 +203,7 @@ class ComplexGradientEcho(SignalModel):
 _STEPS_PER_TURN = 6  # over the whole train: the peak of b0 is about one turn wide
 _DECAYS = (1.0, 0.3)  # relative to the T2* of the magnitudes
 _MOST_SPACINGS = 200  # in the train
+_UNEVENNESS = 1e-3  # of a spacing: a period away phases differ by less than 0.4 degrees
 _TURNS = 3  # between b0 and T2*
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ...models.guess import inner_product
 from ..error_bars import noise_variance
-from ..problem import Problem
+from ..problem import Problem, Values
 from .base import Solution, Solver
 
 _APART = 0.01  # of a coordinate, 1 % of a positive parameter: what is nearer is one minimum
@@ -28,7 +28,7 @@ class SeveralStarts(Solver):
         # Of minima that are the same to rounding it is the first one.
         best = jnp.argmax(cost <= jnp.min(cost, axis=0) + cost_rounding(problem), axis=0)
         lowest = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, best[None], axis=0)[0], found)
-        x, every = problem.coordinates(lowest.values), jax.vmap(problem.coordinates)(found.values)
+        x, every = _place(problem, lowest.values), jax.vmap(lambda values: _place(problem, values))(found.values)
         steps = [to - of for to, of in zip(every, x, strict=True)]
         size, matrix = range(len(steps)), lowest.curvature
         length = inner_product(
@@ -38,6 +38,13 @@ class SeveralStarts(Solver):
         # Within an error bar it is the same minimum: its valley may be so flat that the search ends anywhere in it.
         apart = (length > error) & (jnp.max(jnp.abs(jnp.stack(steps)), axis=0) > _APART)
         return lowest._replace(second_cost=jnp.min(jnp.where(apart, cost, jnp.inf), axis=0))
+
+
+def _place(problem: Problem, values: tuple[Array, ...]) -> Values:
+    """Coordinates of a minimum, the same for all its aliases."""
+    params = problem.model.parameters(**problem.known, **dict(zip(problem.free, values, strict=True)))
+    params = problem.model.unaliased(params)
+    return problem.coordinates(tuple(getattr(params, name) for name in problem.free))
 
 
 def cost_rounding(problem: Problem) -> Float[Array, " voxel"]:
