@@ -123,7 +123,7 @@ def replace_files(folder: Path, places: Mapping[Path, Path], stale: Iterable[Pat
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / place))
     if record is not None:
         (folder / record).unlink(missing_ok=True)
-    for path in [*stale, *reversed(places.values())]:  # a map before its sidecar
+    for path in sorted({*stale, *places.values()}, reverse=True):  # a .nii.gz before its .json
         (folder / path).unlink(missing_ok=True)
     for path in stale:
         with suppress(OSError):  # not empty
