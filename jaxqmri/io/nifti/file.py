@@ -4,7 +4,8 @@ import gzip
 import zlib
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,18 +18,20 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
-from ...errors import CorruptInputError, NoInputError
+from ...errors import CorruptInputError, MetadataError, NoInputError
+from ...quantities import Axis
 from ..affines import SAME_GRID, check_affine, same_grid, voxel_edges
+from ..candidates import number
 from ..formats import NOT_FETCHED, is_not_fetched
 from ..storage.plain_files import Stamp, opened, stamp_of, unchanged
-from .sidecar import read_sidecar
+from .sidecar import read_sidecar, sidecar_values
 
 INFLATION = 1032  # no byte of deflated data holds more
 HEAD_SIZE = 552  # bytes up to the first extension and its size in NIfTI-2, where NIfTI-1 has 360
 CHUNK = 2**20  # bytes
 MOST_BEFORE = 2**26  # bytes, of header and extensions
 MOST_BEHIND = 2**24  # bytes; a few kB may inflate to more than the memory holds
-MOST_VOLUMES = 2**16
+MOST_VOLUMES = 2**15  # no NIfTI-1 file holds more
 MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # of the codes of xyzt_units for metres and micrometres; others are millimetres
 FLOAT128 = 1536  # code of datatype; processors differ in what such a number is
 LAST_EXTENSION = 128  # codes of extensions are even; 44 was the last one given out in 2026
@@ -55,6 +58,7 @@ class NiftiFile:
     declares_slope: bool  # whether the header has a slope at all
     sidecar: Mapping[str, Any]  # may hold identity, so it is not for passing on
     remarks: tuple[str, ...]  # what is odd about its geometry
+    _values: dict[str, tuple[float, ...] | MetadataError] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_volumes(self) -> int:
@@ -64,6 +68,24 @@ class NiftiFile:
     def origin(self) -> np.ndarray:
         """(3,) place of the first voxel [mm]."""
         return self.affine[:3, 3]
+
+    @cached_property
+    def keys_per_volume(self) -> frozenset[str]:
+        """Keys of the sidecar under which each volume has a number of its own."""
+        lists = {key: value for key, value in self.sidecar.items() if isinstance(value, list)}
+        return frozenset(k for k, v in lists.items() if len(v) == self.n_volumes and None not in map(number, v))
+
+    def values(self, axis: Axis) -> tuple[float, ...]:
+        """What the sidecar says of an axis [s] or [rad]: one, one per volume, or (); else raises MetadataError."""
+        if axis.name not in self._values:
+            try:
+                self._values[axis.name] = sidecar_values(self.sidecar, self.path, axis)
+            except MetadataError as error:
+                self._values[axis.name] = error
+        found = self._values[axis.name]
+        if isinstance(found, MetadataError):
+            raise MetadataError(*found.parts)
+        return found
 
     def same_as(self, other: "NiftiFile") -> bool:
         """Whether the voxels lie in one place."""

@@ -1,5 +1,6 @@
 """NIfTI images as an `ImageSeries`, and masks drawn on them."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -103,8 +104,10 @@ def _check(scan: Scan, candidate: Candidate) -> None:
     files = _files(candidate)
     if candidate.first.bids is not None:
         _check_bids_series(candidate, given=scan.given is not None)
-    for value in candidate.values:
-        same = [volume.name for volume, of_it in zip(candidate.images, candidate.each, strict=True) if of_it == value]
+    by_value: dict[float, list[str]] = defaultdict(list)
+    for volume, value in zip(candidate.images, candidate.each, strict=True):
+        by_value[value].append(volume.name)
+    for value, same in sorted(by_value.items()):
         if len(same) > 1:
             raise CorruptInputError(
                 f"{' and '.join(sorted(set(same)))}: {at(candidate.axis, value)} twice (two runs, coils or time "
@@ -167,11 +170,12 @@ def _load(candidate: Candidate) -> Images:
 
 
 def _volumes(candidate: Candidate) -> Images:
+    places = {value: k for k, value in enumerate(candidate.values)}
     each = iter(candidate.each)
     for file in _files(candidate):
         with closing(read_volumes(file)) as volumes:
             for values, at_top in volumes:
-                yield (slice(None), slice(None), slice(None), candidate.values.index(next(each))), values, at_top
+                yield (slice(None), slice(None), slice(None), places[next(each)]), values, at_top
 
 
 READER = Reader(

@@ -12,13 +12,13 @@ import numpy as np
 from ...errors import Give, MetadataError, NoInputError
 from ...quantities import ECHO_TIME, Axis
 from ..bids.names import NUMBERS, parse_name
-from ..candidates import Candidate, Image, number, words
+from ..candidates import Candidate, Image, words
 from ..formats import check_paths, input_errors, is_nifti, other_formats
 from ..sequence import what_they_are
 from ..storage.plain_files import NO_FILE, is_plain_file
 from ..storage.unpacking import is_archive
 from .file import NiftiFile, read_image
-from .sidecar import component, image_numbers, sidecar_values, stem
+from .sidecar import component, image_numbers, stem
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,22 +30,20 @@ class Volume(Image):
     index: int
 
     def header(self, keyword: str) -> Any:
-        value = self.file.sidecar.get(keyword)
-        if isinstance(value, list) and len(value) == self.file.n_volumes and None not in map(number, value):
-            return value[self.index]
-        return value
+        value: Any = self.file.sidecar.get(keyword)
+        return value[self.index] if keyword in self.file.keys_per_volume else value
 
     def where(self, axis: Axis) -> str:
         return axis.keyword
 
     def stated(self, axis: Axis) -> tuple[float, ...]:
         try:
-            return sidecar_values(self.file.sidecar, self.file.path, axis)
+            return self.file.values(axis)
         except MetadataError:
             return ()
 
     def value_of(self, axis: Axis) -> float:
-        values = sidecar_values(self.file.sidecar, self.file.path, axis)
+        values = self.file.values(axis)
         n, sidecar = self.file.n_volumes, f"{stem(self.file.path)}.json"
         if len(values) == n:
             return values[self.index]
