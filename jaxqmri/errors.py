@@ -171,7 +171,8 @@ def error_in_words(error: Exception, wording: Wording = on_the_command_line) -> 
     if isinstance(error, OSError) and error.filename is not None:
         unreadable = f"{error.filename}: cannot be read ({error.strerror}); check its name and permissions."
         return NoInputError.exit_code, visible(unreadable)
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+    no_room = isinstance(error, ImportError) and "failed to map segment" in text  # of a library
+    if isinstance(error, MemoryError) or no_room or "RESOURCE_EXHAUSTED" in text:
         remedy = Give("chunk", "fewer voxels at once"), ", fewer slices or another ", Setting("device")
         return DeviceError.exit_code, in_words(["out of memory; ", *remedy], wording)
     if "Unable to initialize backend" in text:

@@ -7,9 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import jax
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from ..errors import remark
+
 MOST_BYTES = 2**28  # LRU size limit
+MAX_WAIT = 2.0  # s; the folder is held while one program is read or written
+LOCK = ".lockfile"  # as JAX calls it
 # JAX's own variables; where one of them is set, the environment decides.
 FOLDER, SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
 
@@ -34,6 +39,17 @@ def keep_compiled_programs() -> None:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not os.access(folder, os.W_OK):
+        return
+    try:  # JAX would wait for 10 s at each of its programs
+        with FileLock(folder / LOCK, timeout=MAX_WAIT):
+            pass
+    except Timeout:
+        remark(
+            f"compiled programs are neither taken from {folder} nor kept there, as another run, perhaps a stopped one "
+            f"(Ctrl-Z), has held that folder for {MAX_WAIT:g} s; this one takes longer to start."
+        )
+        return
+    except OSError:  # a disk without locks
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # With a largest size JAX locks the folder, so runs may share it.

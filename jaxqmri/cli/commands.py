@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser; what it returns has `run`, a function of the arguments and of the time at which the program began."""
     parser = Parser(prog="jaxqmri", description="Maps of tissue properties from MR images.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"jaxqmri {__version__}")
-    parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False)
+    parser.set_defaults(run=lambda *_: parser.print_help(), verbose=False, quiet=False, debug=False, computes=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for job in all_jobs():
         command(commands, job.name, _map, job.summary, partial(_add_map, job=job))
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     command(commands, "bids", _bids, of_datasets, _add_bids)
     command(commands, "demo", _demo, "make a head with known T2*, map it, and compare with the truth", _add_demo)
     command(commands, "inspect", _inspect, "what is in a folder, and what would be fitted", _add_inspect)
-    command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation", add_json)
+    command(commands, "doctor", _doctor, "versions, devices, extras and DICOM codecs of this installation", _add_doctor)
     data = commands.add_parser("data", help="public data sets", description="Public data sets.", allow_abbrev=False)
     actions = data.add_subparsers(title="actions", metavar="list|fetch", dest="list or fetch", required=True)
     command(actions, "list", _data_list, "what there is", add_json)
@@ -161,6 +161,11 @@ def _inspect(arguments: argparse.Namespace, started: float) -> None:
 
     found = inspect_images(arguments.inputs, settings_given(arguments, axis_settings()), arguments.series or ())
     _print(arguments, found.facts(), found.lines(verbose=arguments.verbose, names=not arguments.no_names))
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(computes=True)
+    add_json(parser)
 
 
 def _doctor(arguments: argparse.Namespace, started: float) -> None:

@@ -12,12 +12,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ..errors import OutputError, Remark, error_in_words, on_the_command_line, remarks_collected
+from ..errors import DeviceError, OutputError, Remark, error_in_words, on_the_command_line, remarks_collected
 from ..workflow.interrupts import stop_on_signals
 from .commands import parser
 from .terminal import show, standard_streams, tell, tell_traceback
+
+LEAST_ADDRESS_SPACE = 2_000_000_000  # bytes; measured on two processors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +39,8 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments, threads = None, set(threading.enumerate())
     try:
         arguments = parser().parse_args(argv)
+        if arguments.computes:
+            _check_address_space()
         with stop_on_signals(), _remarks_told(arguments):
             arguments.run(arguments, started)
     except SystemExit as stop:  # argparse has printed --help or --version
@@ -56,6 +60,19 @@ def _run(argv: Sequence[str] | None) -> int:
         tell(f"jaxqmri: error: {text}")
         return code
     return 0
+
+
+def _check_address_space() -> None:
+    """Refuses a limit in which JAX cannot start: its libraries crash where they are given no more."""
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if 0 <= limit < LEAST_ADDRESS_SPACE:
+            raise DeviceError(
+                f"the address space is limited to {limit / 1e9:.2g} GB (ulimit -v), but JAX needs at least "
+                f"{LEAST_ADDRESS_SPACE / 1e9:g} GB to start; raise that limit or run where there is none."
+            )
 
 
 @contextmanager

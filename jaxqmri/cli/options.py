@@ -93,6 +93,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(computes=True)
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu, tpu or e.g. gpu:1; default: the fastest there is")
     parser.add_argument(
         "--chunk", metavar="N", type=int,

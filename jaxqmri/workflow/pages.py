@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import visible
 from ..io.maps import Maps
 from ..io.series import ImageSeries
 from ..mapping.fitting.estimate import Estimate
@@ -57,7 +58,7 @@ def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
         "Noise": str(maps.metadata.get("Noise", "")),
         "Assumed": "; ".join(maps.metadata.get("Assumptions", ())),
     }
-    return {label: text for label, text in facts.items() if text}
+    return {label: visible(text) for label, text in facts.items() if text}
 
 
 def _with_unit(facts: Mapping[str, object], key: str, unit: str, per_stored: float = 1.0) -> str:

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 from command import ENVIRONMENT
+from filelock import FileLock
 
 from jaxqmri.batching.compiled import FOLDER, SWITCH, keep_compiled_programs, kept_in
+from jaxqmri.errors import InputWarning
 
 OURS = {name: value for name, value in ENVIRONMENT.items() if "COMPILATION_CACHE" not in name}
 COMPILE = """
@@ -45,6 +47,21 @@ def test_a_home_that_cannot_be_written_only_means_that_nothing_is_kept(tmp_path)
     hits, _ = compiled_by_a_process(OURS | {"XDG_CACHE_HOME": str(blocked), "HOME": str(blocked)})
     assert hits == 0
     assert blocked.read_text() == "no folder"
+
+
+def test_a_folder_that_another_process_holds_is_not_used(tmp_path, monkeypatch):
+    import jax
+
+    for name in (FOLDER, SWITCH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("jaxqmri.batching.compiled.MAX_WAIT", 0.1)
+    before = jax.config.jax_compilation_cache_dir
+    folder = kept_in()
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lockfile"), pytest.warns(InputWarning, match=r"neither taken .* stopped one \(Ctrl-Z\)"):
+        keep_compiled_programs()
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,14 @@ def test_help_on_a_full_disk_is_told_in_one_line():
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_address_space_in_which_jax_cannot_start_is_told_in_one_line():
+    """Its libraries would crash without a word."""
+    done = shell(f"ulimit -v 1500000; {sys.executable} -m jaxqmri t2star x -o y")
+    assert done.returncode == 9
+    assert len(done.stderr.splitlines()) == 1
+    assert "limited to 1.5 GB (ulimit -v), but JAX needs at least 2 GB" in done.stderr
+
+
 def test_a_closed_stream_is_no_number_for_the_next_file(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with standard_streams():
