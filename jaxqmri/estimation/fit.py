@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Inexact, Num
 
 from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
 from ..batching.context import on_cpu
-from ..models.base import Params, SignalModel, as_numbers, float_dtype, in_short, with_dtype
+from ..models.base import Params, SignalModel, as_numbers, float_dtype, in_short, protocol_as_arrays, with_dtype
 from ..models.check import check_model
 from .batch import FitResult, Voxels, fit_batch
 from .constraints import Bounds, Normal, check_constraints, check_range, open_ends
@@ -87,6 +87,7 @@ def fit(
             or the solver does not know the model.
     """
     _check_types(model, init, solver, noise, starts)
+    model = protocol_as_arrays(model)
     signal = as_numbers(signal, "signal", "numbers with the measurements last, such as the `data` of an ImageSeries")
     signal = signal.astype(float_dtype(signal))
     noise, solver = noise or Gaussian(), solver or LevenbergMarquardt()

@@ -138,10 +138,11 @@ class Job:
         from .fitting.estimate import Estimate, fit_by_slabs
         from .fitting.noise import noise_of
         from .fitting.plan import sidecar_facts
-        from .fitting.voxels import remark_if_exactly_determined
+        from .fitting.voxels import remark_if_exactly_determined, remark_if_negative
 
         with remarks_kept() as remarks:
             self.check_series(series)
+            remark_if_negative(series)
             job = self.with_files_read(series)
             fitted = np.asarray(job.mask)
             noise, noise_level = noise_of(series, job.noise, job.sigma)

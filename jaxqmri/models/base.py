@@ -5,6 +5,7 @@ A model is written for ONE voxel, as the physics is; `jax.vmap` makes it many. E
 """
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -239,7 +240,8 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
     in_precision = (leaf.astype(dtype_of(leaf, dtype)) for leaf in leaves)
     flat = type(params)(*(jnp.broadcast_to(leaf, shape).ravel() for leaf in in_precision))
-    return in_batches(_simulate, (with_dtype(model, dtype),), flat, batch_size).reshape(*shape, model.n_measurements)
+    model = with_dtype(protocol_as_arrays(model), dtype)
+    return in_batches(_simulate, (model,), flat, batch_size).reshape(*shape, model.n_measurements)
 
 
 @eqx.filter_jit
@@ -307,6 +309,16 @@ def finite_or_none(value: ArrayLike | None) -> Float[Array, "..."] | None:
     if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
         return None
     return as_float_array(value)
+
+
+def protocol_as_arrays(model: SignalModel) -> SignalModel:
+    """The same model with the lists of numbers among its fields as arrays."""
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name, None)
+        if isinstance(value, list | tuple) and value and not field.metadata.get("static", False):
+            array = as_float_array(value)
+            model = eqx.tree_at(lambda model, name=field.name: getattr(model, name), model, array)
+    return model
 
 
 def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:

@@ -7,29 +7,43 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..batching.context import computed_at_once
 from .base import SignalModel
 from .guess import lattice
 
 _N_POINTS = 5  # within the ranges, at which the signal is looked at
+_STAND_IN = 0.1  # s or rad
 _checked: set[Any] = set()  # kinds of models that have passed
 
 
 def check_model(model: SignalModel, *, complex_signal: bool = False) -> None:
     """Refuses a model that contradicts itself: its names, its ranges, and what its signal is proportional to.
 
-    Once per class, settings and number of measurements. Nothing is known under a transformation, and nothing is looked
-    at there; the package's own models are checked by its tests, so that no command waits for it.
+    Once per class, settings and number of measurements. Of a protocol that is being traced nothing is known but its
+    shape, so its ranges are not looked at, and its signal is looked at for other numbers. The package's own models are
+    checked by its tests, so that no command waits for it.
     """
     if type(model).__module__.partition(".")[0] == __name__.partition(".")[0]:
         return
     leaves, structure = jax.tree.flatten(model)
-    key = (structure, complex_signal, *map(jnp.shape, leaves))
-    if key in _checked or any(isinstance(leaf, Tracer) for leaf in leaves):
+    is_traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+    key = (structure, complex_signal, is_traced, *map(jnp.shape, leaves))
+    if key in _checked:
         return
-    _check_names(model)
-    _check_ranges(model)
-    if _check_signal(model, complex_signal):
-        _checked.add(key)
+    with computed_at_once():
+        model = jax.tree.map(_stand_in, model)
+        _check_names(model)
+        if not is_traced:
+            _check_ranges(model)
+        _check_signal(model, complex_signal)
+    _checked.add(key)
+
+
+def _stand_in(leaf: Any) -> Any:
+    """Numbers that may be any protocol, in place of traced ones."""
+    if not isinstance(leaf, Tracer) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf
+    return (_STAND_IN * jnp.linspace(0.1, 1, leaf.size)).reshape(leaf.shape).astype(leaf.dtype)
 
 
 def _check_names(model: SignalModel) -> None:
@@ -73,8 +87,8 @@ def _check_ranges(model: SignalModel) -> None:
             )
 
 
-def _check_signal(model: SignalModel, complex_signal: bool) -> bool:
-    """Whether the signal could be looked at; raises if it is not proportional to what it should be."""
+def _check_signal(model: SignalModel, complex_signal: bool) -> None:
+    """Raises if the signal is not proportional to what it should be."""
     kind, units = type(model).__name__, model.signal_units
     places = lattice(len(model.limits()), _N_POINTS).T
 
@@ -91,8 +105,6 @@ def _check_signal(model: SignalModel, complex_signal: bool) -> bool:
         return jax.jit(lambda params: model.batched(params))(model.parameters(**values))
 
     once = at(1.0)
-    if isinstance(once, Tracer):
-        return False
     size = np.nanmax(np.abs(once), initial=0.0)
 
     def proportional(factor: float | complex) -> bool:
@@ -111,4 +123,3 @@ def _check_signal(model: SignalModel, complex_signal: bool) -> bool:
         )
     if complex_signal and not (jnp.iscomplexobj(once) if model.amplitude is None else proportional(1j)):
         raise ValueError(f"signal is complex, but {kind} predicts real numbers; fit jnp.abs(signal).")
-    return True

@@ -14,6 +14,7 @@ from jaxqmri.cli.commands import parser
 from jaxqmri.cli.options import settings_given
 from jaxqmri.errors import CorruptInputError, InputWarning, UsageError, error_in_words, remarks_collected
 from jaxqmri.mapping import all_jobs
+from jaxqmri.mapping.fitting.voxels import remark_if_negative
 from jaxqmri.mapping.settings import settings_of
 from jaxqmri.mapping.t1 import T1
 from jaxqmri.mapping.t2 import T2
@@ -126,3 +127,18 @@ def test_what_was_remarked_is_on_the_maps_and_goes_on_to_the_caller():
     with remarks_collected() as collected:
         maps = jq.t2star_map(two)
     assert list(maps.remarks) == collected
+
+
+def test_arrays_of_negative_magnitudes_are_remarked_on(recwarn):
+    images = np.ones((4, 4, 1, 3), np.float32) * [1.0, 0.5, 0.2]
+    remark_if_negative(jq.ImageSeries.from_arrays(images, te=[0.01, 0.02, 0.03]))
+    remark_if_negative(jq.ImageSeries.from_arrays(-images, te=[0.01, 0.02, 0.03], component="real"))
+    remark_if_negative(jq.ImageSeries.from_arrays(-images, ti=[0.01, 0.02, 0.03]))  # signed inversion recovery
+    assert not recwarn
+    with pytest.warns(InputWarning, match="100 % of the magnitudes are negative .*; give absolute values"):
+        remark_if_negative(jq.ImageSeries.from_arrays(-images, te=[0.01, 0.02, 0.03]))
+
+
+def test_arrays_of_complex_numbers_are_no_images():
+    with pytest.raises(UsageError, match=r"images are complex; give abs\(images\)"):
+        jq.ImageSeries.from_arrays(np.ones((4, 4, 1, 3), complex), te=[0.01, 0.02, 0.03])

@@ -1,5 +1,6 @@
 """A model of a user's own: ranges and one voxel's signal are enough, and what it claims is checked."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,16 +193,32 @@ def test_complex_signals_need_a_model_that_is_complex_or_has_an_amplitude():
             jq.fit(model, signal)
 
 
-def test_a_model_is_checked_once_and_never_under_a_transformation(monkeypatch):
+def test_a_model_is_checked_once_and_once_under_a_transformation(monkeypatch):
     looks = []
     monkeypatch.setattr(check, "_checked", set())
     monkeypatch.setattr(check, "_check_names", lambda model: looks.append(model))
     signal = jnp.ones((N, TE.size))
-    jax.eval_shape(lambda te: jq.fit(StretchedDecay(te), signal).status, jnp.asarray(TE))
-    assert not looks
+    for _ in range(2):
+        jax.eval_shape(lambda te: jq.fit(StretchedDecay(te), signal).status, jnp.asarray(TE))
+    assert len(looks) == 1
     for te in (TE, 1.5 * TE):
         jq.fit(StretchedDecay(jnp.asarray(te)), signal, noise=jq.Gaussian(SIGMA))
-    assert len(looks) == 1
+    assert len(looks) == 2
+
+
+def test_a_wrong_amplitude_is_refused_also_where_the_protocol_is_traced():
+    wrong = type(claiming(amplitude="s0"))
+    with pytest.raises(ValueError, match="not proportional to its amplitude s0"):
+        jax.eval_shape(lambda te: jq.fit(wrong(te), jnp.ones((N, TE.size))).status, jnp.asarray(TE))
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_protocol_may_be_a_list(kind):
+    signal = np.asarray(jq.simulate(StretchedDecay(jnp.asarray(TE)), Stretched(1000.0, 0.03, 1.0)))
+    model = StretchedDecay(kind(TE.tolist()))
+    fit, simulate = map(inspect.unwrap, (jq.fit, jq.simulate))  # without the checks of the tests
+    np.testing.assert_array_equal(simulate(model, Stretched(1000.0, 0.03, 1.0)), signal)
+    np.testing.assert_allclose(fit(model, np.ones((N, 1)) * signal, noise=jq.Gaussian(10.0)).params.t, 0.03, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -210,4 +227,4 @@ def test_the_packages_models_keep_what_they_claim(name):
     model = FAMILIES[name].model
     check._check_names(model)
     check._check_ranges(model)
-    assert check._check_signal(model, FAMILIES[name].complex)
+    check._check_signal(model, FAMILIES[name].complex)

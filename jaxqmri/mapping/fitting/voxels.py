@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 
 from ...errors import Choose, CorruptInputError, MetadataError, UsageError, remark
 from ...estimation.noise import Noise
+from ...io.negative import NEGATIVE_SHARE
 from ...io.series import ImageSeries
 from ...io.storage.memory import slabs
-from ...quantities import QUANTITIES
+from ...quantities import INVERSION_TIME, QUANTITIES
 
 
 def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: Noise | None) -> None:
@@ -23,6 +24,18 @@ def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str],
         f"{len(parameters)} {series.axis.many} determine {', '.join(most)} and {last} exactly: {error_bars}no check of "
         "the model."
     )
+
+
+def remark_if_negative(series: ImageSeries) -> None:
+    """Says so where arrays called magnitudes are often negative; the readers say it of files."""
+    if series.source_format != "arrays" or series.component != "magnitude" or series.axis is INVERSION_TIME:
+        return
+    share = sum(np.count_nonzero(series.data[:, :, slices] < 0) for slices in slabs(series.data)) / series.data.size
+    if share > NEGATIVE_SHARE:
+        remark(
+            f"{100 * share:.3g} % of the magnitudes are negative and fitted as they are, so that few voxels have an "
+            "answer; give absolute values, abs(images), or magnitudes in place of real or phase images."
+        )
 
 
 def number_or_map(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
