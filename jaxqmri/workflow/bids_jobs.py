@@ -87,6 +87,8 @@ def in_a_dataset(job: type[Job]) -> Wording:
                 return f"name them {' or '.join(s for s, of_it in jobs().items() if of_it.name == other)} if they are"
             case Choose("series", name):
                 return f"keep only series {name}"
+            case Choose("component", part):
+                return f"name them part-{part}"
             case Give("b1", what):
                 option = f" and use {own['b1'].flag} {FROM_FMAP}" if "b1" in own else ""
                 return f"put {what or 'it'} into fmap/ as TB1map{option}"

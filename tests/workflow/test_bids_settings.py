@@ -184,6 +184,7 @@ def test_the_page_of_a_series_shows_every_warning_in_words_for_a_dataset(tmp_pat
         (T2, Choose("method", "mono"), "use --t2-method mono"),
         (T2star, Choose("method", "lm"), "use --t2star-method lm"),
         (T2, LeaveOut("b1"), "leave out --t2-b1"),
+        (T1, Choose("component", "real"), "name them part-real"),
         (T2, MapWith("t2star"), "name them MEGRE or T2starw if they are"),
         (T2star, MapWith("t2"), "name them MESE if they are"),
         (T2star, MapWith("t1"), "name them IRT1 or VFA if they are"),

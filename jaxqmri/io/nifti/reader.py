@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import About, CorruptInputError, Give, remark
-from ...quantities import ECHO_TIME, Axis
+from ...quantities import ECHO_TIME, INVERSION_TIME, Axis
 from ..affines import same_grid
 from ..axis import Values, given_values, requested_axis
 from ..bids.names import NUMBERS, parse_name
@@ -38,7 +38,9 @@ def read_nifti(
 ) -> ImageSeries:
     """Reads the one series of different echo times, inversion times or flip angles, ordered by them, never by name.
 
-    Which images are magnitude, phase, real or imaginary is known from their names or ImageType. Arguments, result and
+    Which images are magnitude, phase, real or imaginary is known from their names or ImageType; what says nothing is
+    what `component` asks for, else magnitude. Philips images on scales of their own are made comparable by the keys
+    PhilipsRescaleSlope and PhilipsScaleSlope of their sidecars, lengths become millimetres. Arguments, result and
     errors are those of `read_dicom` but for:
 
     Args:
@@ -148,7 +150,9 @@ def _check_bids_series(candidate: Candidate, given: bool) -> None:
         )
     unstated = not candidate.first.image_type and not any("part" in n.entities for n in names)
     if candidate.component == "magnitude" and unstated:
-        remark(About(series), ": neither part- in the names nor ImageType tells; taken for magnitude images.")
+        unless = " unless many of their values are negative" if axis is INVERSION_TIME else ""
+        told = f": neither part- in the names nor ImageType tells; taken for magnitude images{unless}."
+        remark(About(series), told)
 
 
 def _comparable(candidate: Candidate) -> Candidate:
