@@ -107,13 +107,16 @@ def _add_groups(groups: Dataset, header: Dataset) -> None:
 
 
 def _copy(source: Dataset, keyword: str, header: Dataset, classic: str = "") -> None:
-    value = source[keyword].value if keyword in source else None
-    if keyword in source and source[keyword].VR == "FD":
+    if keyword not in source:
+        return
+    element = source[keyword]
+    value = element.value
+    if element.VR == "FD":
         several = list(value) if isinstance(value, MultiValue | list) else [value]
         known = [number for number in several if number is not None and abs(number) < _PLACEHOLDER]
         value = known[0] if len(known) == 1 else known or None
     if value not in (None, ""):
-        _set(header, classic or keyword, source[keyword].VR, value)
+        _set(header, classic or keyword, element.VR, value)
 
 
 def _set(header: Dataset, keyword: str, vr: str, value: Any) -> None:

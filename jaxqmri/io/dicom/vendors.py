@@ -73,14 +73,13 @@ def is_map(image_type: tuple[str, ...], unit: str, enhanced: bool) -> bool:
 
 def _value(dataset: Dataset, group: int, creator: str, offset: int, customary: int | None = None) -> Any:
     """A private value; in its customary block if an anonymiser has taken out the creator element and left the value."""
-    try:
-        return dataset.private_block(group, creator)[offset].value
-    except KeyError:
-        number = customary or 0x1000 + offset
-        reserved_for = dataset.get((group, number >> 8))
-        is_foreign = reserved_for is not None and reserved_for.value not in (None, "", creator)
-        element = None if is_foreign else dataset.get((group, number))
-        return None if element is None else element.value
+    number = customary or 0x1000 + offset
+    # Looked up by hand: `Dataset.private_block` sorts all elements each time.
+    blocks = {tag & 0xFF: dataset[tag].value for tag in list(dataset.keys()) if tag >> 8 == group << 8}
+    places = [(block << 8) + offset for block, reserved_for in blocks.items() if reserved_for == creator]
+    if blocks.get(number >> 8) in (None, "", creator):
+        places.append(number)
+    return next((dataset[group, place].value for place in places if (group, place) in dataset), None)
 
 
 def _number(dataset: Dataset, group: int, creator: str, offset: int, raw_type: str) -> float | None:
