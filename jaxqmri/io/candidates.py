@@ -292,6 +292,10 @@ class Scan:
             return self
         return replace(self, candidates=tuple(c.along(axis) for c in self.candidates), axis=axis, given=None)
 
+    def has_series(self, names: Sequence[str]) -> bool:
+        """Whether there is any series of these names."""
+        return any(_has_name(c, name.strip()) for c in self.candidates for name in names)
+
     def of_series(self, series: int | str | Sequence[int | str]) -> "Scan":
         """The same as if only the series of these names were there, all of them if none is named; see `_has_name`."""
         wanted = [str(name).strip() for name in ([series] if isinstance(series, int | str) else series)]

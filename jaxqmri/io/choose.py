@@ -49,7 +49,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
     for alike in [c for c in wanted if not c.first.derived], [c for c in wanted if c.first.derived]:
         usable = [c for c in alike if c.value_error is None and c.is_given == (scan.given is not None)]
         several = [c for c in usable if len(c.values) > 1]
-        copies = _copies(several)
+        copies = enhanced_copies(several)
         for copy in copies:
             remark(About(copy), " is there twice, as classic files and as Enhanced MR; the classic files are used.")
         several = [c for c in several if c not in copies]
@@ -109,7 +109,8 @@ def _is_copy(enhanced: Candidate, classic: Candidate) -> bool:
     )
 
 
-def _copies(candidates: Sequence[Candidate]) -> list[Candidate]:
+def enhanced_copies(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that are there as classic files too."""
     classic = [c for c in candidates if not c.is_enhanced]
     return [c for c in candidates if c.is_enhanced and any(_is_copy(c, other) for other in classic)]
 
@@ -188,18 +189,20 @@ def apart(chosen: Candidate, other: Candidate) -> str:
     return f"another series of several {axis.many}" if len(chosen.parts) < 2 else "of another series"
 
 
-def _how_to_choose(candidates: Sequence[Candidate]) -> list[Part]:
-    """Names series by number, BIDS name or UID, where one of these tells one from another."""
+def names_of(candidates: Sequence[Candidate]) -> list[str]:
+    """Of each the number, BIDS name or UID of its series, whichever tells one from another; none does: []."""
     named = (
         [" ".join(map(str, c.numbers)) for c in candidates],
         [str(c.first.bids or "") for c in candidates],
         [" ".join(c.series_uids) for c in candidates],
     )
-    for names in map(sorted, named):
-        if all(names) and len(set(names)) == len(names):
-            parts: list[Part] = [part for name in names[:6] for part in (" or ", Choose("series", name))]
-            return [*parts[1:], f", or {OWN_FOLDER}"]
-    return [OWN_FOLDER]
+    return next((names for names in named if all(names) and len(set(names)) == len(names)), [])
+
+
+def _how_to_choose(candidates: Sequence[Candidate]) -> list[Part]:
+    names = sorted(names_of(candidates))
+    parts: list[Part] = [part for name in names[:6] for part in (" or ", Choose("series", name))]
+    return [*parts[1:], f", or {OWN_FOLDER}"] if names else [OWN_FOLDER]
 
 
 def _raise_value_error(scan: Scan, candidates: Sequence[Candidate]) -> None:
@@ -209,7 +212,7 @@ def _raise_value_error(scan: Scan, candidates: Sequence[Candidate]) -> None:
     if scan.given is not None:
         return
     axis, constant = scan.axis, [c for c in candidates if c.is_constant]
-    copies = _copies(constant)
+    copies = enhanced_copies(constant)
     constant = [c for c in constant if c not in copies]
     instead = {c: varies_instead(c) for c in constant}
     explained = next(filter(None, instead.values()), [])

@@ -1,5 +1,6 @@
 """DICOM or NIfTI: reads whichever of the two is there; and maps that go with the images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -72,6 +73,58 @@ def scan_images(
                     "`jaxqmri bids`."
                 ) from None
         yield scan.of_series(series)
+
+
+@contextmanager
+def scan_tree(
+    paths: Sequence[Path],
+    given: Sequence[float] | None = None,
+    axis: Axis = ECHO_TIME,
+    series: Sequence[str] = (),
+) -> Iterator[list[tuple[str, Scan]]]:
+    """All that lies below the paths, for the block: the DICOM files, and the NIfTI files of each folder.
+
+    Each scan with what a job reads it from: "INPUT", the paths themselves; "INPUT/sub", a folder in them; or "FOLDER",
+    one into which its files must be put, as they lie beside files of the other format.
+    """
+    with unpacked(paths) as folders:
+        files = [] if any(not path.exists() for path in folders) else list(files_below(folders))
+        nifti = dict.fromkeys(file.parent for file in files if _is_image(file))
+        dicom = [file.parent for file in files if is_dicom(file)] if nifti else []
+        if not nifti or (not dicom and set(nifti) <= {p if p.is_dir() else p.parent for p in folders}):
+            with scan_images(paths, given, axis, series) as scan:
+                yield [("INPUT", scan)]
+            return
+        mixed = set(nifti) & set(dicom)
+        places = [(folder, scan_nifti([folder], given, axis)) for folder in sorted(nifti)]
+        if dicom:
+            top = Path(os.path.commonpath(dicom))
+            places.append((top, scan_dicom([top], given, axis)))
+            mixed |= {top} & set(nifti)
+        if series:
+            named = [(place, scan) for place, scan in places if scan.has_series(series)]
+            places = [(place, scan.of_series(series)) for place, scan in named or places]
+        names = ["FOLDER" if place in mixed else _as_input(place, folders) for place, _ in places]
+        yield [(name, _without_others(scan)) for name, (_, scan) in zip(names, places, strict=True)]
+
+
+def _is_image(file: Path) -> bool:
+    return is_nifti(file) and not file.name.startswith(".") and not _is_own_map(file)
+
+
+def _without_others(scan: Scan) -> Scan:
+    """The same without what other scans of a tree hold among the files passed over."""
+    nifti = (".nii", ".nii.gz", ".json")
+    passed_over = {why: tuple(n for n in names if not n.endswith(nifti)) for why, names in scan.skipped.items()}
+    of_others = ("not NIfTI", "subfolder (not searched)")
+    return replace(scan, skipped={w: names for w, names in passed_over.items() if names and w not in of_others})
+
+
+def _as_input(place: Path, folders: Sequence[Path]) -> str:
+    """A folder as it is typed in place of INPUT."""
+    if len(folders) > 1 or not place.is_relative_to(folders[0]):
+        return str(place)
+    return Path("INPUT", place.relative_to(folders[0])).as_posix()
 
 
 def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:

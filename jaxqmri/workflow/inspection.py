@@ -1,8 +1,10 @@
 """What `jaxqmri inspect` tells of a folder: its series, and what each job would do with them."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ from ..errors import error_in_words, remark, remarks_collected, visible
 from ..io.axis import axis_named
 from ..io.candidates import Candidate, Scan
 from ..io.choose import choose, choose_axis
-from ..io.images import scan_images
-from ..io.sequence import kind_of_candidate
+from ..io.images import scan_tree
 from ..mapping import all_jobs
 from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
+from .verdicts import jobs_for, verdicts
 
 IN_EVERY_HEADER = (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)  # other axes are told of where they vary
 
@@ -40,7 +42,11 @@ class Inspection:
 
     def lines(self, verbose: bool = False, names: bool = True) -> Iterator[str]:
         """The same line by line, as the files have it."""
+        place, n_places = None, len({_place(facts) for facts in self.series})
         for facts in self.series:
+            if n_places > 1 and place != (place := _place(facts)):
+                alone = ", one of their own: they lie beside files of the other format" if place[0] == "FOLDER" else ""
+                yield f"{facts['format']} files in {facts['input']}{alone}"
             number = "without number" if facts["number"] is None else facts["number"]
             kind, name = " (Enhanced MR)" if facts["enhanced"] else "", facts["description"] or "(no description)"
             yield f"series {number}{f': {name}' if names else ''}{kind}"
@@ -49,6 +55,7 @@ class Inspection:
             voxel = " x ".join(f"{edge:.4g}" for edge in facts["voxel_size_mm"])
             yield f"  matrix {size}, voxel {voxel} mm, pixel values: {facts['scaling']}"
             yield from self._remarks(facts)
+            yield from _verdict(facts)
         yield from (self._would_fit(job) for job in self.would_fit)
         yield from (f"{job} would fit nothing: {refusal}" for job, refusal in self.refusals.items())
         for reason, files in self.skipped.items():
@@ -65,9 +72,16 @@ class Inspection:
             yield f"  {n_images} images, where {n_slices} slices of {n_echoes} echoes are {n_slices * n_echoes}"
         if facts["derived"]:
             yield "  derived by the scanner from other images: used only if there is nothing else"
-        numbers = [other["number"] for other in self.series if other["uids"] != facts["uids"]]
-        if facts["uids"] and facts["number"] in numbers:
+        if facts["uids"] and len(self._uids[_place(facts), facts["number"]]) > 1:
             yield f"  UID {' and '.join(facts['uids'])}, as another series has the same number"
+
+    @cached_property
+    def _uids(self) -> Mapping[Any, set[tuple[str, ...]]]:
+        """Place and number of a series -> the UIDs under it."""
+        found: dict[Any, set[tuple[str, ...]]] = defaultdict(set)
+        for facts in self.series:
+            found[_place(facts), facts["number"]].add(tuple(facts["uids"]))
+        return found
 
     def _would_fit(self, job: str) -> str:
         chosen = self.would_fit[job]
@@ -79,6 +93,19 @@ class Inspection:
         images = axis.many if axis is ECHO_TIME else f"images of different {axis.terms}"
         which = f"the {len(chosen[axis.key])} {chosen['component']} {images}{doubt}"
         return f"{job} would fit {model} to series {series}, {which}"
+
+
+def _place(facts: Mapping[str, Any]) -> tuple[str, str]:
+    return facts["input"], facts["format"]
+
+
+def _verdict(facts: Mapping[str, Any]) -> Iterator[str]:
+    jobs = facts["commands"]
+    unsure = {"t2star": ", if these are gradient echoes", "t2": ", if these are spin echoes"}
+    for job, command in jobs.items():
+        yield f"  to map it{unsure.get(job, '') if unsure.keys() <= jobs.keys() else ''}: {command}"
+    if facts["why_not"]:
+        yield f"  not mapped: {facts['why_not']}"
 
 
 def _without_name(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,13 +130,28 @@ def inspect_images(
     `given` are the values of one axis that replace those in the files [s] or [rad], as {"te": ...}.
     """
     name, values = next(iter((given or {}).items()), ("te", None))
+    axis = axis_named(name)
     with ExitStack() as files:  # of an archive they are there as long as it lasts
         with remarks_collected():
-            scan = files.enter_context(scan_images(paths, values, axis_named(name), series))
-        return _inspected(scan, given=values is not None)
+            places = files.enter_context(scan_tree(paths, values, axis, series))
+        option = "" if values is None else f" --{axis.flag} {axis.listed(values, ' ')}"
+        return _inspected(places, option)
 
 
-def _inspected(scan: Scan, given: bool) -> Inspection:
+def _inspected(places: Sequence[tuple[str, Scan]], option: str) -> Inspection:
+    facts: list[Mapping[str, Any]] = []
+    skipped: dict[str, tuple[str, ...]] = {}
+    for source, scan in places:
+        said = zip(scan.candidates, verdicts(scan, source, option), strict=True)
+        facts += [{**_facts(c), "input": source, "format": scan.reader.source_format, **vars(v)} for c, v in said]
+        for reason, names in scan.skipped.items():
+            skipped[reason] = (*skipped.get(reason, ()), *names)
+    would_fit, refusals = _of_whole(places[0][1], bool(option)) if len(places) == 1 else ({}, {})
+    return Inspection(facts, would_fit, {} if would_fit else refusals, skipped)
+
+
+def _of_whole(scan: Scan, given: bool) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """What each job would fit of all the images, or why none."""
     would_fit: dict[str, Mapping[str, Any]] = {}
     refusals: dict[str, str] = {}
     for axes, jobs in _jobs_by_axes().items():
@@ -127,10 +169,9 @@ def _inspected(scan: Scan, given: bool) -> Inspection:
             continue
         for one in remarks:  # on what a job would mend, not on what it would refuse
             remark(*one.parts)
-        names = _jobs_for_echoes(chosen) if chosen.axis is ECHO_TIME else jobs
+        names = jobs_for(chosen) if chosen.axis is ECHO_TIME else jobs
         would_fit |= dict.fromkeys(names, _facts(chosen, is_chosen=True))
-    facts = [_facts(candidate) for candidate in scan.candidates]
-    return Inspection(facts, would_fit, {} if would_fit else refusals, scan.skipped)
+    return would_fit, refusals
 
 
 def _jobs_by_axes() -> dict[tuple[Axis, ...], list[str]]:
@@ -139,11 +180,6 @@ def _jobs_by_axes() -> dict[tuple[Axis, ...], list[str]]:
     for job in sorted((job() for job in all_jobs()), key=lambda job: order.index(job.axes[0])):
         found.setdefault(job.axes, []).append(job.name)
     return found
-
-
-def _jobs_for_echoes(candidate: Candidate) -> Sequence[str]:
-    """By what the files say of the sequence; where that is nothing, both."""
-    return {"GR": ("t2star",), "SE": ("t2",)}.get(kind_of_candidate(candidate).echo, ("t2star", "t2"))
 
 
 def _facts(candidate: Candidate, is_chosen: bool = False) -> dict[str, Any]:

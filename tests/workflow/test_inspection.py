@@ -1,18 +1,27 @@
 """What `jaxqmri inspect` says of a folder and `jaxqmri doctor` of the installation."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from command import run
-from dicom_series import enhanced, save, series
+from dicom_series import enhanced, image, save, series, values
 from nifti_files import echo_values, save_series
 from nifti_files import save as save_nifti
 from t1_scans import flip_angle_nifti, inversion_dicom
 
+from jaxqmri.errors import remarks_collected
+from jaxqmri.io.choose import choose
+from jaxqmri.io.images import scan_images
 from jaxqmri.workflow import installation
 
 PHASE = ["ORIGINAL", "PRIMARY", "P", "ND"]
+
+
+def description(facts):
+    """The facts about a series without the verdict on it."""
+    return {key: value for key, value in facts.items() if key not in ("input", "format", "commands", "why_not")}
 
 
 def inspect(capsys, *words):
@@ -24,7 +33,7 @@ def inspect(capsys, *words):
 
 def test_dicom_files_are_described_in_si_units(tmp_path, capsys):
     facts = inspect(capsys, save(tmp_path, series(RescaleSlope=2)))
-    assert facts["would_fit"]["t2star"] == {"axis": "te", "numbers": [7], **facts["series"][0]}
+    assert facts["would_fit"]["t2star"] == {"axis": "te", "numbers": [7], **description(facts["series"][0])}
     assert facts["series"][0] == {
         "number": 7,
         "uids": ["1.2.3"],
@@ -41,6 +50,10 @@ def test_dicom_files_are_described_in_si_units(tmp_path, capsys):
         "enhanced": False,
         "derived": False,
         "lacking": "",
+        "input": "INPUT",
+        "format": "DICOM",
+        "commands": {"t2star": "jaxqmri t2star INPUT -o OUT"},
+        "why_not": "",
     }
     assert facts["refusals"] == {}
 
@@ -51,7 +64,9 @@ def test_nifti_files_are_described_in_si_units(tmp_path, capsys):
     assert (found["number"], found["shape"], found["n_images"]) == (7, [5, 4, 3], 12)
     assert found["echo_times_s"] == [0.004, 0.009, 0.013, 0.05]
     np.testing.assert_allclose(found["voxel_size_mm"], [2, 1.5, 3], rtol=1e-6)
-    assert facts["would_fit"]["t2star"] == facts["would_fit"]["t2"] == {"axis": "te", "numbers": [7], **found}
+    assert (
+        facts["would_fit"]["t2star"] == facts["would_fit"]["t2"] == {"axis": "te", "numbers": [7], **description(found)}
+    )
 
 
 def test_text_says_the_same_for_people(tmp_path, capsys):
@@ -61,10 +76,12 @@ def test_text_says_the_same_for_people(tmp_path, capsys):
         "series 7: multi-echo GRE",
         "  magnitude, 3 echoes, TE 5 10 20 ms; flip angle 25 deg; TR 125 ms",
         "  matrix 4 x 3 x 2, voxel 3 x 2 x 5 mm, pixel values: slope 1, intercept 0",
+        "  to map it: jaxqmri t2star INPUT -o OUT",
         "series 8: multi-echo GRE",
         "  phase, TE 5 ms; flip angle 25 deg; TR 125 ms",
         "  matrix 4 x 3 x 2, voxel 3 x 2 x 5 mm, pixel values: slope 1, intercept 0",
         "  6 images, where 2 slices of 1 echoes are 2",
+        "  not mapped: phase images",
         "t2star would fit S(TE) = S0 exp(-TE / T2*) to series 7, the 3 magnitude echoes",
         "passed over: 1 not DICOM",
         "(-v names them)",
@@ -77,7 +94,8 @@ def test_missing_images_are_named_cell_by_cell_before_any_fit(tmp_path, capsys):
     scan = save(tmp_path / "scan", [ds for i, ds in enumerate(datasets) if i not in (1, 4, 8)])
     lines = run(capsys, "inspect", scan).out.splitlines()
     assert lines[3] == "  incomplete: slice 2 of 3 lacks TE 5, 10 ms, slice 3 of 3 lacks TE 20 ms"
-    assert lines[4].startswith("t2star would fit nothing: series 7 (magnitude, 3 echoes, 4x3x3): 3 of 9")
+    assert lines[4].startswith("  not mapped: series 7 (magnitude, 3 echoes, 4x3x3): 3 of 9 images missing")
+    assert lines[5] == lines[4].replace("  not mapped", "t2star would fit nothing")
     refusal = inspect(capsys, scan)["refusals"]["t2star"]
     assert run(capsys, "t2star", scan, "-o", tmp_path / "out").error == f"jaxqmri: error: {refusal}"
 
@@ -121,19 +139,78 @@ def test_series_in_which_no_flip_angle_varies_are_not_offered_as_flip_angles(tmp
     for number, flip in ((3, 25), (4, 90)):  # a gradient and a spin echo of two echoes each
         for echo in (1, 2):
             sidecar = {"EchoTime": 0.01 * echo, "EchoNumber": echo, "SeriesNumber": number, "FlipAngle": flip}
+            sidecar |= {"ScanningSequence": "GR" if number == 3 else "SE"}
             save_nifti(tmp_path / f"{number}_e{echo}.nii", echo_values(0.01 * echo), sidecar=sidecar)
     refusal = inspect(capsys, tmp_path)["refusals"]["t1"]
     assert "no inversion time or flip angle varies within any series" in refusal
     assert run(capsys, "t1", tmp_path, "-o", tmp_path / "out").error == f"jaxqmri: error: {refusal}"
 
 
-def test_nifti_files_in_subfolders_are_pointed_at(tmp_path, capsys):
+def test_jobs_point_at_nifti_files_in_subfolders(tmp_path, capsys):
     (tmp_path / "sub-01").mkdir()
     save_series(tmp_path / "sub-01")
-    done = run(capsys, "inspect", tmp_path)
+    done = run(capsys, "t2star", tmp_path, "-o", tmp_path / "out")
     assert done.code == 3
     assert "NIfTI files lie in subfolders, which are not searched; name the folder" in done.error
     assert "`jaxqmri bids`" in done.error
+
+
+# one verdict per series -----------------------------------------------------------------------------------------------
+
+
+def of_a_tree(folder):
+    """DICOM and NIfTI series in folders of their own: echoes, phase, a lone echo, diffusion, spin locks, flips."""
+    lone = [image(7.0, k, values(0, k), SeriesInstanceUID="1.9", SeriesNumber=9, RepetitionTime=2000) for k in range(2)]
+    diffusion = {"EchoTime": 79, "EchoNumbers": 1, "ImageType": ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"]}
+    spin_locks = {"EchoTime": 5, "EchoNumbers": 1, "SeriesDescription": "T1rho prep"}
+    files = [*series(), *series(SeriesInstanceUID="1.8", SeriesNumber=8, ImageType=PHASE), *lone]
+    files += series(SeriesInstanceUID="1.10", SeriesNumber=10, **diffusion)
+    files += series(SeriesInstanceUID="1.11", SeriesNumber=11, **spin_locks)
+    save(folder / "dicom", files)
+    (folder / "nifti").mkdir()
+    save_series(folder / "nifti")
+    flip_angle_nifti(folder / "sub-01" / "anat")
+    return folder
+
+
+def test_dicom_and_nifti_series_of_one_tree_get_a_verdict_each(tmp_path, capsys):
+    found = inspect(capsys, of_a_tree(tmp_path / "tree"))["series"]
+    commands = {(one["input"], one["number"]): one["commands"] for one in found if one["commands"]}
+    assert commands == {
+        ("INPUT/dicom", 7): {"t2star": "jaxqmri t2star INPUT/dicom -o OUT"},
+        ("INPUT/nifti", 7): {
+            "t2star": "jaxqmri t2star INPUT/nifti -o OUT", "t2": "jaxqmri t2 INPUT/nifti -o OUT",
+        },
+        ("INPUT/sub-01/anat", None): {"t1": "jaxqmri t1 INPUT/sub-01/anat -o OUT"},
+    }  # fmt: skip
+    assert {one["number"]: one["why_not"] for one in found if not one["commands"]} == {
+        8: "phase images",
+        9: "one echo alone; beside series 7 it differs in RepetitionTime 125 and 2000 ms",
+        10: "TE 79 ms in all images; these are diffusion images, which are no echoes",
+        11: "no spin-lock times are stated; give them: jaxqmri t1rho INPUT/dicom -o OUT --series 11 --tsl-ms"
+        " TSL TSL TSL",
+    }
+
+
+def test_of_two_series_each_gets_its_own_command_which_works(tmp_path, capsys):
+    scan = save(tmp_path / "scan", series() + series(SeriesInstanceUID="1.2.4", SeriesNumber=8))
+    given = inspect(capsys, scan, "--te-ms", 4, 8, 12)["series"]
+    assert given[1]["commands"] == {"t2star": "jaxqmri t2star INPUT -o OUT --series 8 --te-ms 4 8 12"}
+    for found in inspect(capsys, scan)["series"]:
+        words = found["commands"]["t2star"].replace("INPUT", str(scan)).split()[2:]
+        with remarks_collected(), scan_images([Path(words[0])], series=words[4:]) as read:
+            assert choose(read).numbers == (found["number"],)
+
+
+@pytest.mark.parametrize("separate", [True, False], ids=["one series each", "one series"])
+def test_spin_lock_series_are_told_how_to_give_their_times(tmp_path, capsys, separate):
+    files = series(EchoTime=5, EchoNumbers=1, SeriesDescription="T1rho")
+    for i, ds in enumerate(files):
+        ds.SeriesInstanceUID, ds.SeriesNumber = (f"1.2.{i // 2}", 20 + i // 2) if separate else ("1.2", 20)
+    for found in inspect(capsys, save(tmp_path / "scan", files))["series"]:
+        assert found["why_not"].endswith("jaxqmri t1rho INPUT -o OUT --tsl-ms TSL TSL TSL")
+    done = json.loads(run(capsys, "inspect", tmp_path / "scan", "--json", "--tsl-ms", 0, 20, 40).out)
+    assert done["would_fit"]["t1rho"]["spin_lock_times_s"] == [0, 0.02, 0.04]
 
 
 @pytest.mark.parametrize(
@@ -220,9 +297,12 @@ def test_nothing_to_inspect_is_exit_code_3(tmp_path, capsys):
     assert "no DICOM or NIfTI images found" in done.error
 
 
-def test_files_of_both_formats_are_not_guessed_about(tmp_path, capsys):
-    save_series(save(tmp_path, series()))
-    done = run(capsys, "inspect", tmp_path)
+def test_files_of_both_formats_side_by_side_are_listed_and_not_guessed_about(tmp_path, capsys):
+    save_series(save(tmp_path / "scan", series()))
+    found = inspect(capsys, tmp_path / "scan")["series"]
+    assert [(one["format"], one["input"]) for one in found] == [("NIfTI", "FOLDER"), ("DICOM", "FOLDER")]
+    assert "DICOM files in FOLDER, one of their own" in run(capsys, "inspect", tmp_path / "scan").out
+    done = run(capsys, "t2star", tmp_path / "scan", "-o", tmp_path / "out")
     assert done.code == 4
     assert "6 DICOM and 4 NIfTI files side by side" in done.error
 
@@ -237,7 +317,7 @@ def test_real_ge_images_told_apart_by_a_private_tag_only(shared_data, capsys):
     facts = inspect(capsys, shared_data / "ge_gre12_kidney" / "s16_dicom")
     assert [found["component"] for found in facts["series"]] == ["magnitude", "real", "imaginary"]
     (chosen,) = facts["would_fit"].values()
-    assert chosen == {"axis": "te", "numbers": chosen["numbers"], **facts["series"][0]}
+    assert chosen == {"axis": "te", "numbers": chosen["numbers"], **description(facts["series"][0])}
     assert (chosen["shape"], chosen["n_images"]) == ([256, 256, 3], 36)
 
 
