@@ -179,7 +179,9 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
         while more := file.read(CHUNK):  # up to the checksum at the end of a compressed one
             n_behind += len(more)
             if any(more) or n_behind > MOST_BEHIND:  # zeros fill up blocks
-                raise ValueError("longer than its header says, so dim, datatype or vox_offset in it is wrong")
+                raise ValueError(
+                    "longer than its header says, with bytes behind the voxels: dim, datatype or vox_offset is wrong"
+                )
 
 
 def check_length(image: NiftiFile) -> None:
