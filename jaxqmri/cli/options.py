@@ -61,6 +61,8 @@ def add_setting(parser: Any, row: SettingRow) -> None:
         kind = {"metavar": unit, "nargs": "+", "action": "extend", "type": _numbers_for(row.axis)}
     elif row.is_list:
         kind = {"metavar": "N", "nargs": "+", "action": "extend"}
+    elif row.is_range:
+        kind = {"metavar": ("LOWEST", "HIGHEST"), "nargs": 2, "type": float}
     elif row.is_count:
         kind = {"metavar": "N", "type": int}
     else:

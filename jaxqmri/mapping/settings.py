@@ -33,6 +33,7 @@ class SettingRow:
     is_map: bool = False  # a number or a map on the grid of the images; on the command line a NIfTI file
     is_list: bool = False  # several words
     is_count: bool = False  # a whole number
+    is_range: bool = False  # two numbers, the lower one first
     of_reading: bool = False  # it matters while images are read, not to those who have an `ImageSeries`
     always_stated: bool = False  # the words that run a job again name it also at its default
 
@@ -61,7 +62,7 @@ class SettingRow:
         """A value for JSON, in SI units; of a map only that there is one, as its path may name a person."""
         if value is None:
             return None if self.otherwise else next(iter(self.choices), None)
-        if self.axis is not None:
+        if self.axis is not None or self.is_range:
             return [float(number) for number in value]
         if self.is_list:
             return ["UID" if "." in word else word for word in value]  # a UID leads to the patient
@@ -76,6 +77,8 @@ class SettingRow:
             return ""
         if self.axis is not None:
             return f"{self.flag} {self.axis.listed(value, ' ')}"
+        if self.is_range:
+            return f"{self.flag} {' '.join(f'{number:.10g}' for number in recorded)}"
         if isinstance(recorded, Number):
             return f"{self.flag} {recorded * (self.quantity.shown_per_si if self.quantity else 1):.10g}"
         return f"{self.flag} {' '.join(recorded) if self.is_list else recorded}"

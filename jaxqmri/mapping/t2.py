@@ -1,12 +1,12 @@
 """T2, and B1 where it is not given, of multi-echo spin echoes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import degrees, pi, radians
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
-from ..quantities import ECHO_TIME
+from ..quantities import ECHO_TIME, QUANTITIES
 from .job import Job, Rows
 from .settings import setting, values_of
 from .t2star import kind_of_images
@@ -72,6 +72,10 @@ class T2(Job):
     b1: Any = setting(
         None, "true / nominal flip angle, within 0.1 ... 2", otherwise="estimated in each voxel", is_map=True
     )
+    b1_range: "tuple[float, float] | None" = setting(
+        None, "where B1 is looked for if it is estimated, lowest and highest; a voxel that ends there has no answer",
+        otherwise="0.4 and 1.4", is_range=True,
+    )  # fmt: skip
     t1: "ArrayLike | None" = setting(
         None, "T1 of all tissue, which hardly matters where pulses refocus by 150 degrees or more",
         otherwise=f"{DEFAULT_T1:g} s",
@@ -85,13 +89,18 @@ class T2(Job):
 
     def __post_init__(self):
         super().__post_init__()
-        given = [name for name in ("b1", "t1", "flip_angle") if getattr(self, name) is not None]
+        given = [name for name in ("b1", "b1_range", "t1", "flip_angle") if getattr(self, name) is not None]
         if self.method == "mono" and given:
             also = [part for name in given[1:] for part in (", ", Setting(name))]
             what = Setting("method"), " mono knows no B1, T1 or refocusing angle; "
             raise UsageError(*what, LeaveOut(given[0]), *also, ".")
         if self.method == "dictionary" and self.is_rician:
             raise UsageError(Setting("method"), " dictionary knows no Rician noise; ", Choose("method", "lm"), ".")
+        if self.b1_range is not None:
+            lowest, highest = map(float, self.b1_range)
+            if not QUANTITIES["b1"].low <= lowest < highest <= QUANTITIES["b1"].high:
+                wanted = f" is the lowest and the highest B1, within 0.1 ... 2, got {lowest:g} and {highest:g}."
+                raise UsageError(Setting("b1_range"), wanted)
 
     @property
     def is_compared(self) -> bool:
@@ -147,6 +156,13 @@ class T2(Job):
             f"{f'T1 = {t1:g} s everywhere' if t1.ndim == 0 else 'T1 from a map'}: one echo train hardly depends on it",
             recovery,
         ]
+        bounds = {}
+        if self.b1 is None and self.b1_range is not None:
+            bounds["b1"] = lowest, highest = tuple(map(float, self.b1_range))
+            assumed.append(f"B1 within {lowest:g} ... {highest:g}, given")
+            # The fit ends at the range that is given, a model shortly before its own.
+            widest = min(lowest, float(model.b1_range[0])), max(highest, float(model.b1_range[1]))
+            model = replace(model, b1_range=widest)
         if self.b1 is None:
             mirrored = "from which on it acts as its mirror image (only M0 would change)"
             assumed.append(f"B1 not above that of perfect refocusing, {mirrored}")
@@ -169,6 +185,7 @@ class T2(Job):
             maps={"T2map": "t2", "M0map": "m0", "TB1map": "b1"},
             estimated=estimated,
             known=known,
+            bounds=bounds,
             assumed=assumed,
             facts={
                 "EchoSpacing": float(f"{model.echo_spacing:.6g}"),  # s

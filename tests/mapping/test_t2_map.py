@@ -99,6 +99,21 @@ def test_a_given_b1_is_believed(b1):
     assert "TB1map" not in found
 
 
+def test_b1_is_looked_for_in_the_range_that_is_given():
+    plan = T2Job(b1_range=(0.3, 1.3)).plan(series(signal()), np.ones((16, 16, 1), bool))
+    assert plan.bounds == {"b1": (0.3, 1.3)}
+    np.testing.assert_allclose(plan.model.limits().b1[0], 0.3)  # wider than that of the model, where it is
+    assert "B1 within 0.3 ... 1.3, given" in plan.assumed
+
+
+@pytest.mark.slow
+def test_a_b1_at_an_end_of_the_given_range_is_no_answer():
+    found = jq.t2_map(series(signal()), b1_range=(0.8, 1.3))
+    inside = B1 > 0.8
+    np.testing.assert_array_equal(found["status"][..., 0] == jq.Status.AT_BOUND, ~inside)
+    np.testing.assert_allclose(found["T2map"][..., 0][inside], T2[inside], rtol=1e-4)
+
+
 def test_error_bars_shrink_when_b1_is_given(rng):
     images = signal() + rng.normal(scale=5.0, size=(16, 16, N_ECHOES))
     given, free = (jq.t2_map(series(images), b1=b1)["T2map_stderr"] for b1 in (B1[..., None], None))
@@ -244,6 +259,12 @@ def test_voxels_of_a_b1_map_that_cannot_be_are_not_fitted():
         ({"b1": 900 * B1[..., None]}, MetadataError, "divide tenths of degrees by 10 times the nominal angle"),
         ({"b1": -1.0}, MetadataError, r"outside 0.1 \.\.\. 2, or no number, in all voxels"),
         ({"b1": np.ones((2, 2, 2))}, ValueError, r"b1 has shape \(2, 2, 2\), the images have \(16, 16, 1\)"),
+        (
+            {"b1_range": (60.0, 130.0)},
+            UsageError,
+            "b1_range is the lowest and the highest B1, within 0.1 ... 2, got 60",
+        ),
+        ({"b1_range": (1.3, 0.6)}, UsageError, "got 1.3 and 0.6"),
         ({"t1": 1000.0}, UsageError, "T1 has the median 1000 s, .*give the right one with t1= .seconds."),
         ({"t1": 0.001}, UsageError, "T1 has the median 0.001 s"),
         ({"t1": -1.0}, UsageError, "T1 has no value above 0"),

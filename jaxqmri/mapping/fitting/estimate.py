@@ -64,7 +64,7 @@ def fit_by_slabs(
         is_map = {"sigma": np.ndim(held["sigma"]) > 0, "weights": np.ndim(held["weights"]) > 1}
         here = {name: _within(value, slices, where) for name, value in held.items() if is_map[name]}
         result = fit(
-            plan.model, signal, known=known, init=plan.start(signal, known), solver=plan.solver,
+            plan.model, signal, known=known, init=plan.start(signal, known), bounds=plan.bounds, solver=plan.solver,
             noise=replace(noise, **here) if noise is not None and here else noise,
             batch_size=plan.batch_size, progress=progress,
         )  # fmt: skip

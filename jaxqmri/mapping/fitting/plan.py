@@ -26,6 +26,7 @@ class Plan:
     maps: Mapping[str, str]  # name of a map -> the parameter it shows: the main map, the amplitude, others
     estimated: Sequence[str]  # in print
     known: Mapping[str, ArrayLike] = field(default_factory=dict)  # parameters, by field: a number or (x, y, z)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of parameters, see `fit`
     solver: Solver = field(default_factory=LevenbergMarquardt)
     # The signal and what is known of its voxels -> where to start; None: the model's own guess.
     start: Callable[[Float[Array, "voxel n"], Mapping[str, ArrayLike]], Params | None] = lambda *_: None
