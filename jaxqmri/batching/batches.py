@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .context import in_this_context, on_cpu
 from .processors import n_processors
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
+LEAST_ON_A_CPU = 1024  # voxels at once, that each processor may have some; fewer do not pay for launching a program
+VECTOR = 64  # voxels; a multiple of what processors compute at once
 TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
 MOST_HALVINGS = 5  # each one compiles anew; where 1024 voxels do not fit, the memory is taken by something else
 
@@ -37,42 +39,77 @@ def at_most(n_voxels: int | None) -> Iterator[None]:
         _most_at_once.reset(token)
 
 
-def for_every_processor(n_voxels: int, least: int) -> int:
-    """Voxels at once, so that each processor of a CPU has a batch, but no batch of less than `least`."""
-    return min(max(-(-n_voxels // _n_side_by_side()), least), DEFAULT_BATCH_SIZE)
+def device_of(*values: PyTree) -> Any:
+    """The device that the caller has put any of the numbers on; None: no one in particular."""
+    for leaf in jax.tree.leaves(values):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.committed:
+            return min(leaf.devices(), key=lambda device: device.id)
+    return None
+
+
+def stays_in_jax(*values: PyTree) -> bool:
+    """Whether any of the numbers are traced, or spread over several devices.
+
+    Others are cut, padded and reshaped by numpy: for every shape JAX would compile programs and keep them for ever.
+    """
+    leaves = jax.tree.leaves(values)
+    return any(isinstance(leaf, Tracer) or (isinstance(leaf, jax.Array) and len(leaf.devices()) > 1) for leaf in leaves)
 
 
 def in_batches(
     jitted: Callable[..., Result],
     common: tuple[Any, ...],
-    voxels: PyTree[Array],
+    voxels: PyTree[ArrayLike],
     batch_size: int | None,
     progress: Callable[[int], None] | None = None,
+    *,
+    least_size: int = LEAST_ON_A_CPU,
     usual_size: int = DEFAULT_BATCH_SIZE,
+    shape: tuple[int, ...] | None = None,
+    device: Any = None,
 ) -> Result:
-    """Calls `jitted(*common, batch)` on batches of voxels and puts the results together.
+    """Calls `jitted(*common, batch)` on batches of voxels and puts the results together, as maps of this `shape`.
 
     Where the memory of the device does not suffice for a batch, this one and those after it are halved, up to five
     times. Within a larger program (`jax.jit`, `jax.vmap`) the batches are a loop of it, without `progress`.
 
-    Every leaf of the batch and of the result has the voxels on its first axis, and zeros must be voxels for `jitted`.
-    `batch_size` None is `usual_size`, or 32768 within a larger program. `progress` gets the number of voxels done.
+    Every leaf of the batch and of the result has the voxels on its first axis; the last voxel is repeated where a batch
+    is not full. `batch_size` None is a power of two between `least_size` and `usual_size`, or 32768 within a larger
+    program. `progress` gets the number of voxels done. `device` None is where JAX puts new arrays.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     n_voxels = jax.tree.leaves(voxels)[0].shape[0]
-    most = _most_at_once.get() or n_voxels
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((common, voxels)))
-    usual_size = DEFAULT_BATCH_SIZE if traced else usual_size
-    step = max(min(batch_size or usual_size, n_voxels, most), 1)
-    if traced:
-        return _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
-    results: list[Result] = []
+    most, shape = _most_at_once.get() or n_voxels, (n_voxels,) if shape is None else shape
+    if stays_in_jax(common, voxels):
+        step = max(min(batch_size or DEFAULT_BATCH_SIZE, n_voxels, most), 1)
+        result = _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
+        return jax.tree.map(lambda leaf: leaf.reshape((*shape, *leaf.shape[1:])), result)
+    with nullcontext() if device is None else jax.default_device(device):
+        size = batch_size or _usual_width(n_voxels, least_size, usual_size)
+        results = list(_one_by_one(jitted, common, jax.tree.map(np.asarray, voxels), min(size, most or 1), progress))
+
+    def together(*parts: np.ndarray) -> Array:
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return jax.device_put(whole.reshape((*shape, *whole.shape[1:])), device)
+
+    return jax.tree.map(together, *results)
+
+
+def _one_by_one(
+    jitted: Callable[..., Result],
+    common: tuple[Any, ...],
+    voxels: PyTree[np.ndarray],
+    step: int,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Result]:
+    """The results of all batches, which are halved where the memory does not suffice."""
+    n_voxels = jax.tree.leaves(voxels)[0].shape[0]
     begin, n_halvings = 0, 0
     while begin < max(n_voxels, 1):
         try:
             for result in _from(begin, step, jitted, common, voxels):
-                results.append(result)
+                yield result
                 n_done = min(step, n_voxels - begin)
                 begin += step
                 if progress is not None:
@@ -81,14 +118,13 @@ def in_batches(
             # XLA has one class for all its errors.
             if "RESOURCE_EXHAUSTED" not in str(error) or n_halvings == MOST_HALVINGS or step == 1:
                 raise
-            step, n_halvings = step // 2, n_halvings + 1
-    return results[0] if len(results) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
+            step, n_halvings = min(step, n_voxels) // 2, n_halvings + 1
 
 
 def _in_loop(work: Callable[[Any], Result], voxels: PyTree[Array], n_voxels: int, step: int) -> Result:
     """All batches as one loop of the program that is being traced, compiled once; few voxels without any padding."""
     n_batches = max(-(-n_voxels // step), 1)
-    voxels = jax.tree.map(lambda leaf: _padded(leaf, n_batches * step), voxels)
+    voxels = jax.tree.map(lambda leaf: _padded(jnp, leaf, n_batches * step), voxels)
     if n_batches == 1:
         return jax.tree.map(lambda leaf: leaf[:n_voxels], work(voxels))
     batches = jax.tree.map(lambda leaf: leaf.reshape(n_batches, step, *leaf.shape[1:]), voxels)
@@ -97,21 +133,20 @@ def _in_loop(work: Callable[[Any], Result], voxels: PyTree[Array], n_voxels: int
 
 
 def _from(
-    begin: int, step: int, jitted: Callable[..., Result], common: tuple[Any, ...], voxels: PyTree[Array]
+    begin: int, step: int, jitted: Callable[..., Result], common: tuple[Any, ...], voxels: PyTree[np.ndarray]
 ) -> Iterator[Result]:
     """The results of the batches from one voxel on, in order, each one computed before it is yielded."""
     n_voxels = jax.tree.leaves(voxels)[0].shape[0]
-    width = _compiled_width(step)
+    width = min(-(-step // VECTOR) * VECTOR, _power_of_2(n_voxels))
 
     def work(start: int) -> Result:
-        some = (leaf[start : start + step] for leaf in jax.tree.leaves(voxels))
-        batch = jax.tree.unflatten(jax.tree.structure(voxels), [_padded(leaf, width) for leaf in some])
-        result = jitted(*common, batch)
-        n_wanted = min(step, n_voxels - start)
-        return result if n_wanted == width else jax.tree.map(lambda leaf: leaf[:n_wanted], result)
+        batch = jax.tree.map(lambda leaf: _padded(np, leaf[start : start + step], width), voxels)
+        return jitted(*common, batch)
 
     starts = range(begin, max(n_voxels, 1), step)
-    yield from map(jax.block_until_ready, _side_by_side(work, starts, program=(jitted, common, width)))
+    for start, result in zip(starts, _side_by_side(work, starts, program=(jitted, common, width)), strict=True):
+        n_wanted = min(step, n_voxels - start)
+        yield jax.tree.map(lambda leaf, n=n_wanted: np.asarray(leaf)[:n], result)
 
 
 def _side_by_side(work: Callable[[int], Result], starts: Iterable[int], program: PyTree) -> Iterator[Result]:
@@ -162,15 +197,27 @@ def _signature(program: PyTree) -> tuple[Any, ...]:
     return (structure, config.jax_enable_x64, config.jax_default_device, *kinds)
 
 
-def _compiled_width(n_voxels: int) -> int:
-    """Up to one eighth more voxels, so that masks of any size share few compiled shapes: at most 8 per doubling.
+def _usual_width(n_voxels: int, least: int, most: int) -> int:
+    """Voxels at once: a power of two, so that images of any size share few programs, each of which takes 25 MB.
 
-    Whole vectors of the processor: the odd voxels at the end of a loop would be rounded differently.
+    Each processor of a CPU has a few batches, of which the last one may be nearly empty.
     """
-    granule = max(2 ** (n_voxels.bit_length() - 4), 64)
-    return -(-n_voxels // granule) * granule
+    share = n_voxels // (2 * n_processors()) if on_cpu() else most
+    return min(max(_power_of_2(share // 2 + 1), least), most)
 
 
-def _padded(leaf: Array, size: int) -> Array:
+def _power_of_2(n_voxels: int) -> int:
+    """The next one that holds them, in whole vectors: odd voxels at the end of a loop would be rounded differently."""
+    return max(1 << max(n_voxels - 1, 0).bit_length(), VECTOR)
+
+
+def _padded(xp: Any, leaf: Any, size: int) -> Any:
+    """The leaf with its last voxel repeated.
+
+    What was written there instead would be computed too: of zeros derivatives may be infinite, and maps are NaN.
+    """
     missing = size - leaf.shape[0]
-    return leaf if missing == 0 else jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+    if missing == 0:
+        return leaf
+    last = leaf[-1:] if leaf.shape[0] else xp.ones((1, *leaf.shape[1:]), leaf.dtype)
+    return xp.concatenate([leaf, xp.broadcast_to(last, (missing, *leaf.shape[1:]))])

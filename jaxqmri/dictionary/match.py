@@ -1,14 +1,16 @@
 """Dictionary matching: for every voxel the simulated signal that it is most similar to."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
-from ..batching.batches import for_every_processor, in_batches
+from ..batching.batches import device_of, in_batches, stays_in_jax
+from ..estimation.batch import FitResult
 from ..estimation.fit import check_measurements, fit
 from ..models.base import Params, as_numbers, dtype_of, in_short, sum_of_measurements
 from ..quantities import Status
@@ -71,26 +73,31 @@ def match(
     """
     if not isinstance(dictionary, Dictionary):
         raise ValueError(f"dictionary is {in_short(dictionary)}, wanted one from jq.make_dictionary.")
-    signal = as_numbers(signal, "signal", "numbers with the measurements last")
-    check_measurements(signal.shape, dictionary.model)
-    signal = signal.astype(dtype_of(signal, dictionary.norms.dtype))
-    magnitudes = _compares_magnitudes(dictionary, signal)
+    given = as_numbers(signal, "signal", "numbers with the measurements last")
+    check_measurements(given.shape, dictionary.model)
+    xp: Any = jnp if stays_in_jax(dictionary, given) else np
+    measured: Any = xp.asarray(given, dtype_of(given, dictionary.norms.dtype))
+    magnitudes = _compares_magnitudes(dictionary, measured)
     if magnitudes and dictionary.basis is not None:
         raise ValueError(
             "signal is real and the dictionary complex and compressed; match complex signals, or rank=None."
         )
     atoms = layout_of(dictionary.atoms, dictionary.rest, dictionary.norms, magnitudes)
-    voxel_shape = signal.shape[:-1]
-    signal = signal.reshape(-1, signal.shape[-1])
-    usual_size = for_every_processor(len(signal), _LEAST_BATCH)
-    matched = None if refine else progress
-    result = in_batches(_match_batch, (dictionary, atoms), signal, batch_size, matched, usual_size)
-    if refine:
-        result = _refined(dictionary, signal, result, batch_size, progress)
-    return jax.tree.map(lambda leaf: leaf.reshape(voxel_shape), result)
+    voxels, shape = measured.reshape(-1, given.shape[-1]), given.shape[:-1]
+    batches: dict[str, Any] = {"batch_size": batch_size, "least_size": _LEAST_BATCH, "device": device_of(given)}
+    common = (dictionary, atoms)
+    if not refine:
+        return in_batches(_match_batch, common, voxels, progress=progress, shape=shape, **batches)
+    matched = in_batches(_match_batch, common, voxels, **batches)
+    start, upright = in_batches(_start_of_fit, (), (voxels, matched), **batches)
+    model = dictionary.model
+    free = {model.amplitude, *dictionary.varying} - set(model.ignored)
+    known = {name: None if name in free else getattr(start, name) for name in start._fields}
+    fitted = fit(model, upright, known=known, init=start, batch_size=batch_size, progress=progress)
+    return in_batches(_with_fit, (model.amplitude,), (voxels, matched, fitted), shape=shape, **batches)
 
 
-def _compares_magnitudes(dictionary: Dictionary, signal: Array) -> bool:
+def _compares_magnitudes(dictionary: Dictionary, signal: ArrayLike) -> bool:
     return jnp.iscomplexobj(dictionary.atoms) and not jnp.iscomplexobj(signal)
 
 
@@ -142,27 +149,28 @@ def _only_answers(result: MatchResult) -> MatchResult:
     return MatchResult(params, m0, correlation, jnp.where(ok, result.index, -1), result.status)
 
 
-def _refined(
-    dictionary: Dictionary,
-    signal: Inexact[Array, "voxel n"],
-    matched: MatchResult,
-    batch_size: int | None,
-    progress: Callable[[int], None] | None,
-) -> MatchResult:
-    """The least-squares answer from the matched atom on."""
-    model = dictionary.model
+@eqx.filter_jit
+def _start_of_fit(voxels: tuple[Array, MatchResult]) -> tuple[Params, Array]:
+    """Where the fit begins, and the signals with the sign of a positive amplitude: atoms match either sign."""
+    signal, matched = voxels
     start = jax.tree.map(lambda leaf: jnp.where(matched.status == Status.OK, leaf, 1.0), matched.params)
-    free = {model.amplitude, *dictionary.varying} - set(model.ignored)
-    known = {name: None if name in free else getattr(start, name) for name in start._fields}
-    # Atoms match real signals of either sign; the amplitude of their fit is positive.
+    return start, _sign_of(matched, signal)[:, None] * signal
+
+
+def _sign_of(matched: MatchResult, signal: Inexact[Array, "voxel n"]) -> Inexact[Array, " voxel"]:
     negative = not jnp.iscomplexobj(matched.m0) and matched.m0 < 0
-    sign = jnp.where(negative, -1, 1).astype(signal.dtype)
-    fitted = fit(model, sign[..., None] * signal, known=known, init=start, batch_size=batch_size, progress=progress)
-    m0 = sign * getattr(fitted.params, model.amplitude)
+    return jnp.where(negative, -1, jnp.ones_like(signal[:, 0]))
+
+
+@eqx.filter_jit
+def _with_fit(amplitude: str, voxels: tuple[Array, MatchResult, FitResult]) -> MatchResult:
+    """The least-squares answer from the matched atom on."""
+    signal, matched, fitted = voxels
+    m0 = _sign_of(matched, signal) * getattr(fitted.params, amplitude)
     # In units of the largest measurement, whose square does not overflow.
     largest = jnp.max(jnp.abs(signal), axis=-1)
     energy = jnp.mean(jnp.abs(signal / largest[:, None]) ** 2, axis=-1)
     correlation = jnp.sqrt(jnp.clip(1 - (fitted.residual / largest) ** 2 / energy, 0, 1))
     status = jnp.where(matched.status == Status.OK, fitted.status, matched.status)
-    params = fitted.params._replace(**{model.amplitude: m0})
+    params = fitted.params._replace(**{amplitude: m0})
     return _only_answers(MatchResult(params, m0, correlation, matched.index, status))

@@ -51,16 +51,16 @@ class FitResult(NamedTuple):
 
 
 class Voxels(eqx.Module):
-    """Everything that differs from voxel to voxel, voxels first."""
+    """Everything that differs from voxel to voxel, voxels first; arrays of JAX or of numpy."""
 
-    signal: Inexact[Array, "voxel n"]
-    known: dict[str, Inexact[Array, " voxel"]]
-    init: tuple[Inexact[Array, " voxel"], ...] | None
-    sigma: Float[Array, " voxel"] | None
-    weights: Float[Array, "voxel n"] | None
-    bounds: dict[str, tuple[Float[Array, " voxel"], Float[Array, " voxel"]]] = eqx.field(default_factory=dict)
-    prior: dict[str, tuple[Float[Array, " voxel"], Float[Array, " voxel"]]] = eqx.field(default_factory=dict)
-    mask: Bool[Array, " voxel"] | None = None
+    signal: Inexact[Any, "voxel n"]
+    known: dict[str, Inexact[Any, " voxel"]]
+    init: tuple[Inexact[Any, " voxel"], ...] | None
+    sigma: Float[Any, " voxel"] | None
+    weights: Float[Any, "voxel n"] | None
+    bounds: dict[str, tuple[Float[Any, " voxel"], Float[Any, " voxel"]]] = eqx.field(default_factory=dict)
+    prior: dict[str, tuple[Float[Any, " voxel"], Float[Any, " voxel"]]] = eqx.field(default_factory=dict)
+    mask: Bool[Any, " voxel"] | None = None
 
 
 @eqx.filter_jit

@@ -1,14 +1,14 @@
 """Fits a signal model to every voxel: arguments are checked, voxels laid out in a row and fitted in batches."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Inexact, Num
 
-from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, in_batches
+from ..batching.batches import DEFAULT_BATCH_SIZE, TRAINS_ON_A_CPU, device_of, in_batches, stays_in_jax
 from ..batching.context import on_cpu
 from ..models.base import Params, SignalModel, as_numbers, float_dtype, in_short, protocol_as_arrays, with_dtype
 from ..models.check import check_model
@@ -71,7 +71,7 @@ def fit(
         solver: how to search; None: `LevenbergMarquardt()`.
         noise: what is known of the noise; None: `Gaussian()`, its level taken from the residuals.
         covariance: also return the covariance of the free parameters.
-        batch_size: voxels solved at once; None: 32768, on a CPU 8192 trains of pulses, by `Adam` 2048. Changes memory
+        batch_size: voxels at once; None: up to 32768, on a CPU 8192 trains of pulses, by `Adam` 2048. Changes memory
             and speed, never the result, save for the rounding that thousands of steps downhill carry on.
         progress: called with the number of voxels done after each batch.
 
@@ -88,9 +88,10 @@ def fit(
     """
     _check_types(model, init, solver, noise, starts)
     model = protocol_as_arrays(model)
-    signal = as_numbers(signal, "signal", "numbers with the measurements last, such as the `data` of an ImageSeries")
-    signal = signal.astype(float_dtype(signal))
+    given = as_numbers(signal, "signal", "numbers with the measurements last, such as the `data` of an ImageSeries")
     noise, solver = noise or Gaussian(), solver or LevenbergMarquardt()
+    xp: Any = jnp if stays_in_jax(model, given, known, init, solver, noise, bounds, prior, mask) else np
+    signal = cast(Array, xp.asarray(given, float_dtype(given)))
     if jnp.iscomplexobj(signal) and not noise.least_squares:
         raise ValueError(f"signal is complex, {type(noise).__name__} noise that of magnitudes; fit jnp.abs(signal).")
     if jnp.iscomplexobj(signal) and model.magnitude:
@@ -101,22 +102,22 @@ def fit(
     free = _free_parameters(model, signal, known, len(prior))
     check_constraints(model, free, bounds, prior, noise.sigma, is_complex=jnp.iscomplexobj(signal))
     *voxel_shape, n = signal.shape
-    real = signal.real.dtype
+    real = jnp.finfo(signal.dtype).dtype
     row = VoxelRow(tuple(voxel_shape), mask)
 
-    def as_map(name: str, value: ArrayLike) -> Array:
+    def as_map(name: str, value: ArrayLike) -> Any:
         dtype = signal.dtype if name.removeprefix("init.") == model.amplitude else real
         wanted = f"voxels of shape {row.shape}; give a number or a map of that shape"
-        return row.of(_broadcast(name, value, dtype, row.shape, wanted))
+        return row.of(_broadcast(xp, name, value, dtype, row.shape, wanted))
 
-    def pair_of_maps(name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Array, Array]:
+    def pair_of_maps(name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Any, Any]:
         return as_map(name, pair[0]), as_map(name, pair[1])
 
     weights = noise.weights
     if weights is not None:
         wanted = f"{n} measurements in voxels of shape {row.shape}; give one weight per measurement, ({n},), "
         wanted += "or one for every number of the signal"
-        weights = row.of(_broadcast("noise.weights", weights, real, signal.shape, wanted))
+        weights = row.of(_broadcast(xp, "noise.weights", weights, real, signal.shape, wanted))
     voxels = Voxels(
         signal=row.of(signal),
         known={name: as_map(name, value) for name, value in known.items()},
@@ -137,7 +138,9 @@ def fit(
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
     common = (model, solver, type(noise), free, covariance, starts)
-    return row.back(in_batches(fit_batch, common, voxels, batch_size, progress, usual_size))
+    return in_batches(
+        fit_batch, common, voxels, batch_size, progress, usual_size=usual_size, lay_out=row.back, device=device_of(given)
+    )
 
 
 def _check_types(model: Any, init: Any, solver: Any, noise: Any, starts: Any) -> None:
@@ -197,9 +200,11 @@ def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
         )
 
 
-def _broadcast(name: str, value: ArrayLike, dtype: Any, shape: tuple[int, ...], wanted: str) -> Inexact[Array, "..."]:
-    value = as_numbers(value, name, "a number or a map").astype(dtype)
+def _broadcast(
+    xp: Any, name: str, value: Any, dtype: Any, shape: tuple[int, ...], wanted: str
+) -> Inexact[Any, "..."]:
+    value = xp.asarray(as_numbers(value, name, "a number or a map"), dtype)
     try:
-        return jnp.broadcast_to(value, shape)
+        return xp.broadcast_to(value, shape)
     except ValueError as error:
         raise ValueError(f"{name} has shape {value.shape}, but the signal has {wanted}.") from error

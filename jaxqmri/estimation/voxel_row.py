@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from ..models.base import in_short
 from ..quantities import Status
@@ -28,25 +27,19 @@ class VoxelRow:
         else:
             self._inside = np.flatnonzero(np.asarray(mask) > 0)
 
-    def of(self, values: Array) -> Array:
+    def of(self, values: Any) -> Any:
         """(*voxel, ...) as (voxel, ...)."""
         row = values.reshape(-1, *values.shape[len(self.shape) :])
-        if self._inside is None:
-            return row
-        # NumPy compiles no program for every number of voxels.
-        return row[self._inside] if isinstance(row, Tracer) else jnp.asarray(np.asarray(row)[self._inside])
+        return row if self._inside is None else row[self._inside]
 
-    def back(self, result: PyTree[Array]) -> PyTree[Array]:
+    def back(self, leaf: Any) -> Any:
         """(voxel, ...) as (*voxel, ...): NaN, in a map of integers MASKED, outside the mask."""
-        return jax.tree.map(lambda leaf: self._spread(leaf).reshape(*self.shape, *leaf.shape[1:]), result)
-
-    def _spread(self, leaf: Array) -> Array:
-        if self._inside is None:
-            return leaf
-        outside = int(Status.MASKED) if jnp.issubdtype(leaf.dtype, jnp.integer) else np.nan
-        shape = (int(np.prod(self.shape, dtype=int)), *leaf.shape[1:])
-        if isinstance(leaf, Tracer):
-            return jnp.full(shape, outside, leaf.dtype).at[self._inside].set(leaf)
-        every = np.full(shape, outside, leaf.dtype)
-        every[self._inside] = leaf
-        return jnp.asarray(every)
+        if self._inside is not None:
+            outside = int(Status.MASKED) if jnp.issubdtype(leaf.dtype, jnp.integer) else np.nan
+            shape = (int(np.prod(self.shape, dtype=int)), *leaf.shape[1:])
+            if isinstance(leaf, np.ndarray):
+                inside, leaf = leaf, np.full(shape, outside, leaf.dtype)
+                leaf[self._inside] = inside
+            else:
+                leaf = jnp.full(shape, outside, leaf.dtype).at[self._inside].set(leaf)
+        return leaf.reshape((*self.shape, *leaf.shape[1:]))

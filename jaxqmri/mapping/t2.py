@@ -13,7 +13,7 @@ from .t2star import kind_of_images
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Array, ArrayLike, Float
+    from jaxtyping import ArrayLike, Float
 
     from ..io.series import ImageSeries
     from ..models.base import SignalModel
@@ -200,7 +200,6 @@ class T2(Job):
         The row of the train also holds the median ratio of its rms misfit to that of the mono-exponential, what this
         would be if all misfit were noise (the train may have a parameter more), and the share of voxels it fits better.
         """
-        import jax.numpy as jnp
         import numpy as np
 
         from ..estimation.fit import fit
@@ -214,7 +213,7 @@ class T2(Job):
         def compared(slices: slice) -> "list[np.ndarray]":
             """T2, relative error and rms misfit of the train, then those of the decay, where both have an answer."""
             where = ok[:, :, slices]
-            signal = jnp.asarray(series.data[:, :, slices][where])
+            signal = series.data[:, :, slices][where]
             other = fit(decay, signal)
             both = np.asarray(other.status) == Status.OK
             x, y, z = np.nonzero(where)
@@ -285,7 +284,7 @@ def _refocusing_angle(series: "ImageSeries", flip_angle: float | None) -> tuple[
 
 
 def most_similar_train(
-    model: "FSE", signal: "Float[Array, 'voxel n']", t1: float, b1: "Float[ArrayLike, ' voxel'] | None" = None
+    model: "FSE", signal: "Float[np.ndarray, 'voxel n']", t1: float, b1: "Float[ArrayLike, ' voxel'] | None" = None
 ) -> "Tissue":
     """The tissue, (voxel,), whose simulated train is most similar to the signal; 1 throughout where there is no signal.
 
@@ -293,7 +292,6 @@ def most_similar_train(
     refocusing is perfect: from there on it acts as its mirror image. T1 [s] is that of all trains.
     """
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from ..dictionary.dictionary import make_dictionary
@@ -318,8 +316,8 @@ def most_similar_train(
             part = match(make_dictionary(model, trains), signal[padded], batch_size=GROUP).params
             parts.append(jax.tree.map(lambda leaf, n=voxels.size: leaf[:n], part))
         back = np.argsort(np.concatenate(groups))
-        found = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
-    return jax.tree.map(lambda leaf: jnp.nan_to_num(leaf, nan=1.0), found)
+        found = jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
+    return jax.tree.map(lambda leaf: np.nan_to_num(leaf, nan=1.0), found)
 
 
 def _remark_if_t1_matters(flip_angle: float, b1: "np.ndarray | None", fitted: "np.ndarray") -> None:

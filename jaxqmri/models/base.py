@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Inexact
+from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Num
 from numpy.typing import NDArray
 
-from ..batching.batches import in_batches
+from ..batching.batches import device_of, in_batches, stays_in_jax
 from ..quantities import QUANTITIES
 from .guess import coarse_search, total
 
@@ -211,7 +211,7 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
         model: the signal model; holds the protocol.
         params: the model's NamedTuple; its leaves (numbers or maps) broadcast against each other to `*voxel`. The
             amplitude may be complex, as the signal is then.
-        batch_size: voxels simulated at once; None: 32768. Changes memory and speed, never the result.
+        batch_size: voxels simulated at once; None: up to 32768. Changes memory and speed, never the result.
 
     Returns:
         Signals with the measurements on the last axis.
@@ -227,21 +227,25 @@ def simulate(model: SignalModel, params: Params, batch_size: int | None = None) 
             f"({', '.join(model.parameters._fields)})."  # pyright: ignore[reportAttributeAccessIssue]
         )
     leaves = [as_numbers(leaf, name, "a number or a map") for name, leaf in params._asdict().items()]
-    dtype = float_dtype(*(jnp.real(leaf) for leaf in leaves))
+    dtype = jnp.finfo(float_dtype(*leaves)).dtype  # the real one
     for name, leaf in zip(params._fields, leaves, strict=True):
         if jnp.iscomplexobj(leaf) and name != model.amplitude:
             raise ValueError(
                 f"{name} is complex; only an amplitude may be (of {type(model).__name__}: {model.amplitude})."
             )
     try:
-        shape = jnp.broadcast_shapes(*(leaf.shape for leaf in leaves))
+        shape = np.broadcast_shapes(*(leaf.shape for leaf in leaves))
     except ValueError as error:
         shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in zip(params._fields, leaves, strict=True))
         raise ValueError(f"params do not broadcast against each other: {shapes}.") from error
-    in_precision = (leaf.astype(dtype_of(leaf, dtype)) for leaf in leaves)
-    flat = type(params)(*(jnp.broadcast_to(leaf, shape).ravel() for leaf in in_precision))
+    xp = jnp if stays_in_jax(model, leaves) else np
+    in_precision = (xp.asarray(leaf, dtype_of(leaf, dtype)) for leaf in leaves)
+    flat = type(params)(*(xp.broadcast_to(leaf, shape).ravel() for leaf in in_precision))
     model = with_dtype(protocol_as_arrays(model), dtype)
-    return in_batches(_simulate, (model,), flat, batch_size).reshape(*shape, model.n_measurements)
+    return in_batches(
+        _simulate, (model,), flat, batch_size, device=device_of(leaves),
+        lay_out=lambda signals: signals.reshape((*shape, *signals.shape[1:])),
+    )  # fmt: skip
 
 
 @eqx.filter_jit
@@ -271,11 +275,13 @@ def in_short(value: Any) -> str:
     return f"of type {type(value).__name__}{shape}"
 
 
-def as_numbers(value: Any, name: str, wanted: str) -> Array:
-    """An array of numbers; raises ValueError for text, images, files or None."""
+def as_numbers(value: Any, name: str, wanted: str) -> Num[Any, "..."]:
+    """An array of numbers, numpy's if it was; raises ValueError for text, images, files or None."""
     try:
         if not isinstance(value, jax.Array) and hasattr(value, "__array__"):
             value = _native(np.asarray(value))
+            if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biufc":
+                return value
         try:
             return jnp.asarray(value)
         except OverflowError:  # Python's integers have no end
@@ -295,8 +301,10 @@ def _native(values: NDArray[Any]) -> NDArray[Any]:
 
 def as_float_array(value: Numbers) -> Inexact[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
-    value = as_numbers(value, "the protocol", "a number or a list of numbers, in SI units")
-    return value.astype(float_dtype(value))
+    numbers = as_numbers(value, "the protocol", "a number or a list of numbers, in SI units")
+    in_precision = numbers.astype(float_dtype(numbers))
+    # `jnp.asarray` would compile a program for every shape.
+    return jax.device_put(in_precision) if isinstance(in_precision, np.ndarray) else in_precision
 
 
 def optional_float_array(value: Numbers | None) -> Inexact[Array, "..."] | None:

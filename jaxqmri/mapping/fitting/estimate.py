@@ -57,7 +57,7 @@ def fit_by_slabs(
         where = fitted[:, :, slices]
         if not where.any():
             continue
-        signal = jnp.asarray(series.data[:, :, slices][where], jnp.float32)
+        signal = np.asarray(series.data[:, :, slices][where], np.float32)
         known = {name: _within(value, slices, where) for name, value in plan.known.items()}
         # A noise model holds numbers or, of the whole series, maps.
         held: dict[str, Any] = {name: getattr(noise, name, None) for name in ("sigma", "weights")}
@@ -84,7 +84,7 @@ def _within(value: Any, slices: slice, where: Bool[np.ndarray, "x y z"]) -> Arra
     return value[:, :, slices][where] if np.ndim(value) else value
 
 
-def _values(plan: Plan, signal: Array, result: FitResult) -> dict[str, ArrayLike]:
+def _values(plan: Plan, signal: np.ndarray, result: FitResult) -> dict[str, ArrayLike]:
     """(voxel,) values by the names of BIDS: what was estimated, the rate, standard error, misfit, and `status`."""
     (main, time), (amplitude, size), *others = plan.maps.items()
     found = np.asarray(getattr(result.params, time))
@@ -100,10 +100,10 @@ def _values(plan: Plan, signal: Array, result: FitResult) -> dict[str, ArrayLike
 
 
 def misfit(
-    model: SignalModel, params: Params, signal: Float[Array, "voxel n"]
+    model: SignalModel, params: Params, signal: Float[np.ndarray, "voxel n"]
 ) -> tuple[Float[Array, " voxel"], Float[Array, " voxel"]]:
     """The relative error sum|q - x| / sum|x| of what the model predicts, q, of measurements x, and the rms of q - x."""
-    every = type(params)(*(jnp.broadcast_to(leaf, signal.shape[:1]) for leaf in params))
+    every = type(params)(*(np.broadcast_to(leaf, signal.shape[:1]) for leaf in params))
     return in_batches(_misfit, (model,), (every, signal), None)
 
 

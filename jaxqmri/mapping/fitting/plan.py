@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float
 
 from ... import __version__
 from ...estimation.noise import Noise
@@ -29,7 +29,7 @@ class Plan:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of parameters, see `fit`
     solver: Solver = field(default_factory=LevenbergMarquardt)
     # The signal and what is known of its voxels -> where to start; None: the model's own guess.
-    start: Callable[[Float[Array, "voxel n"], Mapping[str, ArrayLike]], Params | None] = lambda *_: None
+    start: Callable[[Float[ArrayLike, "voxel n"], Mapping[str, ArrayLike]], Params | None] = lambda *_: None
     batch_size: int | None = None  # voxels fitted at once; None: as `fit` chooses
     algorithm: str = ""  # how the search is called in sidecars; "": by the name of the solver
     algorithm_settings: Mapping[str, Any] = field(default_factory=dict)  # beside those of the solver
