@@ -17,7 +17,7 @@ from .context import in_this_context, on_cpu
 from .processors import n_processors
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
-LEAST_ON_A_CPU = 1024  # voxels at once, that each processor may have some; fewer do not pay for launching a program
+LAUNCH = 2048  # voxels of a formula that are fitted in the time that it takes to launch a program
 VECTOR = 64  # voxels; a multiple of what processors compute at once
 TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
 MOST_HALVINGS = 5  # each one compiles anew; where 1024 voxels do not fit, the memory is taken by something else
@@ -63,35 +63,36 @@ def in_batches(
     batch_size: int | None,
     progress: Callable[[int], None] | None = None,
     *,
-    least_size: int = LEAST_ON_A_CPU,
+    launch: int = LAUNCH,
     usual_size: int = DEFAULT_BATCH_SIZE,
-    shape: tuple[int, ...] | None = None,
+    lay_out: Callable[[Any], Any] = lambda leaf: leaf,
     device: Any = None,
 ) -> Result:
-    """Calls `jitted(*common, batch)` on batches of voxels and puts the results together, as maps of this `shape`.
+    """Calls `jitted(*common, batch)` on batches of voxels and puts the results together, as `lay_out` lays out each leaf.
 
     Where the memory of the device does not suffice for a batch, this one and those after it are halved, up to five
     times. Within a larger program (`jax.jit`, `jax.vmap`) the batches are a loop of it, without `progress`.
 
     Every leaf of the batch and of the result has the voxels on its first axis; the last voxel is repeated where a batch
-    is not full. `batch_size` None is a power of two between `least_size` and `usual_size`, or 32768 within a larger
-    program. `progress` gets the number of voxels done. `device` None is where JAX puts new arrays.
+    is not full. `batch_size` None is a power of two, at most `usual_size`, or 32768 within a larger program; a batch
+    takes the time of `launch` voxels more than it has. `progress` gets the number of voxels done. `device` None is
+    where JAX puts new arrays.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     n_voxels = jax.tree.leaves(voxels)[0].shape[0]
-    most, shape = _most_at_once.get() or n_voxels, (n_voxels,) if shape is None else shape
+    most = _most_at_once.get()
     if stays_in_jax(common, voxels):
-        step = max(min(batch_size or DEFAULT_BATCH_SIZE, n_voxels, most), 1)
+        step = max(min(batch_size or DEFAULT_BATCH_SIZE, n_voxels, most or n_voxels), 1)
         result = _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
-        return jax.tree.map(lambda leaf: leaf.reshape((*shape, *leaf.shape[1:])), result)
+        return jax.tree.map(lay_out, result)
     with nullcontext() if device is None else jax.default_device(device):
-        size = batch_size or _usual_width(n_voxels, least_size, usual_size)
-        results = list(_one_by_one(jitted, common, jax.tree.map(np.asarray, voxels), min(size, most or 1), progress))
+        size = batch_size or _usual_width(n_voxels, launch, usual_size)
+        results = list(_one_by_one(jitted, common, jax.tree.map(np.asarray, voxels), min(size, most or size), progress))
 
     def together(*parts: np.ndarray) -> Array:
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return jax.device_put(whole.reshape((*shape, *whole.shape[1:])), device)
+        return jax.device_put(lay_out(whole), device)
 
     return jax.tree.map(together, *results)
 
@@ -197,13 +198,21 @@ def _signature(program: PyTree) -> tuple[Any, ...]:
     return (structure, config.jax_enable_x64, config.jax_default_device, *kinds)
 
 
-def _usual_width(n_voxels: int, least: int, most: int) -> int:
+def _usual_width(n_voxels: int, launch: int, most: int) -> int:
     """Voxels at once: a power of two, so that images of any size share few programs, each of which takes 25 MB.
 
-    Each processor of a CPU has a few batches, of which the last one may be nearly empty.
+    The fastest one, where the last batch is as long as the others and each takes the time of `launch` voxels more: half
+    of it counts when the last processor is done, half how long all of them have worked.
     """
-    share = n_voxels // (2 * n_processors()) if on_cpu() else most
-    return min(max(_power_of_2(share // 2 + 1), least), most)
+    if n_voxels <= launch // 2:
+        return min(_power_of_2(n_voxels), most)
+    n, launch = (n_processors(), launch) if on_cpu() else (1, most)
+
+    def cost(width: int) -> int:
+        n_batches = -(-n_voxels // width)
+        return (-(-n_batches // n) * n + n_batches) * (width + launch)
+
+    return min((VECTOR << k for k in range((most // VECTOR).bit_length())), key=cost)
 
 
 def _power_of_2(n_voxels: int) -> int:

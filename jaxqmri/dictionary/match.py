@@ -19,7 +19,7 @@ from .double_float import largest_of, norm_of, normalised, times_power_of_2
 from .layout import Atoms, layout_of
 from .search import best_atoms
 
-_LEAST_BATCH = 4096  # voxels; fewer are hardly similar, and search more of a large dictionary
+_LAUNCH = 16384  # voxels; few are hardly similar, and search more of a large dictionary
 
 
 class MatchResult(NamedTuple):
@@ -59,8 +59,8 @@ def match(
         signal: measurements on the LAST axis, in protocol order; any leading shape [a.u.].
         refine: leave the grid: the least-squares answer by `fit` of the model, started from the matched atom, for the
             parameters that vary between atoms. Without it the answer is the grid's.
-        batch_size: voxels matched at once; None: 32768, on a CPU down to 4096 so that every processor has some. Changes
-            memory and speed, never the result. Atoms are always taken in chunks.
+        batch_size: voxels matched at once; None: up to 32768, so that every processor of a CPU has some. Changes memory
+            and speed, never the result. Atoms are always taken in chunks.
         progress: called with the number of voxels done after each batch, of the fit where there is one.
 
     Returns:
@@ -83,18 +83,22 @@ def match(
             "signal is real and the dictionary complex and compressed; match complex signals, or rank=None."
         )
     atoms = layout_of(dictionary.atoms, dictionary.rest, dictionary.norms, magnitudes)
-    voxels, shape = measured.reshape(-1, given.shape[-1]), given.shape[:-1]
-    batches: dict[str, Any] = {"batch_size": batch_size, "least_size": _LEAST_BATCH, "device": device_of(given)}
+    voxels = measured.reshape(-1, given.shape[-1])
+
+    def lay_out(leaf: Any) -> Any:
+        return leaf.reshape(given.shape[:-1])
+
+    batches: dict[str, Any] = {"batch_size": batch_size, "launch": _LAUNCH, "device": device_of(given)}
     common = (dictionary, atoms)
     if not refine:
-        return in_batches(_match_batch, common, voxels, progress=progress, shape=shape, **batches)
+        return in_batches(_match_batch, common, voxels, progress=progress, lay_out=lay_out, **batches)
     matched = in_batches(_match_batch, common, voxels, **batches)
     start, upright = in_batches(_start_of_fit, (), (voxels, matched), **batches)
     model = dictionary.model
     free = {model.amplitude, *dictionary.varying} - set(model.ignored)
     known = {name: None if name in free else getattr(start, name) for name in start._fields}
     fitted = fit(model, upright, known=known, init=start, batch_size=batch_size, progress=progress)
-    return in_batches(_with_fit, (model.amplitude,), (voxels, matched, fitted), shape=shape, **batches)
+    return in_batches(_with_fit, (model.amplitude,), (voxels, matched, fitted), lay_out=lay_out, **batches)
 
 
 def _compares_magnitudes(dictionary: Dictionary, signal: ArrayLike) -> bool:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxqmri as jq
 from jaxqmri.batching.batches import at_most, in_batches
 
 VOXELS = jnp.arange(1000.0)
@@ -73,3 +74,47 @@ def test_single_voxels_of_a_larger_program_are_not_padded():
     squares = jax.vmap(lambda voxel: in_batches(device, (), voxel[None], None)[0])(VOXELS)
     np.testing.assert_array_equal(squares, VOXELS**2)
     assert device.widths == [1]
+
+
+TE = np.linspace(5e-3, 40e-3, 6)
+MODEL = jq.MonoExponential(TE)
+DICTIONARY = jq.make_dictionary(MODEL, jq.grid(jq.Decay, s0=1.0, t2=np.geomspace(5e-3, 0.2, 64)))
+
+
+def decays(n):
+    return (100 * np.exp(-TE / np.geomspace(8e-3, 0.1, n)[:, None])).astype(np.float32)
+
+
+def as_image(n):
+    return jq.ImageSeries.from_arrays(decays(n).reshape(1, n, 1, len(TE)), te=TE)
+
+
+OF_ANY_SIZE = {
+    "simulate": lambda n: jq.simulate(MODEL, jq.Decay(s0=np.ones(n), t2=np.full(n, 0.03))),
+    "fit": lambda n: jq.fit(MODEL, decays(n), init=jq.Decay(100.0, np.full(n, 0.03)), noise=jq.Gaussian(np.ones(n))),
+    "match": lambda n: jq.match(DICTIONARY, decays(n), refine=True),
+    "map": lambda n: jq.t2star_map(as_image(n), mask=np.arange(n).reshape(1, n, 1) % 5 > 0),
+}
+
+
+@pytest.mark.parametrize("work", OF_ANY_SIZE)
+def test_nothing_is_compiled_for_a_new_size_that_a_program_exists_for(work, caplog):
+    """Each program takes seconds, and 25 MB for ever: a dataset of images of all sizes would fill the memory."""
+    OF_ANY_SIZE[work](100)
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        for n in (90, 101, 115, 127):
+            OF_ANY_SIZE[work](n)
+    assert not [record.getMessage() for record in caplog.records if "ompiling" in record.getMessage()]
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        jax.jit(lambda x: x + 1)(np.zeros(41))
+    assert any("ompiling" in record.getMessage() for record in caplog.records), "that is how it is seen"
+
+
+def test_few_programs_serve_all_sizes():
+    widths = set()
+    for n in np.unique(np.geomspace(1, 300_000, 100).astype(int)):
+        device, voxels = Device(10**6), np.arange(n, dtype=np.float32)
+        np.testing.assert_array_equal(in_batches(device, (), voxels, None), voxels**2)
+        assert sum(device.widths) <= max(2 * n, 64) + 1024
+        widths |= set(device.widths)
+    assert widths <= {2**k for k in range(6, 16)}
