@@ -68,7 +68,7 @@ def in_batches(
     lay_out: Callable[[Any], Any] = lambda leaf: leaf,
     device: Any = None,
 ) -> Result:
-    """Calls `jitted(*common, batch)` on batches of voxels and puts the results together, as `lay_out` lays out each leaf.
+    """Calls `jitted(*common, batch)` on batches of voxels and puts the results together, each leaf as `lay_out` says.
 
     Where the memory of the device does not suffice for a batch, this one and those after it are halved, up to five
     times. Within a larger program (`jax.jit`, `jax.vmap`) the batches are a loop of it, without `progress`.

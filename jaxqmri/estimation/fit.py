@@ -139,7 +139,14 @@ def fit(
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
     common = (model, solver, type(noise), free, covariance, starts)
     return in_batches(
-        fit_batch, common, voxels, batch_size, progress, usual_size=usual_size, lay_out=row.back, device=device_of(given)
+        fit_batch,
+        common,
+        voxels,
+        batch_size,
+        progress,
+        usual_size=usual_size,
+        lay_out=row.back,
+        device=device_of(given),
     )
 
 
@@ -175,7 +182,7 @@ def _with_assumptions(
     return {name: value for name, value in held.items() if value is not None}
 
 
-def _free_parameters(model: SignalModel, signal: Array, known: Mapping[str, Any], n_priors: int) -> tuple[str, ...]:
+def _free_parameters(model: SignalModel, signal: Any, known: Mapping[str, Any], n_priors: int) -> tuple[str, ...]:
     fields = model.parameters._fields  # pyright: ignore[reportAttributeAccessIssue]
     if unknown := sorted(set(known) - set(fields)):
         raise ValueError(f"known names {unknown}, but {type(model).__name__} has the parameters {list(fields)}.")
@@ -200,9 +207,7 @@ def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
         )
 
 
-def _broadcast(
-    xp: Any, name: str, value: Any, dtype: Any, shape: tuple[int, ...], wanted: str
-) -> Inexact[Any, "..."]:
+def _broadcast(xp: Any, name: str, value: Any, dtype: Any, shape: tuple[int, ...], wanted: str) -> Inexact[Any, "..."]:
     value = xp.asarray(as_numbers(value, name, "a number or a map"), dtype)
     try:
         return xp.broadcast_to(value, shape)
