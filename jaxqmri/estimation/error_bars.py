@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from ..models.base import sum_of_measurements
 from . import linalg
 from .noise import squared_magnitude
+from .polarity import covariance_over_polarities
 from .problem import Problem
 from .solvers.base import Solution
 
@@ -35,8 +36,12 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
         tuple(e * (slope * other) * variance for e, other in zip(row, slopes, strict=True))
         for row, slope in zip(inverse, slopes, strict=True)
     )
+    if not problem.noise.least_squares:
+        covariance = covariance_over_polarities(problem, solution) or covariance
     diagonal = [row[i] for i, row in enumerate(inverse)]
     identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
+    if problem.noise.weights is not None and problem.model.spare:
+        identified &= jnp.nan_to_num(left_over) >= problem.model.spare
     if not problem.noise.least_squares:
         # At vanishing signal the likelihood is flat: an error of 10 in a logarithm means that it is not determined.
         identified &= ~(functools.reduce(jnp.maximum, diagonal) * variance > 10.0**2)

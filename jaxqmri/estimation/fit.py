@@ -195,6 +195,7 @@ def _free_parameters(model: SignalModel, signal: Any, known: Mapping[str, Any], 
     if numbers * signal.shape[-1] + n_priors < unknowns:
         measured = f"{signal.shape[-1]} {'complex ' if numbers == 2 else ''}measurements"
         raise ValueError(f"{measured} cannot determine {len(free)} parameters {list(free)}; fix some.")
+    model.check_determined(free, n_priors)
     return free
 
 

@@ -108,6 +108,10 @@ class Job:
         """Whether the noise is taken to be another than that of least squares."""
         return self.noise == "rician" if isinstance(self.noise, str | None) else not self.noise.least_squares
 
+    def noise_model(self, series: "ImageSeries") -> "Noise | str | None":
+        """The noise of these images: `noise`, or what is usual for them where that is left open."""
+        return self.noise
+
     @property
     def is_compared(self) -> bool:
         """Whether there is a simpler model to hold it against."""
@@ -145,7 +149,7 @@ class Job:
             remark_if_negative(series)
             job = self.with_files_read(series)
             fitted = np.asarray(job.mask)
-            noise, noise_level = noise_of(series, job.noise, job.sigma)
+            noise, noise_level = noise_of(series, job.noise_model(series), job.sigma)
             plan = job.plan(series, fitted)
             remark_if_exactly_determined(series, plan.estimated, noise)
             maps = fit_by_slabs(plan, series, fitted, noise, progress)

@@ -138,6 +138,14 @@ class SignalModel(eqx.Module):
             _lengths[key] = shape[0]
         return _lengths[key]
 
+    @property
+    def spare(self) -> int:
+        """How many measurements are needed beyond one per unknown, as where signs are lost."""
+        return 0
+
+    def check_determined(self, free: Sequence[str], n_priors: int) -> None:
+        """Raises a `ValueError` for a protocol that cannot determine `free` parameters, with a remedy; optional."""
+
     def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
         """Raises a `ValueError` for measurements that cannot be of this kind, with a remedy; optional."""
 
@@ -166,6 +174,10 @@ class SignalModel(eqx.Module):
     def unaliased(self, params: Params) -> Params:
         """Of all parameters that have this very signal, those within the range in which a guess searches."""
         return params
+
+    def polarities(self, signal: Float[Array, " n"], known: Known) -> tuple[Float[Array, "polarity n"], Params] | None:
+        """Signs that one voxel's magnitudes may have had, and the least-squares fit, nearly, for each; optional."""
+        return None
 
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """A parameter as the fit moves it, such that equal steps change the signal about equally."""

@@ -1,6 +1,6 @@
 """Recovery of the longitudinal magnetisation: inversion and saturation recovery (T1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact, Int
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from .base import NOTHING, Known, SignalModel, as_float_array, check_repetition, check_times, finite_or_none
 from .guess import Measurements, fitting_amplitude, inner_product, lowest, squares, total, visible_times
@@ -32,8 +32,10 @@ class InversionRecovery(SignalModel):
     `magnitude` it is |S|, and the guess finds which of the measurements were negative.
 
     M0, T1 and f can be told apart from 3 different TI, at least one near or beyond T1; with 2, or to gain precision,
-    hold `known={"efficiency": 1.0}`. Magnitude images need at least one TI more, or several polarities fit equally
-    well. It leaves out relaxation during the pulse and readouts other than 90 degrees, whose effect f takes up in part.
+    hold `known={"efficiency": 1.0}`. Magnitude images need one TI more, as else several polarities fit exactly; a fit
+    refuses fewer. Near its null a magnitude does not tell its sign: least squares picks one and has error bars up to
+    1.6 times too small there, those of `noise=Rician(sigma)` cover every polarity that the noise allows. Left out are
+    relaxation during the pulse and readouts other than 90 degrees, whose effect f takes up in part.
 
     Limits: T1 from a tenth of the shortest TI (or the smallest step between TIs, if that is longer) to 100 times the
     longest; f from -0.95 to 10, wider than the physical [-1, 1], because noise carries estimates beyond it.
@@ -89,6 +91,23 @@ class InversionRecovery(SignalModel):
         sign, guess = self._best_of(jnp.array([1, -1]), lambda sign: [sign * s for s in turned], known)
         return guess._replace(m0=guess.m0 * sign * along if m0 is None else m0)
 
+    @property
+    def spare(self) -> int:
+        return 1 if self.magnitude else 0
+
+    def check_determined(self, free: Sequence[str], n_priors: int) -> None:
+        n = self.ti.shape[0] if isinstance(self.ti, Tracer) else len(np.unique(np.asarray(self.ti)))
+        if n + n_priors >= len(free) + self.spare:
+            return
+        given, them = f"{n} different inversion times", f"{len(free)} parameters {list(free)}"
+        remedy = "hold one that is known, such as known={'efficiency': 1.0}, or measure more"
+        if n + n_priors == len(free):
+            raise ValueError(
+                f"{given} of magnitudes determine {them} in several ways, one for every polarity; {remedy}, or fit "
+                "signed (real) images, magnitude=False."
+            )
+        raise ValueError(f"{given} cannot determine {them}; {remedy}.")
+
     def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
         """Refuses magnitudes where signed numbers are expected: these rise with TI, those first fall to their null."""
         if self.magnitude or jnp.iscomplexobj(signal) or isinstance(self.ti, Tracer):
@@ -115,21 +134,30 @@ class InversionRecovery(SignalModel):
         """What recovers within TR."""
         return 1.0 if self.tr is None else -jnp.expm1(-self.tr * rate)
 
+    def polarities(
+        self, signal: Inexact[Array, " inversion"], known: Known
+    ) -> tuple[Float[Array, "polarity inversion"], Recovery] | None:
+        if not self.magnitude:
+            return None
+        signs, measured = self._signs(), [jnp.maximum(s, 0) for s in signal]
+        fits = jax.lax.map(lambda sign: self._signed_guess(_with_signs(sign, measured), known), signs)
+        return signs, fits[0]
+
+    def _signs(self) -> Float[Array, "polarity inversion"]:
+        """The recovery rises, so it is the first measurements in time that are negative: none, one, ..., all."""
+        n, rank = self.ti.shape[0], jnp.argsort(jnp.argsort(self.ti))
+        return jnp.where(rank < jnp.arange(n + 1)[:, None], -1.0, 1.0).astype(self.ti.dtype)
+
     def _magnitude_guess(self, signal: Measurements, known: Known) -> Recovery:
-        """The best over all polarities: the recovery rises, so it is the first measurements in time that are negative.
+        """The best over all polarities.
 
         For given parameters the misfit of magnitudes is that of the signed signal with the polarity of the model, so
         the best signed fit over all polarities is the best magnitude fit.
         """
-        rank = list(jnp.argsort(jnp.argsort(self.ti)))
-
-        def restored(n_negative):
-            return [jnp.where(r < n_negative, -s, s) for r, s in zip(rank, signal, strict=True)]
-
-        return self._best_of(jnp.arange(self.ti.shape[0] + 1), restored, known)[1]
+        return self._best_of(self._signs(), lambda signs: _with_signs(signs, signal), known)[1]
 
     def _best_of(
-        self, choices: Int[Array, " choice"], signal_for: Callable[[Array], Measurements], known: Known
+        self, choices: Array, signal_for: Callable[[Array], Measurements], known: Known
     ) -> tuple[Array, Recovery]:
         """Which choice of signal is fitted best, and its guess."""
         guesses, misfits = jax.lax.map(lambda choice: self._signed_guess(signal_for(choice), known), choices)
@@ -151,6 +179,10 @@ class InversionRecovery(SignalModel):
             return Recovery(m0, t1, efficiency), _shape(efficiency, recovered, full)
 
         return lowest(best, signal, visible_times(self.ti), known.get("t1"))
+
+
+def _with_signs(signs: Float[Array, " inversion"], signal: Measurements) -> list[Any]:
+    return [sign * s for sign, s in zip(signs, signal, strict=True)]
 
 
 def _shape(efficiency: Any, recovered: Measurements, full: Measurements) -> list[Any]:

@@ -206,3 +206,50 @@ def test_magnitudes_given_for_signed_numbers_are_refused(rng):
     saturated = 1000 * (1 - np.exp(-TI / t1[:, None])) + rng.normal(scale=5, size=(50, len(TI)))
     for possible in (signed, np.abs(saturated)):
         jq.InversionRecovery(TI).check_signal(possible)
+
+
+@pytest.mark.parametrize(
+    ("ti", "options", "known", "message"),
+    [
+        (
+            [0.1, 0.7, 2.5],
+            {"magnitude": True},
+            {},
+            "3 different .* of magnitudes determine 3 .* in several ways",
+        ),
+        ([0.4, 1.5], {"magnitude": True}, {"efficiency": 1.0}, "2 different .* of magnitudes determine 2 parameters"),
+        ([0.1, 0.7, 2.5, 2.5], {"magnitude": True}, {}, "3 different inversion times of magnitudes"),
+        ([0.1, 0.7, 0.7], {}, {}, "2 different inversion times cannot determine 3 parameters"),
+    ],
+)
+def test_times_that_leave_the_polarity_open_are_refused(ti, options, known, message):
+    with pytest.raises(ValueError, match=message):
+        jq.fit(jq.InversionRecovery(ti, **options), np.ones((1, len(ti))), known=known)
+
+
+@pytest.mark.slow
+def test_a_magnitude_that_weights_leave_out_leaves_the_polarity_open(rng):
+    signal = np.abs(1 - 2 * np.exp(-TI / rng.uniform(0.3, 1.5, 64)[:, None])) + 0.01
+    weights = np.ones_like(signal)
+    weights[::2, 3:] = 0
+    result = jq.fit(jq.InversionRecovery(TI, magnitude=True), signal, noise=jq.Gaussian(0.01, weights=weights))
+    assert np.all(np.asarray(result.status)[::2] == jq.Status.UNIDENTIFIABLE)
+    assert np.all(np.asarray(result.status)[1::2] == jq.Status.OK)
+
+
+NULLS = [(0.3, 20), (0.3, 200), (0.9, 20), (0.9, 50)]  # T1 [s] and SNR where one TI lies within 1 sigma of the null
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [None, {"efficiency": 0.96}], ids=["efficiency free", "known"])
+@pytest.mark.parametrize(("t1", "snr"), [*NULLS, (0.9, 200), (0.7, 50)])
+def test_error_bars_of_magnitudes_cover_both_signs_next_to_the_null(t1, snr, known, rng):
+    ti, truth = np.array([0.05, 0.2, 0.5, 1.0, 1.8]), {"m0": 1000.0, "t1": t1, "efficiency": 0.96}
+    signal = 1000 * (1 - 1.96 * np.exp(-ti / t1) + 0.96 * np.exp(-2.0 / t1))
+    real, imaginary = rng.normal(scale=1000 / snr, size=(2, 4096, 5))
+    model = jq.InversionRecovery(ti, tr=2.0, magnitude=True)
+    result = jq.fit(model, np.hypot(signal + real, imaginary), noise=jq.Rician(1000 / snr), known=known)
+    assert np.mean(np.asarray(result.status) == jq.Status.OK) > 0.99
+    for name in set(truth) - set(known or {}):
+        z = (np.asarray(getattr(result.params, name)) - truth[name]) / np.asarray(getattr(result.stderr, name))
+        assert 0.95 < np.nanstd(z) < 1.06
