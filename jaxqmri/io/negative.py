@@ -68,7 +68,10 @@ def _are_wrapped(some: np.ndarray, wraps: np.ndarray, axis: Axis) -> bool:
     Decays fall; the magnitude of an inversion recovery falls and then rises, its real part rises; over the flip angle a
     signal takes the shorter way.
     """
-    signals = some[np.any(some < 0, axis=-1)]
+    negative = np.any(some < 0, axis=-1)
+    if np.mean(negative) < NEGATIVE_SHARE and -some.min() < 0.1 * some.max():  # ringing of an interpolated image
+        return False
+    signals = some[negative]
     signals = signals[:: max(len(signals) // ENOUGH_VOXELS, 1)].astype(np.float64)
     stored = signals * (2**16 / wraps)
     if np.any(np.abs(stored) > 2**15) or np.any(np.abs(stored - np.round(stored)) > 0.01):  # no integers of 16 bits
@@ -80,7 +83,8 @@ def _are_wrapped(some: np.ndarray, wraps: np.ndarray, axis: Axis) -> bool:
         before = np.insert(np.cumsum(rises, axis=-1), 0, 0, axis=-1)  # what rises before each possible null
         behind = falls.sum(-1, keepdims=True) - np.insert(np.cumsum(falls, axis=-1), 0, 0, axis=-1)
         return 2 * np.sum((before + behind).min(-1)) < np.sum(np.maximum(-np.diff(signals, axis=-1), 0))
+    shorter = bool(np.sum(np.abs(np.diff(whole, axis=-1))) < np.sum(np.abs(np.diff(signals, axis=-1))))
     if axis is FLIP_ANGLE:
-        return bool(np.sum(np.abs(np.diff(whole, axis=-1))) < np.sum(np.abs(np.diff(signals, axis=-1))))
+        return shorter
     rise, other = (np.sum(np.maximum(np.diff(s, axis=-1), 0)) for s in (whole, np.abs(signals)))
-    return bool(rise < other)
+    return bool(rise < other or (rise == other and shorter))

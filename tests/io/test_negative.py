@@ -101,6 +101,7 @@ SPOILED = np.sin(ANGLES) * -np.expm1(-0.008 / T1) / (1 - np.cos(ANGLES) * np.exp
 WRAPPED = {  # unsigned signals that signed integers do not hold, what they vary
     "first echo": (45000 * DECAY, "te"),
     "every echo": (np.linspace(65535, 33000, 4), "te"),
+    "first echo by a little": (33100 * DECAY / DECAY[0], "te"),
     "first echo below the second": (np.array([45000, 50000, 40000, 32000]), "te"),
     "inversion times": (60000 * np.abs(recovery(T1)), "ti"),
     "flip angles": (60000 * SPOILED / SPOILED.max(), "flip_angles"),
@@ -160,6 +161,14 @@ def test_signed_integers_that_are_signed_stay(tmp_path, signal, name):
     with pytest.warns(InputWarning, match="values .* are negative"):
         np.testing.assert_array_equal(read_nifti(path, **{name: VALUES[name]}).data, stored)
     np.testing.assert_array_equal(read_nifti(path, component="real", **{name: VALUES[name]}).data, stored)
+
+
+@pytest.mark.parametrize(("ringing", "name"), [((-1, 500, 300, 200), "te"), ((-1, 300, 280, 500), "ti")])
+def test_a_few_values_just_below_zero_stay(tmp_path, ringing, name):
+    stored = np.broadcast_to(500 * DECAY, (*SHAPE, 4)).astype(np.int16)
+    stored[0, 0, 0] = ringing
+    with pytest.warns(InputWarning, match=r"1 of 240 magnitude values .* are fitted as they are"):
+        np.testing.assert_array_equal(read_nifti(save(tmp_path / "a.nii", stored), **{name: VALUES[name]}).data, stored)
 
 
 def test_a_signed_inversion_recovery_is_told_to_be_fitted_with_its_sign(tmp_path):

@@ -90,6 +90,13 @@ def test_displayed_values_without_a_scale_slope_are_refused_where_their_scales_d
         np.testing.assert_allclose(read(tmp_path), DISPLAYED, rtol=1e-6)
 
 
+def test_scales_of_each_volume_are_refused(tmp_path):
+    sidecar = {"EchoTime": [0.005, 0.010], "PhilipsRescaleSlope": [1.1, 0.9], "PhilipsScaleSlope": [0.4, 0.9]}
+    path = save(tmp_path / "a.nii", np.ones((*SHAPE, 2), np.int16), sidecar=sidecar)
+    with pytest.raises(CorruptInputError, match="Philips scales for each of its volumes"):
+        read_nifti(path)
+
+
 @pytest.mark.parametrize("kind", ["zero", "not a number"])
 def test_an_image_without_a_slope_among_scaled_ones_is_refused(tmp_path, kind):
     bare = {"PhilipsRescaleSlope": None, "PhilipsScaleSlope": None, "PhilipsRWVSlope": None}

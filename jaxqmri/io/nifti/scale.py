@@ -81,7 +81,13 @@ def on_one_scale(files: Sequence[NiftiFile]) -> Sequence[NiftiFile]:
 
 def _philips(file: NiftiFile) -> _Philips:
     names = ("RescaleSlope", "RescaleIntercept", "RWVSlope", "RWVIntercept", "ScaleSlope")
-    slope, intercept, world, at_0, scale = (number(file.sidecar.get(f"Philips{name}")) for name in names)
+    stated = [file.sidecar.get(f"Philips{name}") for name in names]
+    if any(isinstance(value, list) and len(set(map(str, value))) > 1 for value in stated):
+        raise CorruptInputError(
+            f"{file.path.name}: its sidecar has Philips scales for each of its volumes, its header one for all; make "
+            "it again from DICOM by dcm2niix."
+        )
+    slope, intercept, world, at_0, scale = map(number, stated)
     return _Philips(
         displayed=_Scale(slope, intercept or 0.0) if slope else None,
         real_world=_Scale(world, at_0 or 0.0) if world else None,
