@@ -1,8 +1,11 @@
 """Where the real scans are, a seed for everything random, and what is compiled once for a whole run."""
 
 import os
+import platform
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,13 +13,24 @@ import numpy as np
 import pytest
 
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
+UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+# The older way to make kernels takes half the time, but multiplies and adds in one rounding here and in two there, unless
+# the processor is said to know no such instruction. The newest XLA has it no more.
+SIMPLE_KERNELS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers, command lines and notebooks of one run share what they compile, which is most of what the suite does.
+    """Compile less, which is most of what the suite does. JAX reads the environment when it is imported.
 
-    JAX reads these when it is imported. The folder is new for each run, or a result could be that of an older compiler.
+    Quick tests run most programs once or twice, for which optimising them is not worth its time; slow ones run what
+    users run. Workers, command lines and notebooks of one run share what they compile. The folder is new for each run,
+    or a result could be that of an older compiler.
     """
+    if "not slow" in config.option.markexpr and UNOPTIMISED not in os.environ:
+        os.environ[UNOPTIMISED] = "1"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {SIMPLE_KERNELS}"
+        if platform.machine() in ("x86_64", "AMD64") and _are_known(flags):
+            os.environ["XLA_FLAGS"] = flags
     if hasattr(config, "workerinput") or COMPILED in os.environ:
         return  # the environment is that of the process that started it, or the folder the developer's own
     folder = tempfile.mkdtemp(prefix="jaxqmri-tests-compiled-")
@@ -28,6 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
+
+
+def _are_known(flags: str) -> bool:
+    """Whether XLA knows them all, or it would end the process."""
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
 
 @pytest.hookimpl(tryfirst=True)
