@@ -49,6 +49,7 @@ class Frame(Image):
     position: np.ndarray  # (3,) centre of the first pixel, LPS+ [mm]
     orientation: np.ndarray  # (6,) unit vectors along a row and along a column, LPS+
     pixel_spacing: tuple[float, float]  # distance between rows, between columns [mm]
+    is_philips: bool
     scales: Mapping[str, Scale]  # all that it states, see `scale.common_scale`; slope and intercept are those of one
     instance_number: int | None
     series_number: int | None
@@ -148,6 +149,7 @@ def read_frame(dataset: Dataset, name: str, file: Dataset | None = None, index: 
         description=" ".join(str(dataset.get("SeriesDescription") or "").split()),
         component=vendors.ge_component(dataset) or vendors.component_by_name(dataset, image_type) or "magnitude",
         derived="DERIVED" in image_type[:1],
+        is_philips=vendors.is_philips(dataset),
         scales=scales,
         slope=line.slope,
         intercept=line.intercept,

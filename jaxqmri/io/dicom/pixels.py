@@ -12,7 +12,6 @@ from pydicom.pixels.utils import pixel_array
 
 from ...errors import CorruptInputError, remark
 from ..storage.plain_files import unchanged
-from . import vendors
 from .codec import Decoder, has_decoder
 from .header import Frame, as_int
 from .scale import AS_STORED, REAL_WORLD, RESCALE, ROUNDING, TABLE, Line, Scale
@@ -138,7 +137,7 @@ def common_scale(frames: Sequence[Frame]) -> CommonScale:
             f"{without.name} lacks Philips' scale slope (2005,100E), which {with_slope[0].name} has, so that their "
             "values cannot be compared; export the series again with all private tags."
         )
-    is_philips = vendors.is_philips(frames[0].dataset)
+    is_philips = any(frame.is_philips for frame in frames)
     is_blanked = not frames[0].file.get("Manufacturer", "unstated")
     if differ and (is_philips or is_blanked):
         if is_philips and len({frame.series_uid for frame in frames}) > 1:

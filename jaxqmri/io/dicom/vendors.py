@@ -30,7 +30,8 @@ def ge_component(dataset: Dataset) -> str | None:
 
 def is_philips(dataset: Dataset) -> bool:
     """Philips' name in Manufacturer (0008,0070) or, as anonymisers blank that, in the creator of a private block."""
-    names = [dataset.get("Manufacturer"), *(element.value for element in dataset if element.tag.is_private_creator)]
+    creators = (_creators(dataset, group).values() for group in (0x2001, 0x2005))
+    names = [dataset.get("Manufacturer"), *(name for of_group in creators for name in of_group)]
     is_normalized = str(dataset.get("RescaleType") or "").lower() == "normalized"  # its own Rescale Type
     return is_normalized or any(str(name or "").upper().startswith("PHILIPS") for name in names)
 
@@ -74,12 +75,16 @@ def is_map(image_type: tuple[str, ...], unit: str, enhanced: bool) -> bool:
 def _value(dataset: Dataset, group: int, creator: str, offset: int, customary: int | None = None) -> Any:
     """A private value; in its customary block if an anonymiser has taken out the creator element and left the value."""
     number = customary or 0x1000 + offset
-    # Looked up by hand: `Dataset.private_block` sorts all elements each time.
-    blocks = {tag & 0xFF: dataset[tag].value for tag in list(dataset.keys()) if tag >> 8 == group << 8}
+    blocks = _creators(dataset, group)
     places = [(block << 8) + offset for block, reserved_for in blocks.items() if reserved_for == creator]
     if blocks.get(number >> 8) in (None, "", creator):
         places.append(number)
     return next((dataset[group, place].value for place in places if (group, place) in dataset), None)
+
+
+def _creators(dataset: Dataset, group: int) -> dict[int, Any]:
+    """Private blocks -> whom they are reserved for; `Dataset.private_block` sorts all elements each time."""
+    return {tag & 0xFF: dataset[tag].value for tag in list(dataset.keys()) if tag >> 8 == group << 8}
 
 
 def _number(dataset: Dataset, group: int, creator: str, offset: int, raw_type: str) -> float | None:
