@@ -14,8 +14,8 @@ import pytest
 
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-# The older way to make kernels takes half the time, but multiplies and adds in one rounding here and in two there, unless
-# the processor is said to know no such instruction. The newest XLA has it no more.
+# The older way to make kernels takes half the time. It rounds a product that is added to here and not there, unless the
+# processor is said to have no instruction for both at once. The newest XLA knows it no more.
 SIMPLE_KERNELS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX"
 
 
