@@ -8,6 +8,7 @@ wrong, where (file, tag), why it matters and how to mend it. There is one except
     remark("4 duplicate images (identical pixels) were dropped.")
 """
 
+import errno
 import re
 import sys
 import warnings
@@ -163,12 +164,17 @@ class DeviceError(_InWords, RuntimeError, exit_code=9):
     """The device asked for is not there, or its memory does not suffice."""
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
 def error_in_words(error: Exception, wording: Wording = on_the_command_line) -> tuple[int, str]:
     """The exit code and the one line that tell people of an error, also of those that are not from here."""
     if isinstance(error, _InWords):
         return error.exit_code, in_words(error.parts, wording)
     text = visible(" ".join(str(error).split()))
     if isinstance(error, OSError) and error.filename is not None:
+        if error.errno in _NO_ROOM:
+            return OutputError.exit_code, visible(f"{error.filename}: cannot be written ({error.strerror}).")
         unreadable = f"{error.filename}: cannot be read ({error.strerror}); check its name and permissions."
         return NoInputError.exit_code, visible(unreadable)
     no_room = isinstance(error, ImportError) and "failed to map segment" in text  # of a library
@@ -192,6 +198,7 @@ def named_as(given: Mapping[Path, Path]) -> Iterator[None]:
         if isinstance(value, str | Path):
             for temporary, path in given.items():
                 value = str(value).replace(str(temporary), str(path))
+                value = value.replace(visible(str(temporary)), visible(str(path)))
         return value
 
     try:

@@ -8,6 +8,7 @@ while it is unpacked into a scratch folder beside the target.
 import errno
 import gzip
 import os
+import re
 import shutil
 import stat
 import struct
@@ -18,7 +19,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PureWindowsPath
+from functools import lru_cache
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ...errors import CorruptInputError, NoInputError, OutputError
@@ -46,6 +48,8 @@ _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError, NotImplementedError,
     OverflowError, ValueError, RecursionError,
 )  # fmt: skip
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:")  # with the drive of Windows
 _DISTRUST = "Nothing was unpacked; get it from a source you trust."
 _GET_AGAIN = "Get it again from its source."
 _BY_OTHER_MEANS = "Nothing was unpacked; if you trust it, unpack it with another program and use the folder."
@@ -163,10 +167,7 @@ class _Limits:
 
     def _place(self, member: _Member) -> None:
         """Refuses a member that some file system would write over another one, and folders without number."""
-        # macOS and Windows ignore case, composed or decomposed accents, trailing dots and blanks.
-        names = [
-            unicodedata.normalize("NFC", part).casefold().rstrip(". ") or part for part in _components(member.name)
-        ]
+        names = [_as_seen_by_others(part) for part in _components(member.name)]
         folder: Any = self.tree
         for depth, name in enumerate(names, start=1):
             is_file = depth == len(names) and not member.is_folder
@@ -182,6 +183,12 @@ class _Limits:
             folder = folder[name]
 
 
+@lru_cache(1000)
+def _as_seen_by_others(name: str) -> str:
+    """macOS and Windows ignore case, composed or decomposed accents, trailing dots and blanks."""
+    return unicodedata.normalize("NFC", name).casefold().rstrip(". ") or name
+
+
 def _shown(member: _Member) -> str:
     return ascii(member.name[:80])
 
@@ -195,12 +202,12 @@ def _check_member(member: _Member) -> None:
     name, parts = member.name, _components(member.name)
     in_bytes = name.encode(errors="replace").split(b"/")
     distrust = {
-        "has control characters in its name": any(unicodedata.category(letter) == "Cc" for letter in name),
+        "has control characters in its name": _CONTROLS.search(name),
         "has no name": not parts and not member.is_folder,
         "has a backslash in its name, which Windows takes for a folder": "\\" in name,
-        "has an absolute path": name.startswith("/") or PureWindowsPath(name).drive,
+        "has an absolute path": _ABSOLUTE.match(name),
         "points outside the folder ('..')": b".." in in_bytes,
-        f"has a name longer than {MAX_NAME} bytes": any(len(part) > MAX_NAME for part in in_bytes),
+        f"has a name longer than {MAX_NAME} bytes": len(max(in_bytes, key=len)) > MAX_NAME,
         f"lies more than {MAX_DEPTH} folders deep": len(parts) > MAX_DEPTH,
         "is a link or a device, not a file": member.is_other,
     }
