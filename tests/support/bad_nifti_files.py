@@ -144,8 +144,8 @@ BAD_NIFTI = {
         CorruptInputError,
         r"scan_e2.*affine cannot be inverted \(its axes lie in one plane",
     ),
-    "vox_offset inf": (patched(108, (np.inf, "<f4")), CorruptInputError, r"scan_e2.*not a readable"),
-    "vox_offset -inf": (patched(108, (-np.inf, "<f4")), CorruptInputError, r"scan_e2.*not a readable"),
+    "vox_offset inf": (patched(108, (np.inf, "<f4")), CorruptInputError, r"scan_e2.*vox_offset is inf"),
+    "vox_offset -inf": (patched(108, (-np.inf, "<f4")), CorruptInputError, r"scan_e2.*vox_offset is -inf"),
     "vox_offset 0": (patched(108, (0, "<f4")), CorruptInputError, "scan_e2.*vox_offset 0 lies within its header"),
     "vox_offset of gigabytes": (
         patched(108, (3e9, "<f4")),

@@ -218,6 +218,8 @@ def _header(head: bytes) -> Nifti1Header:
         header = Nifti2Header(head[:540], check=False) if is_2 else Nifti1Header(head[:348], check=False)
         if int(header["datatype"]) == FLOAT128:
             raise ValueError("128-bit floating-point values, which differ between processors: save float32 or float64")
+        if not np.isfinite(header["vox_offset"]):
+            raise ValueError(f"vox_offset is {header['vox_offset']:g}")
         header.check_fix()
         return header
     finally:
