@@ -1,6 +1,7 @@
 """What is read of a BIDS dataset: names, inherited metadata, series kept apart, and what is wrong with it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -81,6 +82,15 @@ def test_one_4d_file_gets_its_echo_times_from_above(root):
     save(folder / "sub-01_part-mag_MEGRE.nii.gz", np.stack(megre()[2], axis=-1))
     (root / "MEGRE.json").write_text(json.dumps({"EchoTime": list(TE_GRE)}))
     np.testing.assert_allclose(read_nifti(folder).te, TE_GRE)
+
+
+def test_metadata_that_are_added_later_are_found(root):
+    folder = add_series(root, "01", "MEGRE", part="_part-mag")
+    for path in (root, folder, folder.parent):
+        os.utime(path, (1e9, 1e9))  # long at rest, as folders of others are
+    assert "FlipAngle" in read_nifti(folder).acquisition
+    (folder / "sub-01_MEGRE.json").write_text(json.dumps({"FlipAngle": 33}))
+    assert read_nifti(folder).acquisition["FlipAngle"] == 33
 
 
 def test_broken_json_above_the_images_is_named(root):

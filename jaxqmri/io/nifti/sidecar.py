@@ -4,8 +4,13 @@ Only physics is passed on, key by key: a sidecar may also hold names and dates.
 """
 
 import json
+import os
 import re
-from collections.abc import Mapping
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,12 +20,13 @@ import numpy as np
 from ...errors import Give, MetadataError
 from ...quantities import ECHO_TIME, Axis
 from ..axis import check_axis_values
-from ..bids.names import NUMBERS, metadata_folders, parse_name
+from ..bids.names import NUMBERS, BidsName, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
 from ..protocol import TIMING
 from ..series import COMPONENTS
 from ..storage.plain_files import read_bytes
 
+CLOCK_STEP = 3 * 10**9  # ns; a folder that changed longer ago has another time of change after the next one
 PHYSICS = (  # in the units of BIDS: s, deg, T, MHz, Hz, mm
     *TIMING, "MagneticFieldStrength", "ImagingFrequency", "PixelBandwidth", "SliceThickness", "SpacingBetweenSlices",
     "EchoTrainLength", "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "Manufacturer",
@@ -111,9 +117,26 @@ def sidecars_of(image: Path) -> list[Path]:
         return [own] if own.exists() or own.is_symlink() else []
     found = []
     for folder in metadata_folders(image, name.entities["sub"]):
-        named = ((path, parse_name(path.stem)) for path in sorted(folder.glob(f"*{name.suffix}.json")))
-        applicable = [(len(n.entities), path) for path, n in named if n is not None and n.applies_to(name)]
-        found += [path for _, path in sorted(applicable)]
+        named = _metadata_in(folder).get(name.suffix, ())
+        found += [path for _, path in sorted((len(n.entities), path) for n, path in named if n.applies_to(name))]
+    return found
+
+
+def _metadata_in(folder: Path) -> Mapping[str, Sequence[tuple[BidsName, Path]]]:
+    """The JSON files of a folder by suffix. A folder at rest is listed once, not for each of its images."""
+    with suppress(OSError):
+        state = folder.stat()
+        at_rest = time.time_ns() - state.st_mtime_ns > CLOCK_STEP
+        return (_listed if at_rest else _listed.__wrapped__)(folder, (state.st_mtime_ns, state.st_ino))
+    return {}
+
+
+@lru_cache(maxsize=32)
+def _listed(folder: Path, _state: tuple[int, int]) -> Mapping[str, Sequence[tuple[BidsName, Path]]]:
+    found: dict[str, list[tuple[BidsName, Path]]] = defaultdict(list)
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".json") and (name := parse_name(entry.name.removesuffix(".json"))) is not None:
+            found[name.suffix].append((name, folder / entry.name))
     return found
 
 
