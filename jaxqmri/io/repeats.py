@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import Choose, CorruptInputError, LeaveOut, UsageError, remark
-from ..quantities import AXES, ECHO_TIME
-from .candidates import Candidate, Scan, number
+from ..errors import Choose, CorruptInputError, LeaveOut, MapWith, UsageError, remark
+from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME
+from .candidates import Candidate, Place, Scan, at, number
 
 OTHER_TIMES = "images of other time points"
 # By these a scanner tells repeated images of one slice apart, best first.
@@ -40,8 +40,19 @@ def of_time_point(scan: Scan, time_point: int | str | None) -> Scan:
     return replace(scan, candidates=tuple(kept), skipped={**scan.skipped, OTHER_TIMES: tuple(sorted(others))})
 
 
-def check_one_time_point(candidate: Candidate) -> None:
-    """Refuses images that are repeated in time."""
+def check_repeats(candidate: Candidate) -> None:
+    """Refuses echoes of several flip angles or inversion times, and images that are repeated in time."""
+    for axis in (INVERSION_TIME, FLIP_ANGLE) if candidate.axis is ECHO_TIME else ():
+        found: dict[Place, set[float]] = defaultdict(set)
+        for place, image in zip(candidate.places, candidate.images, strict=True):
+            found[place] |= set(image.stated(axis))
+        (k, te), several = max(found.items(), key=lambda item: len(item[1]))
+        if len(several) > 1:
+            raise CorruptInputError(
+                f"{candidate}: images of slice {k + 1} at {at(ECHO_TIME, te)} differ in {axis.keyword}, "
+                f"{axis.described(sorted(several))}, so that they are several measurements; ",
+                MapWith("t1"), f", or put the images of one {axis.term} in a folder of their own and give that.",
+            )  # fmt: skip
     if points := _time_points(candidate):
         n_points = max(place for place, _ in points)
         first, keyword = points[0]

@@ -15,7 +15,7 @@ from ..choose import OWN_FOLDER
 from ..formats import as_paths, is_nifti, name_of
 from ..load import read_files
 from ..negative import Negative
-from ..repeats import check_one_time_point
+from ..repeats import check_repeats
 from ..series import ImageSeries
 from . import header
 from .codec import Decoder
@@ -124,7 +124,7 @@ def _refusal(scan: Scan) -> Exception | None:
 
 def _check_complete(scan: Scan, candidate: Candidate) -> None:
     """Refuses a candidate in which a slice lacks an image, cell by cell, or whose images have no common scale."""
-    check_one_time_point(candidate)
+    check_repeats(candidate)
     if n_missing := len(candidate.missing):
         n_cells, passed_over = candidate.n_slices * len(candidate.values), in_brackets(scan.skipped)
         raise CorruptInputError(

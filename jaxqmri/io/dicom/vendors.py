@@ -39,7 +39,7 @@ def is_philips(dataset: Dataset) -> bool:
 def philips_scale_slope(dataset: Dataset) -> float | None:
     """Philips' (2005,100E): displayed value / (Rescale Slope * this) is comparable between images."""
     value = _number(dataset, 0x2005, _PHILIPS_1, 0x0E, "<f4")
-    return value if value is not None and np.isfinite(value) and value > 0 else None
+    return value if value is not None and 1e-30 < value < 1e30 else None
 
 
 def copy_philips_scale_slope(groups: Dataset, header: Dataset) -> None:
