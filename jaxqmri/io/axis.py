@@ -43,11 +43,11 @@ def requested_axis(axis: str | None, given: Mapping[str, Any]) -> tuple[Axis, An
 
 def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
     """Refuses (n,) values of a file or argument, `where`, that cannot be in SI units or are all equal: no guesses."""
-    described, remedy = axis.described(values), (Give(axis.name, "the right ones"), ".")
+    remedy = (Give(axis.name, "the right ones"), ".")
     may_be_0 = axis.low <= 0
     if not np.all(np.isfinite(values)) or np.any(values < 0 if may_be_0 else values <= 0):
         wanted = "finite and not negative" if may_be_0 else "finite and positive"
-        raise MetadataError(f"{where}: {axis.terms} must be {wanted}, got {described}; ", *remedy)
+        raise MetadataError(f"{where}: {axis.terms} must be {wanted}, got {axis.described(values)}; ", *remedy)
     below = bool(np.any(values < axis.low))
     too_low = below or (len(values) > 1 and bool(np.max(values) < axis.top))
     if too_low or np.any(values > axis.high):
@@ -57,7 +57,9 @@ def check_axis_values(axis: Axis, values: np.ndarray, where: str) -> None:
         units = (axis.unit_words, axis.shown_unit_words)
         unit, field = units if too_low else units[::-1]
         looks = f"{unit} in a field of {field}"
-        raise MetadataError(f"{where}: {axis.terms} {described} {outside}; they look like {looks}. ", *remedy)
+        raise MetadataError(
+            f"{where}: {axis.terms} {axis.described(values)} {outside}; they look like {looks}. ", *remedy
+        )
     if len(values) > 1 and np.all(values == values[0]):
         same = f"all {len(values)} {axis.terms} are {axis.listed(values[:1])} {axis.shown_unit}"
         raise MetadataError(f"{where}: {same}. {axis.constant}; ", *remedy)

@@ -38,7 +38,7 @@ def choose(scan: Scan, component: str | None = None) -> Candidate:
     Series of one value each are joined, copies left out. No component given: magnitude or, where inversion times vary
     in real images only, real.
     """
-    scan = first_echoes(scan)
+    scan = scan if scan.axis is ECHO_TIME else first_echoes(scan)
     candidates = joined(scan)
     component = _wanted_component(scan, component, candidates)
     wanted = [c for c in candidates if c.component == component]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import CorruptInputError, LeaveOut, MetadataError, NoInputError, Setting, UsageError, remarks_kept
 from ..quantities import ECHO_TIME, Axis
-from .axis import axis_named
+from .axis import axis_named, given_values
 from .candidates import Scan
 from .choose import choose, choose_axis
 from .dicom.reader import scan_dicom
@@ -40,7 +40,8 @@ def read_images(
     `given` (n,) values [s] or [rad] replace those in the files; `axes` has one entry then.
     """
     with remarks_kept() as remarks, scan_images(paths, given, axis_named(axes[0]), series) as scan:
-        scan = of_time_point(scan.of_component(component), time_point)
+        scan = scan.of_component(component)
+        scan = scan if time_point is None else of_time_point(scan, time_point)
         scan, chosen = (scan, choose(scan, component)) if len(axes) == 1 else choose_axis(scan, axes, component)
         if negative == "abs" and chosen.component != "magnitude":
             raise UsageError(
@@ -58,12 +59,13 @@ def scan_images(
     series: Sequence[str] = (),
 ) -> Iterator[Scan]:
     """Lists what is there without reading images, for the block: the files of an archive are gone afterwards."""
+    values = given_values(axis, given)
     with unpacked(paths) as folders:
         if _are_nifti(folders):
-            scan = scan_nifti(folders, given, axis)
+            scan = scan_nifti(folders, axis)
         else:
             try:
-                scan = replace(scan_dicom(folders, given, axis), source=name_of(paths))
+                scan = replace(scan_dicom(folders, axis), source=name_of(paths))
             except NoInputError as error:
                 if all(map(_is_own_map, filter(is_nifti, files_below(folders)))):
                     raise error from None
@@ -72,7 +74,7 @@ def scan_images(
                     "searched; name the folder that holds them (unpack an archive first), or map a BIDS data set with "
                     "`jaxqmri bids`."
                 ) from None
-        yield scan.of_series(series)
+        yield replace(scan, given=values).of_series(series)
 
 
 @contextmanager
@@ -96,16 +98,19 @@ def scan_tree(
                 yield [("INPUT", scan)]
             return
         mixed = set(nifti) & set(dicom)
-        places = [(folder, scan_nifti([folder], given, axis)) for folder in sorted(nifti)]
+        places = [(folder, scan_nifti([folder], axis)) for folder in sorted(nifti)]
         if dicom:
             top = Path(os.path.commonpath(dicom))
-            places.append((top, scan_dicom([top], given, axis)))
+            places.append((top, scan_dicom([top], axis)))
             mixed |= {top} & set(nifti)
         if series:
             named = [(place, scan) for place, scan in places if scan.has_series(series)]
             places = [(place, scan.of_series(series)) for place, scan in named or places]
         names = ["FOLDER" if place in mixed else _as_input(place, folders) for place, _ in places]
-        yield [(name, _without_others(scan)) for name, (_, scan) in zip(names, places, strict=True)]
+        values = given_values(axis, given)
+        yield [
+            (name, replace(_without_others(scan), given=values)) for name, (_, scan) in zip(names, places, strict=True)
+        ]
 
 
 def _is_image(file: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CorruptInputError, LeaveOut, NoInputError, remarks_kept
 from ..quantities import Axis
-from .axis import ROUNDING, Values
+from .axis import ROUNDING, Values, given_values
 from .candidates import OTHER_SERIES, Candidate, Scan, number
 from .choose import choose
 from .formats import files_below
@@ -28,7 +28,7 @@ from .storage.memory import new_images
 
 def read_files(
     paths: Sequence[Path],
-    scan_files: Callable[[Sequence[Path], Values | None, Axis], Scan],
+    scan_files: Callable[[Sequence[Path], Axis], Scan],
     axis: Axis,
     given: Values | None,
     series: int | str | Sequence[int | str],
@@ -43,14 +43,16 @@ def read_files(
 
     `is_other` tells files of the other format; where there are only such, the error says to read them `instead`.
     """
+    values = given_values(axis, given)
     with remarks_kept() as remarks, unpacked(paths) as folders:
         try:
-            scan = scan_files(folders, given, axis)
+            scan = replace(scan_files(folders, axis), given=values)
         except NoInputError as error:
             if any(map(is_other, files_below(folders))):
                 raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
-        scan = of_time_point(scan.of_series(series).of_component(component), time_point)
+        scan = scan.of_series(series).of_component(component)
+        scan = scan if time_point is None else of_time_point(scan, time_point)
         chosen = choose(scan, component)
         is_phase = chosen.component == "phase"
         factor = common_factor(scan.reader.radians(chosen), str(chosen)) if is_phase else 1.0  # before all are read

@@ -19,10 +19,8 @@ _IN_TIME = {
 }
 
 
-def of_time_point(scan: Scan, time_point: int | str | None) -> Scan:
+def of_time_point(scan: Scan, time_point: int | str) -> Scan:
     """The same as if of images repeated in time only those of one time point, counted from 1, were there."""
-    if time_point is None:
-        return scan
     n = int(time_point)
     found = [(candidate, _time_points(candidate)) for candidate in scan.candidates]
     if not any(points for _, points in found):
@@ -66,8 +64,6 @@ def check_repeats(candidate: Candidate) -> None:
 
 def first_echoes(scan: Scan) -> Scan:
     """The same with the first echo alone of each inversion time or flip angle: that of all is weighted alike."""
-    if scan.axis is ECHO_TIME:
-        return scan
     single: dict[tuple, set[tuple[float, ...]]] = defaultdict(set)  # what series of one value each have in common
     for candidate in scan.candidates:
         if len(candidate.values) == 1:

@@ -31,7 +31,8 @@ def verdicts(scan: Scan, source: str, given: str = "") -> list[Verdict]:
     of_image = {image: candidate for candidate in scan.candidates for image in candidate.images}
     fitted: list[Candidate] = []
     for axis in [scan.axis] if scan.given is not None else AXES.values():
-        turned = first_echoes(scan if axis is scan.axis else scan.along(axis))
+        turned = scan if axis is scan.axis else scan.along(axis)
+        turned = turned if axis is ECHO_TIME else first_echoes(turned)
         alike: dict[str, list[Candidate]] = defaultdict(list)
         for candidate in joined(turned):
             if len(candidate.values) > 1 and candidate.component in _components(axis):

@@ -207,6 +207,15 @@ def test_3d_file_with_several_te_is_refused(tmp_path):
         read_nifti(path, te=(0.01, 0.02))
 
 
+def test_sidecars_of_which_one_is_broken_can_be_moved_away_and_the_times_given(folder):
+    (folder / "scan_e2.json").write_text("{")
+    with pytest.raises(MetadataError, match=r"scan_e2.json: not valid JSON.*all images away and give the echo times"):
+        read_nifti(folder)
+    for sidecar in folder.glob("*.json"):
+        sidecar.unlink()
+    np.testing.assert_array_equal(read_nifti(folder, te=TE).data, expected())
+
+
 @pytest.mark.parametrize("name", ["nope", "nope.nii.gz", "x" * 300])
 def test_missing_path_is_named(tmp_path, name):
     with pytest.raises(NoInputError, match=f"{name}: (no such file|cannot be read)"):

@@ -106,7 +106,7 @@ def test_real_images_are_used_where_there_are_no_others_and_where_asked_for(tmp_
     asked = read_nifti(real, axis="ti", component="real")
     np.testing.assert_array_equal(asked.data, only.data)
     assert asked.skipped == {"magnitude images": 6}
-    with pytest.raises(CorruptInputError, match="not imaginary, which a fit needs"):
+    with pytest.raises(CorruptInputError, match="said to be imaginary, but none of their values is negative"):
         read_nifti(real, axis="ti", component="imaginary")
     with pytest.raises(UsageError, match="component 'modulus' is not one of magnitude, phase, real, imaginary"):
         read_nifti(real, axis="ti", component="modulus")

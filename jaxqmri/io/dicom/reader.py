@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import CorruptInputError, MetadataError, remark
 from ...quantities import ECHO_TIME, Axis
-from ..axis import Values, given_values, requested_axis
+from ..axis import Values, requested_axis
 from ..candidates import Candidate, Images, Place, Reader, Scan, at, in_brackets
 from ..choose import OWN_FOLDER
 from ..formats import as_paths, is_nifti, name_of
@@ -104,11 +104,11 @@ def read_dicom(
     )  # fmt: skip
 
 
-def scan_dicom(path: str | Path | Iterable[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """The candidates along an axis, from headers alone; (n,) values `given` [s] or [rad] replace those in the files."""
-    paths, values = as_paths(path, "path"), given_values(axis, given)
+def scan_dicom(path: str | Path | Iterable[str | Path], axis: Axis = ECHO_TIME) -> Scan:
+    """The candidates along an axis, from headers alone."""
+    paths = as_paths(path, "path")
     frames, skipped = find_frames(paths)
-    return Scan(name_of(paths), candidates(frames, axis), skipped, axis, values, READER)
+    return Scan(name_of(paths), candidates(frames, axis), skipped, axis, None, READER)
 
 
 def _refusal(scan: Scan) -> Exception | None:

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import About, CorruptInputError, Give, remark
 from ...quantities import ECHO_TIME, INVERSION_TIME, Axis
 from ..affines import same_grid
-from ..axis import Values, given_values, requested_axis
+from ..axis import Values, requested_axis
 from ..bids.names import NUMBERS, parse_name
 from ..candidates import Candidate, Images, Reader, Scan, at
 from ..formats import as_path, as_paths, check_series, is_dicom
@@ -62,11 +62,11 @@ def read_nifti(
     )  # fmt: skip
 
 
-def scan_nifti(paths: str | Path | Sequence[str | Path], given: Values | None = None, axis: Axis = ECHO_TIME) -> Scan:
-    """The candidates along an axis, voxels unread; (n,) values `given` [s] or [rad] replace those in the files."""
-    listed, values = as_paths(paths, "paths"), given_values(axis, given)
+def scan_nifti(paths: str | Path | Sequence[str | Path], axis: Axis = ECHO_TIME) -> Scan:
+    """The candidates along an axis, voxels unread."""
+    listed = as_paths(paths, "paths")
     source = (listed[0].name or str(listed[0])) if len(listed) == 1 else f"{len(listed)} files"
-    return Scan(source, *scan_files(listed, axis), axis, values, READER)
+    return Scan(source, *scan_files(listed, axis), axis, None, READER)
 
 
 def read_mask(path: str | Path, series: ImageSeries) -> np.ndarray:

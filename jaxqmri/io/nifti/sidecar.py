@@ -61,8 +61,9 @@ def read_sidecar(image: Path) -> dict[str, Any]:
         except (OSError, ValueError, RecursionError) as error:
             reason = f"not readable ({error.strerror})" if isinstance(error, OSError) else f"not valid JSON ({error})"
             raise MetadataError(
-                f"{path.name}: {reason}, so the echo time or the like is unknown; convert the images again, or mend it."
-            ) from error
+                f"{path.name}: {reason}, so the echo time or the like is unknown; mend it, convert the images again, "
+                "or move the sidecars of all images away and ", Give("te", "the echo times"), " or what else varies.",
+            ) from error  # fmt: skip
         if not isinstance(found, dict):
             raise MetadataError(f"{path.name}: holds a JSON {type(found).__name__}, not an object with keys; mend it.")
         content |= found
