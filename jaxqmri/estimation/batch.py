@@ -94,11 +94,23 @@ def fit_batch(
         higher, variance = solution.second_cost - solution.cost, noise_variance(problem, solution)
         # The noise may have decided between the two.
         as_good = higher < _EQUALLY_GOOD * jnp.nan_to_num(variance) + cost_rounding(problem)
-        ends.append((as_good, int(Status.AMBIGUOUS)))
+        ends.append((as_good & _is_another_answer(problem, solution, bars), int(Status.AMBIGUOUS)))
         gap = jnp.where(variance > 0, higher / jnp.where(variance > 0, variance, 1.0), jnp.nan)
     conditions, codes = zip(*ends, strict=True)
     status = jnp.select(conditions, codes, int(Status.OK))
     return _maps(problem, solution, bars, status, covariance, gap)
+
+
+def _is_another_answer(problem: Problem, solution: Solution, bars: ErrorBars) -> Array:
+    """Whether the second minimum differs in more than the amplitude and what is nearly mirrored, beyond error bars."""
+    if solution.second_point is None:
+        return jnp.zeros(problem.scale.shape, bool)
+    other = problem.split(problem.values(tuple(solution.second_point)))
+    differs = jnp.zeros(problem.scale.shape, bool)
+    for i, (name, a, b) in enumerate(zip(problem.unknowns, problem.split(solution.values), other, strict=True)):
+        if name not in (problem.model.amplitude, *problem.model.mirrored):
+            differs |= ~((b - a) ** 2 <= bars.curvature_variance[i])
+    return differs
 
 
 def _finite_placeholders(problem: Problem, solution: Solution, sound: Array) -> Solution:

@@ -3,6 +3,7 @@
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -21,6 +22,7 @@ class ErrorBars(NamedTuple):
     residual: Float[Array, " voxel"]  # (weighted) root mean square of the misfit
     reduced_chi2: Float[Array, " voxel"]  # NaN where sigma is not known or nothing is left over
     identified: Bool[Array, " voxel"]  # whether the measurements determine all unknowns
+    curvature_variance: linalg.Vector  # of the unknowns, from the curvature alone
 
 
 def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
@@ -36,6 +38,11 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
         tuple(e * (slope * other) * variance for e, other in zip(row, slopes, strict=True))
         for row, slope in zip(inverse, slopes, strict=True)
     )
+    alone = tuple(row[i] for i, row in enumerate(covariance))
+    if solution.second_point is not None:
+        away, weight = _second_minimum(problem, solution)
+        size = range(len(away))
+        covariance = tuple(tuple(covariance[i][j] + weight * away[i] * away[j] for j in size) for i in size)
     if not problem.noise.least_squares:
         covariance = covariance_over_polarities(problem, solution) or covariance
     diagonal = [row[i] for i, row in enumerate(inverse)]
@@ -45,7 +52,19 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
     if not problem.noise.least_squares:
         # At vanishing signal the likelihood is flat: an error of 10 in a logarithm means that it is not determined.
         identified &= ~(functools.reduce(jnp.maximum, diagonal) * variance > 10.0**2)
-    return ErrorBars(covariance, jnp.sqrt(squares / weighed), chi2, identified)
+    return ErrorBars(covariance, jnp.sqrt(squares / weighed), chi2, identified, alone)
+
+
+def _second_minimum(problem: Problem, solution: Solution) -> tuple[tuple[Array, ...], Float[Array, " voxel"]]:
+    """How far the second-lowest minimum is away, and how likely it is the right one."""
+    point, cost = solution.second_point, solution.second_cost
+    assert point is not None
+    assert cost is not None
+    variance = jax.lax.stop_gradient(noise_variance(problem, solution))
+    weight = jax.nn.sigmoid(jax.lax.stop_gradient(solution.cost - cost) / (2 * variance))
+    other = jax.lax.stop_gradient(problem.split(problem.values(tuple(point))))
+    away = tuple(b - a for a, b in zip(problem.split(solution.values), other, strict=True))
+    return away, jnp.where(variance > 0, weight, 0.0)
 
 
 def noise_variance(problem: Problem, solution: Solution) -> Float[Array, " voxel"]:

@@ -29,7 +29,7 @@ def fit(
     bounds: Bounds | None = None,
     prior: Mapping[str, Normal] | None = None,
     mask: Bool[ArrayLike, "*voxel"] | None = None,
-    starts: int = 1,
+    starts: int | None = None,
     solver: Solver | None = None,
     noise: Noise | None = None,
     covariance: bool = False,
@@ -66,8 +66,10 @@ def fit(
             `sigma` of the noise.
         mask: where to fit, with the leading shape of `signal`; elsewhere all is NaN and the status MASKED.
         starts: from how many places the search begins, spread over the ranges within `bounds`; the lowest minimum is
-            the answer. Takes as many times longer; `FitResult.gap` says how much worse the next minimum is. A voxel
-            where that is less than the variance of the noise is AMBIGUOUS.
+            the answer. None: 1, and 2 for an `FSE` of unequal pulses or with a slice profile whose b1 is fitted. Takes
+            as many times longer; `FitResult.gap` says how much worse the next minimum is. A voxel where that is less
+            than the variance of the noise is AMBIGUOUS, unless only amplitude and b1 differ; error bars cover the next
+            minimum as far as it is likely.
         solver: how to search; None: `LevenbergMarquardt()`.
         noise: what is known of the noise; None: `Gaussian()`, its level taken from the residuals.
         covariance: also return the covariance of the free parameters.
@@ -137,6 +139,8 @@ def fit(
     model = with_dtype(model, real)
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
+    if starts is None:
+        starts = model.usual_starts(free) if init is None and solver.minimises else 1
     common = (model, solver, type(noise), free, covariance, starts)
     return in_batches(
         fit_batch,
@@ -160,6 +164,8 @@ def _check_types(model: Any, init: Any, solver: Any, noise: Any, starts: Any) ->
         raise ValueError(f"noise is {in_short(noise)}, wanted a noise model such as jq.Gaussian(sigma).")
     if not (init is None or isinstance(init, model.parameters)):
         raise ValueError(f"init is {in_short(init)}, wanted a {model.parameters.__name__} of numbers or maps.")
+    if starts is None:
+        return
     if not isinstance(starts, int) or starts < 1:
         raise ValueError(f"starts is {in_short(starts)}, wanted how many there are, at least 1.")
     if starts > 1 and not (solver is None or solver.minimises):

@@ -20,15 +20,21 @@ def with_starts(
     A guess knows neither bounds nor priors. With them the search begins at the lower of the guess and the best of some
     points within the bounds.
     """
-    model, first = problem.model, _first(problem, init)
-    if n_starts == 1 and (init is not None or not (bounds or problem.prior)):
-        return dataclasses.replace(problem, start=first)
+    model = problem.model
+    all_guessed = model.knows_valleys and init is None and (n_starts > 1 or bool(bounds))
+    if n_starts == 1 and not all_guessed and (init is not None or not (bounds or problem.prior)):
+        return dataclasses.replace(problem, start=_first(problem, init))
     within = {name: (low / problem.units[name], high / problem.units[name]) for name, (low, high) in bounds.items()}
-    guesses = jax.vmap(
-        lambda signal, known, within: model.guesses(signal, known, within, max(n_starts - 1, 1)), in_axes=-1
-    )(_without_gaps(problem), problem.known, within)
+    n_guesses = n_starts if all_guessed else max(n_starts - 1, 1)
+    guesses = jax.vmap(lambda signal, known, within: model.guesses(signal, known, within, n_guesses), in_axes=-1)(
+        _without_gaps(problem), problem.known, within
+    )
     guesses = {name: jax.lax.stop_gradient(getattr(guesses, name)) for name in problem.free}
     others = jax.vmap(lambda guess: _completed(problem, guess), in_axes=-1)(guesses)
+    if all_guessed:
+        first, others = (tuple(leaf[part] for leaf in others) for part in (0, slice(1, None)))
+        return dataclasses.replace(problem, start=first, **({"other_starts": others} if n_starts > 1 else {}))
+    first = _first(problem, init)
     if n_starts > 1:
         return dataclasses.replace(problem, start=first, other_starts=others)
     other = tuple(leaf[0] for leaf in others)

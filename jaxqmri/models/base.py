@@ -65,6 +65,7 @@ class SignalModel(eqx.Module):
         sequential: each measurement is computed from the one before, as in a train of pulses.
         accepts_missing: `initial_guess` takes NaN for measurements that are left out; if not, the mean of their
             neighbours stands in for them.
+        knows_valleys: `guesses` are in valleys of their own, the deepest first.
         `initial_guess`, `guesses`, `batched_guess`, `batched`, `to_coordinate` and `from_coordinate` may be overridden.
     """
 
@@ -74,6 +75,7 @@ class SignalModel(eqx.Module):
     broadcasts: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     accepts_missing: ClassVar[bool] = False
+    knows_valleys: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, params: Params) -> Inexact[Array, " n"]:
@@ -157,6 +159,10 @@ class SignalModel(eqx.Module):
             known: what is known of its parameters, by field name.
         """
         return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
+
+    def usual_starts(self, free: Sequence[str]) -> int:
+        """From how many places a fit of these parameters begins unless it is told; more where valleys are alike."""
+        return 1
 
     def guesses(self, signal: Inexact[Array, " n"], known: Known, bounds: Bounds, n: int) -> Params:
         """Starts of one voxel's fit within bounds, each from another part of the ranges: leaves (n,).

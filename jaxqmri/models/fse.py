@@ -37,7 +37,9 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
 from ..batching.context import on_cpu
 from .angles import sine_cosine
 from .base import (
+    NO_BOUNDS,
     NOTHING,
+    Bounds,
     Known,
     SignalModel,
     as_float_array,
@@ -74,6 +76,15 @@ class Decays(NamedTuple):
 
 def _indices_or_none(value: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if value is None else tuple(operator.index(i) for i in value)
+
+
+def _without_hill(heights: Float[Array, " n"], top: Array) -> Float[Array, " n"]:
+    """Equally spaced heights without a hill: -inf from its top to where they rise again, on both sides."""
+    at = jnp.arange(heights.size)
+    rises = jnp.diff(heights) > 0  # from each to the next
+    first = jnp.max(jnp.where((at[1:] <= top) & ~rises, at[1:], 0))
+    last = jnp.min(jnp.where((at[:-1] >= top) & rises, at[:-1], heights.size - 1))
+    return jnp.where((at >= first) & (at <= last), -jnp.inf, heights)
 
 
 class FSE(SignalModel):
@@ -138,6 +149,7 @@ class FSE(SignalModel):
     assumed: ClassVar[tuple[str, ...]] = ("t1",)  # pyright: ignore[reportIncompatibleVariableOverride]
     mirrored: ClassVar[tuple[str, ...]] = ("b1",)
     sequential: ClassVar[bool] = True
+    knows_valleys: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.flip_angles.ndim != 1 or self.flip_angles.shape[0] < 1:
@@ -209,8 +221,17 @@ class FSE(SignalModel):
             return jnp.exp(coordinate)
         return 2 / self._widest_angle() * jnp.arccos(jnp.sqrt(coordinate))
 
+    def usual_starts(self, free: Sequence[str]) -> int:
+        """Two where b1 is sought and there is no mirror: a train and one of another b1 may look nearly alike."""
+        if "b1" not in free:
+            return 1
+        return 1 if self.slice_profile is None and not isinstance(self.flip_angles, Tracer) and self._alike() else 2
+
     def initial_guess(self, signal: Inexact[Array, " n"], known: Known = NOTHING) -> Tissue:
-        # The most similar of some trains, a b1 at a time. One train hardly depends on t1.
+        return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
+
+    def guesses(self, signal: Inexact[Array, " n"], known: Known, bounds: Bounds, n: int) -> Tissue:
+        # The most similar of some trains, a b1 at a time, and the others that are the best of their surroundings.
         t2, b1 = self._coarse_grid()
         at_t2 = jax.vmap(lambda t2, b1: self(Tissue(m0=1.0, t1=1.0, t2=t2, b1=b1)), (0, None))
         trains = jax.vmap(at_t2, (None, 0))(t2, b1)
@@ -220,6 +241,9 @@ class FSE(SignalModel):
         unit = trains.conj() / norms[..., None]
         off = jnp.abs(b1 - known["b1"]) if "b1" in known else jnp.zeros_like(b1)
         allowed = off <= jnp.min(off)
+        if "b1" in bounds:
+            outside = jnp.maximum(jnp.maximum(bounds["b1"][0] - b1, b1 - bounds["b1"][1]), 0)
+            allowed &= outside <= jnp.min(outside)
 
         def best_of_row(_: None, row: Array) -> tuple[None, tuple[Array, Array, Array]]:
             product = jnp.dot(unit[row], signal, precision=jax.lax.Precision.HIGHEST)
@@ -227,12 +251,18 @@ class FSE(SignalModel):
             return None, summit(jnp.abs(product) ** 2 if jnp.iscomplexobj(product) else product)
 
         _, (tops, columns, offsets) = jax.lax.scan(best_of_row, None, jnp.arange(b1.size))
-        _, row, row_offset = summit(jnp.where(allowed, tops, -jnp.inf))
-        at, offset = columns[row], offsets[row]
-        m0 = jnp.dot(unit[row, at], signal, precision=jax.lax.Precision.HIGHEST) / norms[row, at]
-        place = at.astype(t2.dtype) + offset
-        log_t2 = jnp.interp(place, jnp.arange(t2.size, dtype=t2.dtype), jnp.log(t2))
-        return Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=jnp.exp(log_t2), b1=b1[row] + row_offset * (b1[1] - b1[0]))
+        tops = jnp.where(allowed, tops, -jnp.inf)
+        peaks, found = tops, []
+        for _ in range(n):
+            _, row, row_offset = summit(peaks)
+            at, offset = columns[row], offsets[row]
+            m0 = jnp.dot(unit[row, at], signal, precision=jax.lax.Precision.HIGHEST) / norms[row, at]
+            place = at.astype(t2.dtype) + offset
+            log_t2 = jnp.interp(place, jnp.arange(t2.size, dtype=t2.dtype), jnp.log(t2))
+            here = b1[row] + row_offset * (b1[1] - b1[0])
+            found.append(Tissue(m0=m0, t1=jnp.ones((), t2.dtype), t2=jnp.exp(log_t2), b1=here))
+            peaks = _without_hill(peaks, row) if n > 1 else peaks
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
     def limits(self) -> Tissue:
         n = self.flip_angles.shape[0]
@@ -254,8 +284,11 @@ class FSE(SignalModel):
         first, right = jnp.abs(self.flip_angles[0]), jnp.asarray(jnp.pi / 2, self.flip_angles.dtype)
         if self.slice_profile is not None:
             return right
-        alike = jnp.max(jnp.abs(jnp.abs(self.flip_angles) - first)) < 1e-4
-        return jnp.where(alike, jnp.maximum(first, right), right)
+        return jnp.where(self._alike(), jnp.maximum(first, right), right)
+
+    def _alike(self) -> Bool[Array, ""]:
+        sizes = jnp.abs(self.flip_angles)
+        return jnp.max(jnp.abs(sizes - sizes[0])) < 1e-4
 
     def _coarse_grid(self) -> tuple[Float[Array, " t2"], Float[Array, " b1"]]:
         """Such that the least-squares answer is downhill from the most similar train.

@@ -268,3 +268,29 @@ def test_b1_is_looked_for_where_tissue_has_it(rng):
     assert usual.max() < 1.4, "an end that is no mirror is no answer"
     with pytest.raises(ValueError, match=r"b1_range is \(lowest, highest\)"):
         jq.FSE(angles, 0.01, b1_range=(0.0, 1.4))
+
+
+def _train(first, others, n=16, **options):
+    return jq.FSE(np.deg2rad([first, *[others] * (n - 1)]), 0.01, **options)
+
+
+PROFILE = np.sin(np.linspace(0.05, np.pi / 2, 12))
+TRAINS = {  # with b1; the first pulse of 90 + alpha / 2 makes a low and a high b1 look nearly alike
+    "10 x 120, low b1": (_train(120, 120, 10, magnitude=True), 0.7),
+    "first pulse 150": (_train(150, 120, magnitude=True), 0.9),
+    "slice profile": (_train(150, 150, 12, slice_profile=PROFILE, magnitude=True), 0.8),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINS)
+def test_error_bars_are_calibrated_where_b1_has_several_valleys(name, rng):
+    train, b1 = TRAINS[name]
+    clean = np.asarray(jq.simulate(train, jq.Tissue(m0=1000.0, t2=np.repeat([0.04, 0.08, 0.2], 4096), b1=b1)))
+    sigma = clean.max() / 50
+    signal = np.abs(clean + rng.normal(scale=sigma, size=clean.shape))
+    result = jq.fit(train, signal, noise=jq.Gaussian(sigma))
+    assert np.mean(np.asarray(result.status) == jq.Status.OK) > 0.99
+    for parameter, truth in (("t2", np.repeat([0.04, 0.08, 0.2], 4096)), ("b1", b1)):
+        z = (np.asarray(getattr(result.params, parameter)) - truth) / np.asarray(getattr(result.stderr, parameter))
+        assert 0.95 < np.nanstd(z) < 1.06

@@ -23,7 +23,9 @@ class Solution(NamedTuple):
     converged: Bool[Array, " voxel"]  # whether the solver reached its own goal there
     cost: Float[Array, " voxel"]
     curvature: linalg.LowerTriangle  # half the second derivatives of the cost, in the coordinates of all unknowns
-    second_cost: Float[Array, " voxel"] | None = None  # of the second-lowest minimum where several were looked for
+    # Of the second-lowest minimum, where several were looked for: inf where there is none.
+    second_cost: Float[Array, " voxel"] | None = None
+    second_point: Float[Array, "unknown voxel"] | None = None  # coordinates; those of the lowest where there is none
 
 
 class Solver(eqx.Module):

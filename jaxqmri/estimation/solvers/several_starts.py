@@ -37,7 +37,12 @@ class SeveralStarts(Solver):
         error = jnp.nan_to_num(noise_variance(problem, lowest)) + cost_rounding(problem)
         # Within an error bar it is the same minimum: its valley may be so flat that the search ends anywhere in it.
         apart = (length > error) & (jnp.max(jnp.abs(jnp.stack(steps)), axis=0) > _APART)
-        return lowest._replace(second_cost=jnp.min(jnp.where(apart, cost, jnp.inf), axis=0))
+        others = jnp.where(apart, cost, jnp.inf)
+        second, cost_of_second = jnp.argmin(others, axis=0), jnp.min(others, axis=0)
+        there = jnp.stack([jnp.take_along_axis(of, second[None], axis=0)[0] for of in every])
+        return lowest._replace(
+            second_cost=cost_of_second, second_point=jnp.where(jnp.isfinite(cost_of_second), there, jnp.stack(x))
+        )
 
 
 def _place(problem: Problem, values: tuple[Array, ...]) -> Values:
