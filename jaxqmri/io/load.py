@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +67,10 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
     if chosen.value_error:
         raise chosen.value_error
     comparable = reader.comparable(chosen)
-    with closing(reader.load(comparable)) as images:
-        first = next(images)  # a header may say any size: its pixels must be there before room is made for all
+    with closing(reader.load(comparable)) as images:  # which refuses sizes that are only said
         data = new_images((*chosen.shape, chosen.n_slices, len(values)), scan.source)
         saturated, n_negative = np.zeros(data.shape[:3], bool), 0
-        for index, image, at_top in chain([first], images):
+        for index, image, at_top in images:
             data[index] = image
             saturated[index[:3]] |= at_top
             n_negative += np.count_nonzero(data[index] < 0)

@@ -236,7 +236,7 @@ def test_what_the_process_is_given_names_nobody(images):
     ds = images[0]
     ds.PatientName = "Doe^Jane"
     ds.compress(JPEG2000Lossless)
-    assert "PatientName" not in dicom_codec.Decoder()._single_frame(ds, 0)
+    assert "PatientName" not in dicom_codec.Decoder().single_frame(ds, 0)
 
 
 def test_compression_without_decoder_says_what_to_install(tmp_path, monkeypatch):

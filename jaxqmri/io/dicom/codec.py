@@ -57,14 +57,15 @@ class Decoder:
 
         ValueError: whatever is wrong with the stream; also that its decoder crashed or took too long.
         """
-        image = self._single_frame(file, index)
+        image = self.single_frame(file, index)
         if file.file_meta.TransferSyntaxUID == RLELossless:  # decoded by Python, which neither crashes nor hangs
             return pixel_array(image, decoding_plugin="pydicom", correct_unused_bits=False)
         content = BytesIO()
         image.save_as(content, enforce_file_format=True)
         return self._ask(content.getvalue())
 
-    def _single_frame(self, file: Dataset, index: int) -> Dataset:
+    def single_frame(self, file: Dataset, index: int) -> Dataset:
+        """A file of one frame with what decoding takes; ValueError where its stream is of another size."""
         if file is not self._file:
             n_frames = int(file.get("NumberOfFrames") or 1)
             self._file, self._frames = file, list(generate_frames(file.PixelData, number_of_frames=n_frames))

@@ -17,8 +17,33 @@ from .header import Frame, as_int
 from .scale import AS_STORED, REAL_WORLD, RESCALE, ROUNDING, TABLE, Line, Scale
 
 
+def check_size(frame: Frame) -> None:
+    """Refuses pixels that are not those of Rows x Columns, as their length or the header of their stream says."""
+    compressed = _is_compressed(frame)
+    with _damage_named(frame):
+        if compressed:
+            Decoder().single_frame(frame.file, frame.index)
+        else:
+            _check_length(frame)
+
+
 def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
     """(row, column) values as stored; other frames of the same file are left alone."""
+    compressed = _is_compressed(frame)
+    with _damage_named(frame):
+        if compressed:
+            values = decoder.decode(frame.file, frame.index)
+        else:
+            _check_length(frame)
+            values = pixel_array(frame.file, index=frame.index, correct_unused_bits=False)
+    if values.shape != frame.shape:
+        raise CorruptInputError(
+            f"{frame.name}: pixels are {values.shape}, but Rows and Columns say {frame.shape}; the file is damaged."
+        )
+    return _without_unused_bits(frame, values)
+
+
+def _is_compressed(frame: Frame) -> bool:
     try:
         syntax = frame.file.file_meta.TransferSyntaxUID
         compressed = syntax.is_encapsulated
@@ -31,12 +56,14 @@ def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
             f"{frame.name}: pixels are compressed ({syntax.name}) and no decoder for it is installed; "
             'install one with: pip install "jaxqmri[dicom-codecs]"'
         )
+    return compressed
+
+
+@contextmanager
+def _damage_named(frame: Frame) -> Iterator[None]:
+    """Whatever is wrong with the pixels as an error of their file."""
     try:
-        if compressed:
-            values = decoder.decode(frame.file, frame.index)
-        else:
-            _check_length(frame)
-            values = pixel_array(frame.file, index=frame.index, correct_unused_bits=False)
+        yield
     except CorruptInputError:
         raise
     except Exception as error:  # decoders are plugins and raise what they like
@@ -44,11 +71,6 @@ def stored_values(frame: Frame, decoder: Decoder) -> np.ndarray:
         raise CorruptInputError(
             f"{frame.name}: pixels (7FE0,0010) cannot be decoded ({reason}); the file is damaged. Copy it again."
         ) from error
-    if values.shape != frame.shape:
-        raise CorruptInputError(
-            f"{frame.name}: pixels are {values.shape}, but Rows and Columns say {frame.shape}; the file is damaged."
-        )
-    return _without_unused_bits(frame, values)
 
 
 def _without_unused_bits(frame: Frame, values: np.ndarray) -> np.ndarray:

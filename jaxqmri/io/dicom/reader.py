@@ -23,7 +23,7 @@ from .geometry import IRREGULAR, Slices, slices_affine
 from .groups import candidates, thickness
 from .header import Frame
 from .identity import dicom_identity
-from .pixels import at_top, common_scale, pixels_released, stored_values, upright
+from .pixels import at_top, check_size, common_scale, pixels_released, stored_values, upright
 from .scan import find_frames
 
 # By these a scanner tells repeated images of one slice apart.
@@ -135,6 +135,14 @@ def _check_complete(scan: Scan, candidate: Candidate) -> None:
 
 
 def _load(candidate: Candidate) -> Images:
+    """The images; a header may say any size, so pixels of that size are there before room is made for all of them."""
+    first = candidate.images[0]
+    with pixels_released(first.file):
+        check_size(first)
+    return _images(candidate)
+
+
+def _images(candidate: Candidate) -> Images:
     """One image of each slice and value, whose copies must be identical; pixels of one file in memory at a time."""
     images, values = candidate.one_each, candidate.values
     n_copies = Counter(candidate.places)
