@@ -55,7 +55,8 @@ def fit(
             amplitude; real ones are compared with the magnitude of what a complex model predicts.
         known: parameters not to be fitted, by field name: a number or a map with the leading shape of `signal`, e.g.
             `{"b1": b1_map, "t1": 1.0}`. Those that the model calls `assumed` are held at their default unless named
-            here; None sets them free. All others are fitted.
+            here; None sets them free. All others are fitted. What no tissue has ends its voxel as NOT_FINITE, and is
+            refused if it is a number or typical of the map.
         init: start of the search, the model's NamedTuple of numbers or maps; None: the model's own guess. Least squares
             needs no start for the amplitude.
         bounds: (lowest, highest) value of fitted parameters in SI units, by field name, e.g. `{"b1": (0.6, 1.3)}`:

@@ -38,7 +38,8 @@ class InversionRecovery(SignalModel):
     relaxation during the pulse and readouts other than 90 degrees, whose effect f takes up in part.
 
     Limits: T1 from a tenth of the shortest TI (or the smallest step between TIs, if that is longer) to 100 times the
-    longest; f from -0.95 to 10, wider than the physical [-1, 1], because noise carries estimates beyond it.
+    longest; f from -0.95 to 10, wider than the physical [-1, 1], because noise carries estimates beyond it. Where f is
+    above 1 by more than its error bar, the images are of another kind: Look-Locker gives T1* and f = T1 / T1*.
     Source: Barral et al., Magn Reson Med 64:1057 (2010); Bernstein, King, Zhou, Handbook of MRI Pulse Sequences (2004),
     §14.2.
 
