@@ -70,7 +70,8 @@ class Quantity:
         numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (numbers.ndim == 0))]
         if not numbers.size or self.low <= (typical := float(np.median(numbers))) <= self.high:
             return ""
-        mends = [mend for per_si, mend in self.mistaken_for if 3 * self.low <= typical / per_si <= self.high]
+        least = 3 * self.low if self.low > 0 else self.high / 10
+        mends = [mend for per_si, mend in self.mistaken_for if least <= typical / per_si <= self.high]
         what = f"{self.meaning or f'in {self.unit_words}'}, got {typical:g}"
         return f"{what}; divide {' or '.join(mends)}" if mends else f"{what}, outside {self.low:g} ... {self.high:g}"
 

@@ -135,8 +135,8 @@ def fit(
         check_range(name, voxels.known[name] if np.ndim(value) else value)
     for name in () if init is None else free:
         check_range(f"init.{name}", getattr(init, name))
-    if not isinstance(voxels.signal, Tracer):
-        model.check_signal(voxels.signal)
+    is_traced = isinstance(voxels.signal, Tracer)
+    model.check_signal(np.zeros(n, signal.dtype) if is_traced else voxels.signal)  # traced, only its type is known
     model = with_dtype(model, real)
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE

@@ -13,6 +13,7 @@ import jaxqmri as jq
 
 TE = np.linspace(2e-3, 40e-3, 11)
 MODEL = jq.MonoExponential(TE)
+RECOVERY = jq.InversionRecovery([0.1, 0.5, 1.0, 3.0])
 VFA = jq.SpoiledGradientEcho(np.deg2rad([3.0, 16.0]), 0.015)
 T2 = np.array([0.012, 0.03, 0.08])
 SIGMA = 10.0
@@ -190,6 +191,8 @@ def test_one_minimum_has_no_rival(signal):
         (VFA, {"known": {"b1": 95.0}}, "b1 is the true over the nominal .* got 95; divide per cent by 100 or degrees"),
         (VFA, {"known": {"b1": np.array([0.0, 880.0, 910.0])}}, "got 895; divide tenths of degrees by 10 times"),
         (VFA, {"known": {"t1": 1000.0}}, "t1 is in seconds, got 1000"),
+        (RECOVERY, {"known": {"efficiency": 95.0}}, "1 for a perfect inversion, .* got 95; divide per cent by 100"),
+        (RECOVERY, {"known": {"efficiency": 1.2}}, r"got 1.2, outside -1 \.\.\. 1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_remedy(model, arguments, message):

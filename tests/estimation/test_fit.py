@@ -310,6 +310,11 @@ def test_mistakes_are_named_with_a_remedy(arguments, message):
     assert "\n" not in str(raised.value)
 
 
+def test_complex_signals_of_a_decay_are_refused_also_where_they_are_traced():
+    with pytest.raises(ValueError, match=r"fit jnp.abs\(signal\), .*by ComplexGradientEcho\(te\)"):
+        jax.eval_shape(lambda signal: jq.fit(MODEL, signal).status, jnp.ones((4, 11), complex))
+
+
 def test_swapped_and_unreadable_arguments_are_named_in_one_line():
     fit, simulate = map(inspect.unwrap, (jq.fit, jq.simulate))  # without the checks of the tests
     many = np.ones((40, 11))
