@@ -166,6 +166,13 @@ def test_the_inversion_is_taken_to_be_perfect_where_there_are_too_few_inversion_
         assert fit_request(part(n, magnitude), efficiency=0.9).known == {"efficiency": 0.9}
 
 
+def test_magnitudes_of_a_known_noise_level_are_rician():
+    magnitudes, signed = part(4, magnitude=True), part(4, magnitude=False)
+    assert T1Job(sigma=5.0).noise_model(magnitudes) == "rician"
+    assert T1Job(sigma=5.0).noise_model(signed) is None
+    assert T1Job(sigma=5.0, noise="gaussian").noise_model(magnitudes) == "gaussian"
+
+
 def test_two_magnitudes_can_be_explained_by_several_t1():
     with pytest.raises(CorruptInputError, match="2 inversion times of magnitude images cannot determine 2 parameters"):
         jq.t1_map(part(2, magnitude=True))
