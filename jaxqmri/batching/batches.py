@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, PyTree
 
-from .context import in_this_context, on_cpu
+from .context import in_this_context, mixed_ranks, on_cpu
 from .processors import n_processors
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
@@ -84,9 +84,10 @@ def in_batches(
     most = _most_at_once.get()
     if stays_in_jax(common, voxels):
         step = max(min(batch_size or DEFAULT_BATCH_SIZE, n_voxels, most or n_voxels), 1)
-        result = _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
+        with mixed_ranks():
+            result = _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
         return jax.tree.map(lay_out, result)
-    with nullcontext() if device is None else jax.default_device(device):
+    with mixed_ranks(), nullcontext() if device is None else jax.default_device(device):
         size = batch_size or _usual_width(n_voxels, launch, usual_size)
         results = list(_one_by_one(jitted, common, jax.tree.map(np.asarray, voxels), min(size, most or size), progress))
 

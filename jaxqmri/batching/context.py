@@ -18,6 +18,11 @@ def double_precision(enabled: bool = True) -> AbstractContextManager[None]:
     return module.enable_x64(enabled)
 
 
+def mixed_ranks() -> AbstractContextManager[None]:
+    """Vectors and matrices broadcast in the package's own formulas, whatever callers allow in theirs."""
+    return jax.numpy_rank_promotion("allow")
+
+
 def computed_at_once() -> AbstractContextManager[None]:
     """Concrete arrays also where a program is being traced, for what does not depend on its arguments.
 
@@ -27,12 +32,12 @@ def computed_at_once() -> AbstractContextManager[None]:
 
 
 def in_this_context(work: Callable[[Argument], Result]) -> Callable[[Argument], Result]:
-    """`work`, to be called from another thread with the precision and the device of this one."""
+    """`work`, to be called from another thread with the precision, the device and the promotions of this one."""
     config: Any = jax.config
-    x64, device = config.jax_enable_x64, config.jax_default_device
+    x64, device, types = config.jax_enable_x64, config.jax_default_device, config.jax_numpy_dtype_promotion
 
     def run(argument: Argument) -> Result:
-        with double_precision(x64), jax.default_device(device):
+        with double_precision(x64), jax.default_device(device), jax.numpy_dtype_promotion(types), mixed_ranks():
             return jax.block_until_ready(work(argument))
 
     return run

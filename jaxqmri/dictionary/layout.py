@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, Int
 
-from ..batching.context import computed_at_once, on_cpu
+from ..batching.context import computed_at_once, mixed_ranks, on_cpu
 from .double_float import DoubleFloat, aligned_with, difference, imaginary_product, length_of, matmul, split, square_of
 
 BLOCK = 16  # atoms; as many as fit a vector register
@@ -65,10 +65,11 @@ def layout_of(
     """
     arrays = [array for array in (atoms, rest, norms) if array is not None]
     if any(isinstance(array, Tracer) for array in arrays):
-        return lay_out(DoubleFloat(jnp.abs(atoms), None) if magnitudes else DoubleFloat(atoms, rest), norms)
+        with mixed_ranks():
+            return lay_out(DoubleFloat(jnp.abs(atoms), None) if magnitudes else DoubleFloat(atoms, rest), norms)
     key = (*map(id, arrays), magnitudes)
     if key not in _layouts:
-        with computed_at_once():
+        with computed_at_once(), mixed_ranks():
             exact = np.asarray(atoms, np.result_type(atoms.dtype, np.float64))
             exact = exact if rest is None else exact + np.asarray(_low_part(atoms, rest))
             exact = np.abs(exact) if magnitudes else exact

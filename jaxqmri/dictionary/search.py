@@ -251,8 +251,8 @@ class _TopK(NamedTuple):
 
 
 def _empty_top_k(k: int, signal: Inexact[Array, "voxel n"]) -> _TopK:
-    value = jnp.full(signal.shape[0], -jnp.inf, signal.real.dtype)
-    row = jnp.zeros(value.shape, jnp.int32)
+    value = jnp.full_like(signal[:, 0].real, -jnp.inf)
+    row = jnp.zeros_like(value, jnp.int32)
     return _TopK((value,) * k, (row,) * k, value)
 
 
@@ -321,7 +321,7 @@ def _products_in_block(
         terms = blocks.steps.at[block, i].get(mode="promise_in_bounds").conj() * offset[:, i, None]
         return sums[0] + terms.real, sums[1] + terms.imag if complex_valued else sums[1]
 
-    zero = jnp.zeros((offset.shape[0], BLOCK), offset.real.dtype)
+    zero = jnp.repeat(jnp.zeros_like(offset[:, :1].real), BLOCK, axis=1)
     start = (zero, zero if complex_valued else 0.0)
     x, y = jax.lax.fori_loop(0, offset.shape[1], add_measurement, start, unroll=_UNROLL)
     x = x - blocks.half_squares[block]

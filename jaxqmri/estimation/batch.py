@@ -76,6 +76,9 @@ def fit_batch(
     voxels, invalid = _mask_invalid_voxels(model, voxels)
     problem = _problem(model, kind_of_noise, free, voxels)
     problem = with_starts(problem, voxels.init, voxels.bounds, starts)
+    # Where the search begins does not affect the result, so it has no derivative.
+    begin = jax.lax.stop_gradient((problem.start, problem.other_starts))
+    problem = dataclasses.replace(problem, start=begin[0], other_starts=begin[1])
     solution = implicit.solve(SeveralStarts(solver) if starts > 1 else solver, problem)
     at_bound = _at_bound(problem, solution)
     # In scanner units an amplitude may overflow.

@@ -44,7 +44,7 @@ def fit(
     Source: Seber, Wild, Nonlinear Regression (1989), ch. 5.
 
     The maps can be differentiated with respect to signal, `known`, noise and the protocol of the model, forward and
-    reverse, by the implicit function theorem (see `jaxqmri.estimation.implicit`); a voxel without an answer has
+    reverse, twice too, by the implicit function theorem (`jaxqmri.estimation.implicit`); a voxel without an answer has
     derivatives of zero. For instance d(T2)/d(B1), an error budget for a B1 map that is off:
     `jax.jvp(lambda b1: fit(train, signal, known={"b1": b1, "t1": 1.0}).params.t2, (b1,), (jnp.ones_like(b1),))[1]`.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..batching.context import mixed_ranks
 from ..models.guess import total
 from . import linalg
 from .problem import Problem, Values
@@ -32,11 +33,16 @@ def _minimum(problem: Problem, solver: Solver) -> Solution:
 
 @_minimum.def_jvp
 def _(primals: tuple[Problem, Solver], tangents: tuple[Any, Any]) -> tuple[Solution, Solution]:
-    problem, solver = primals
-    solution = solver.solve(problem)
+    with mixed_ranks():  # JAX may call this long after the fit
+        return _with_derivative(*primals, tangents[0])
+
+
+def _with_derivative(problem: Problem, solver: Solver, direction: Any) -> tuple[Solution, Solution]:
+    """The minimum, and how it moves with the numbers of the problem."""
+    solution = _minimum(problem, solver)  # not the solver: a second derivative would go through its steps
     numbers, others = eqx.partition(problem, eqx.is_inexact_array)
     directions = jax.tree.map(
-        lambda number, tangent: jnp.zeros_like(number) if tangent is None else tangent, numbers, tangents[0]
+        lambda number, tangent: jnp.zeros_like(number) if tangent is None else tangent, numbers, direction
     )
     # Voxels without a minimum have no derivative; zeros keep them out of sums over voxels.
     fine = solution.converged & problem.inside(solution.values)
@@ -58,11 +64,11 @@ def _(primals: tuple[Problem, Solver], tangents: tuple[Any, Any]) -> tuple[Solut
     coupled = tuple(
         tuple(jnp.where(held[i] | held[j], float(i == j), hessian[i][j]) for j in range(i + 1)) for i in size
     )
-    factor = linalg.cholesky(coupled)
-    fine &= jnp.isfinite(factor[-1][-1])
-    safe = tuple(tuple(jnp.where(fine, e, float(i == j)) for j, e in enumerate(row)) for i, row in enumerate(factor))
+    fine &= jnp.isfinite(linalg.cholesky(jax.lax.stop_gradient(coupled))[-1][-1])
+    # Replaced before the roots are taken, whose second derivatives would be NaN.
+    safe = tuple(tuple(jnp.where(fine, e, float(i == j)) for j, e in enumerate(row)) for i, row in enumerate(coupled))
     right = tuple(jnp.where(fine, jnp.where(held[i], moved[i], -pulled[i]), 0.0) for i in size)
-    dx = linalg.solve(safe, right)
+    dx = linalg.solve(linalg.cholesky(safe), right)
     values_dot, cost_dot, curvature_dot = jax.jvp(at, (numbers, x), (directions, dx))[1]
     return solution, Solution(values_dot, None, cost_dot, curvature_dot)  # pyright: ignore[reportArgumentType]
 

@@ -334,7 +334,12 @@ def finite_or_none(value: ArrayLike | None) -> Float[Array, "..."] | None:
     """None for a time in which everything recovers, None or infinite: that is another program, not another number."""
     if value is None or (not isinstance(value, Tracer) and np.all(np.isinf(np.asarray(value)))):
         return None
-    return as_float_array(value)
+    time = as_float_array(value)
+    # Where it is not known yet whether it is infinite; infinity times a signal of 0 would be a derivative of NaN.
+    return jnp.where(jnp.isinf(time), _FOR_EVER, time) if isinstance(time, Tracer) else time
+
+
+_FOR_EVER = 1e6  # s; nothing is left by then, in double precision either
 
 
 def protocol_as_arrays(model: SignalModel) -> SignalModel:

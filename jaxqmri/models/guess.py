@@ -93,7 +93,7 @@ def lowest(
 
     if known is not None:
         return best(known)[0], misfit(known)
-    low, high = (jnp.log(limit) for limit in limits)
+    low, high = (jnp.log(limit) + jnp.zeros_like(signal[0], limit.dtype) for limit in limits)  # vary as voxels do
     step = (high - low) / (_COARSE_STEPS - 1)
     halves = 0.5 ** np.repeat(np.arange(1, _HALVINGS + 1), 2)
     coarse = np.arange(_COARSE_STEPS + 2 * _HALVINGS) < _COARSE_STEPS
@@ -175,8 +175,12 @@ def coarse_search(
         return jax.tree.map(lambda new, old: jnp.where(better, new, old), new, best), None
 
     of_amplitude = signal.dtype if model.amplitude is not None else dtype
-    none = (*(jnp.zeros(n, of_amplitude) for _ in linear), *(jnp.zeros(n, dtype) for _ in searched))
-    start = (jnp.full(n, jnp.inf, dtype), none)
+
+    def filled(value: float, dtype: Any) -> Array:
+        return jnp.full(n, value, dtype) + jnp.zeros_like(signal[0], dtype)  # varies as voxels do
+
+    none = (*(filled(0.0, of_amplitude) for _ in linear), *(filled(0.0, dtype) for _ in searched))
+    start = (filled(jnp.inf, dtype), none)
     places, parts = _parts(len(searched), n, costly=model.sequential)
     (_, found), _ = jax.lax.scan(compare, start, (jnp.asarray(places, dtype), jnp.asarray(parts)))
     known = {name: jnp.broadcast_to(value, n) for name, value in known.items()}

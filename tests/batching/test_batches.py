@@ -69,6 +69,25 @@ def test_batches_of_a_larger_program_are_one_loop_compiled_once():
     assert len(device.widths) < 5, "traced, whatever the number of batches"
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_batches_are_filled_with_the_last_voxel(traced):
+    """Of zeros the derivative of a signal is not finite, and a fit has no answer."""
+    first_and_last = []
+
+    def work(batch):
+        first_and_last.append((batch[-50:], len(batch)))
+        return batch
+
+    if traced:  # d(sum of exp(-te / t2)) / d(te)
+        t2 = jnp.linspace(0.02, 0.1, 100)
+        found = jax.grad(lambda te: jnp.sum(in_batches(lambda te, t2: jnp.exp(-te / t2), (te,), t2, 64)))(0.03)
+        np.testing.assert_allclose(found, np.sum(-np.exp(-0.03 / t2) / t2), rtol=1e-5)
+        return
+    in_batches(work, (), np.arange(1.0, 101.0), 64)
+    assert all(np.all(part[28:] == 100) for part, n in first_and_last[1:] if n == 64)
+    assert len(first_and_last) == 2
+
+
 def test_single_voxels_of_a_larger_program_are_not_padded():
     device = Device(10_000)
     squares = jax.vmap(lambda voxel: in_batches(device, (), voxel[None], None)[0])(VOXELS)

@@ -25,6 +25,11 @@ result = fitted(signal)
 assert result.params.t2.sharding.is_equivalent_to(half_each, 1), result.params.t2.sharding
 chex.assert_trees_all_close(result, fitted(np.asarray(signal)), rtol=1e-6)
 np.testing.assert_allclose(result.params.t2, t2, rtol=1e-4)
+
+dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=t2))
+for of_half in (lambda signal: jq.fit(model, signal).params.t2, lambda signal: jq.match(dictionary, signal).params.t2):
+    mapped = jax.jit(jax.shard_map(of_half, mesh=half_each.mesh, in_specs=half_each.spec, out_specs=half_each.spec))
+    np.testing.assert_allclose(mapped(np.asarray(signal)), t2, rtol=1e-4)
 """
 
 

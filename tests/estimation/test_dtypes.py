@@ -30,7 +30,7 @@ def traced(family: Family, dtype) -> tuple[jax.ShapeDtypeStruct, jq.FitResult]:
 
 
 def test_strictly_in_single_precision(family):
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         signal, found = traced(family, jnp.float32)
     assert signal.dtype == jnp.float32
     for leaf in jax.tree.leaves((found.params, found.stderr, found.residual)):
@@ -38,7 +38,7 @@ def test_strictly_in_single_precision(family):
 
 
 def test_strictly_in_double_precision(family, double_precision):
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         signal, found = traced(family, jnp.float64)
     assert signal.dtype == jnp.float64
     for leaf in jax.tree.leaves((found.params, found.stderr, found.residual)):
@@ -48,7 +48,7 @@ def test_strictly_in_double_precision(family, double_precision):
 def test_strictly_in_a_dictionary():
     train = jq.MonoExponential(np.linspace(0.01, 0.1, 8))
     dictionary = jq.make_dictionary(train, jq.grid(jq.Decay, s0=1.0, t2=np.linspace(0.02, 0.2, 30)))
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         found = jax.eval_shape(lambda s: jq.match(dictionary, s, refine=True), jnp.ones((3, 8)))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((found.params, found.m0, found.correlation)))
 

@@ -173,6 +173,34 @@ def test_derivatives_are_those_of_whole_fits_forward_and_reverse(case):
     np.testing.assert_allclose(along, forward, rtol=1e-9, atol=1e-9 * np.max(np.abs(forward)))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("case", ["decay", "spoiled gradient echoes"])
+def test_second_derivatives_are_those_of_the_gradients_of_whole_fits(case):
+    """Forward over reverse, of the sum of all maps with random weights: signal, protocol, known maps, noise."""
+    fit, inputs_of, with_error_bars, _ = CASES[case]
+    inputs = jax.tree.map(jnp.asarray, inputs_of())
+    rng = np.random.default_rng(13)
+    move = jax.tree.map(lambda value: value * rng.uniform(-1, 1, value.shape), inputs)
+
+    def total(at):
+        maps = maps_of(fit(at), with_error_bars).values()
+        return sum(jnp.sum(jnp.sin(1.0 + jnp.arange(value.size)) * value.ravel()) / value.size for value in maps)
+
+    @once
+    def both(inputs):
+        steps = STEP * jnp.array([-2.0, -1.0, 1.0, 2.0])
+        gradient = jax.grad(total)
+        moved = jax.lax.map(lambda step: gradient(jax.tree.map(lambda v, m: v + step * m, inputs, move)), steps)
+        return jax.jvp(gradient, (inputs,), (move,))[1], moved
+
+    found, moved = both(inputs)
+    weights = np.array([1, -8, 8, -1]) / (12 * STEP)
+    for name, value in moved.items():
+        expected = np.tensordot(weights, np.asarray(value), 1)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6 * np.max(np.abs(expected)), err_msg=name)
+
+
 HOSTILE = np.array([np.zeros(5), np.full(5, np.nan), np.full(5, 7.0), np.arange(1.0, 6.0), -np.ones(5), np.eye(5)[0]])
 
 

@@ -42,6 +42,15 @@ def test_efficiency_of_zero_is_saturation_recovery_and_of_minus_one_no_pulse():
     np.testing.assert_allclose(model(recovery(t1=0.7, efficiency=-1.0)), np.ones(TI.size), rtol=1e-6)
 
 
+def test_an_infinite_tr_that_is_being_traced_is_full_recovery_with_its_derivatives():
+    def last(tr, t1):
+        return jq.InversionRecovery(TI, tr)(recovery(t1=t1))[-1]
+
+    signal, slopes = jax.jit(jax.value_and_grad(last, (0, 1)))(jnp.inf, 1.5)
+    np.testing.assert_allclose(signal, 1 - 2 * np.exp(-TI[-1] / 1.5), rtol=1e-6)
+    np.testing.assert_allclose(slopes, [0, -2 * TI[-1] / 1.5**2 * np.exp(-TI[-1] / 1.5)], rtol=1e-5)
+
+
 def test_a_long_tr_is_full_recovery():
     full, long = jq.InversionRecovery(TI), jq.InversionRecovery(TI, 60.0)
     assert full.tr is None

@@ -138,8 +138,9 @@ def _start(problem: Problem) -> _State:
     return _State(
         point=point,
         damping=zero + 1e-2,
-        done=jnp.zeros(problem.scale.shape, bool),
-        count=jnp.zeros(problem.scale.shape, jnp.int32),
+        # Like the voxels, not of their shape alone: `jax.shard_map` keeps apart what varies between devices.
+        done=jnp.zeros_like(problem.scale, bool),
+        count=jnp.zeros_like(problem.scale, jnp.int32),
         equations=equations,
         correction=tuple((zero,) * (i + 1) for i in size),
     )
