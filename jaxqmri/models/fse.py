@@ -225,7 +225,10 @@ class FSE(SignalModel):
         """Two where b1 is sought and there is no mirror: a train and one of another b1 may look nearly alike."""
         if "b1" not in free:
             return 1
-        return 1 if self.slice_profile is None and not isinstance(self.flip_angles, Tracer) and self._alike() else 2
+        if self.slice_profile is not None or isinstance(self.flip_angles, Tracer):
+            return 2
+        sizes = np.abs(np.asarray(self.flip_angles))  # a number also where the signal is being traced
+        return 1 if np.max(np.abs(sizes - sizes[0])) < 1e-4 else 2
 
     def initial_guess(self, signal: Inexact[Array, " n"], known: Known = NOTHING) -> Tissue:
         return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
