@@ -177,7 +177,7 @@ class T1(Job):
         excitation = _stated(series, "RepetitionTimeExcitation")
         if stated is None and excitation is not None and excitation > longest:
             stated = excitation
-        _refuse_many_readouts(series, stated or excitation, longest)
+        _refuse_many_readouts(series, stated or excitation, longest, self.tr)
         if self.tr is not None:
             _check_given_tr(self.tr, longest, "the longest inversion time, ", longest=LONGEST_TR)
             return self.tr, "given"
@@ -263,21 +263,28 @@ class T1(Job):
         return stated, "of the images"
 
 
-def _refuse_many_readouts(series: "ImageSeries", tr: float | None, longest: float) -> None:
+def _refuse_many_readouts(series: "ImageSeries", tr: float | None, longest: float, given: float | None) -> None:
     """Refuses several images after one inversion: their recovery runs with T1*, which is shorter than T1.
 
-    Images of several series have an inversion each, whatever the time `tr` [s] between excitations is.
+    Images of several series have an inversion each, whatever the time `tr` [s] between excitations is. Others whose
+    name does not say what they are have it by the word of who gives a finite time between inversions.
     """
     kind = kind_of_images(series)
-    sign = kind.readouts
+    sign, remedy = kind.readouts, []
     if not sign and series.n_series == 1 and kind.echo == "GR" and tr is not None and tr <= longest:
         sign = f"TR {1e3 * tr:g} ms, TI up to {1e3 * longest:g} ms, {kind.sign}"
-    if sign:
+        remedy = ["; if each image has an inversion of its own, ", Give("tr", "the time from inversion to inversion")]
+    if remedy and given is not None and longest < given < float("inf"):
+        remark(
+            f"taken for images of an inversion each, as the given TR says; by their headers ({sign}) they may as well "
+            "be several images after each inversion (Look-Locker, MOLLI), and then this is T1*, which is too short."
+        )
+    elif sign:
         raise MetadataError(
             f"these look like several images after each inversion, as of Look-Locker or MOLLI ({sign}). Their recovery "
-            "runs with T1*, which is shorter than T1: no T1 is made of them. Take the T1 map of the scanner, or give "
-            "images that have an inversion each."
-        )
+            "runs with T1*, which is shorter than T1: no T1 is made of them. Take the T1 map of the scanner",
+            *remedy, ".",
+        )  # fmt: skip
 
 
 def _is_signed(series: "ImageSeries") -> tuple[bool, str]:

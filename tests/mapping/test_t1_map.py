@@ -246,6 +246,13 @@ def test_images_of_separate_series_have_an_inversion_each(fit_request):
     assert fit_request(replace(look_locker(FlipAngle=10), n_series=6), tr=9.0).model.tr == 9.0
 
 
+def test_a_finite_time_between_inversions_is_believed_where_no_name_contradicts(fit_request):
+    with pytest.warns(InputWarning, match=r"by their headers \(TR 280 ms.* and then this is T1\*"):
+        assert fit_request(look_locker(FlipAngle=10), tr=9.0).model.tr == 9.0
+    with pytest.raises(MetadataError, match="name says MOLLI"):
+        fit_request(look_locker(PulseSequenceName="MOLLI"), tr=9.0)
+
+
 def test_an_efficiency_that_no_inversion_has_is_remarked_on():
     """T1* in place of T1: S = 1 - (1 + T1 / T1*) exp(-TI / T1*), after Deichmann and Haase."""
     with pytest.warns(InputWarning, match=r"efficiency comes out as 1\.4.*Look-Locker"):
