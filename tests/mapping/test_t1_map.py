@@ -231,7 +231,7 @@ def look_locker(**facts):
         (flip_angle_series(), {"tr": 5.4}, UsageError, "5.4 s is too long for spoiled gradient echoes"),
         (flip_angle_series(), {"tr": 0.0}, UsageError, "above 0 s"),
         (flip_angle_series(), {"efficiency": 1.0}, UsageError, "have no inversion"),
-        (flip_angle_series(), {"b1": 100 * B1_MAP}, MetadataError, "B1 map has the median .* per cent"),
+        (flip_angle_series(), {"b1": 100 * B1_MAP}, MetadataError, "B1 map is .*divide per cent by 100"),
         (flip_angle_series(component="real"), {}, ValueError, "this series is real"),
         (flip_angle_series(), {"mask": np.zeros((16, 16, 1))}, CorruptInputError, "mask is empty"),
     ],
