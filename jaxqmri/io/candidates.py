@@ -1,5 +1,6 @@
 """What the headers in files say: candidates, each the images of one series, component and grid that could be fitted."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ class Image(ABC):
     """One stored image, a slice in a DICOM file or a volume in a NIfTI file, as the choice sees it."""
 
     time_unit: ClassVar[float]  # of times in the header [s]
+    file: Any  # that holds it, and perhaps others
     name: str  # of its file, without folders, for messages
     uid: str  # what tells it from other images, but not from copies of itself
     series_uid: str  # "" where unknown
@@ -352,6 +354,11 @@ def words(value: Any) -> tuple[str, ...]:
     """The words of a value that may be one or several, upper case."""
     several = [value] if isinstance(value, str) else value if isinstance(value, Sequence) else []
     return tuple(str(word).strip().upper() for word in several)
+
+
+def codes(value: Any) -> tuple[str, ...]:
+    """The same of codes that some programs write as one word: SP_OSP."""
+    return words(re.split(r"[\\_ ]+", value) if isinstance(value, str) else value)
 
 
 def number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import CorruptInputError, remark
 from ..quantities import AXES, ECHO_TIME, Axis
 from .axis import NUDGED, ROUNDING
-from .candidates import Candidate, Image, number
+from .candidates import Candidate, Image, codes, number, words
 
 LONGEST_T1 = 2.0  # s; of blood and grey matter at 3 T: it says how much of a repetition time is recovery
 SHORTEST_DECAY = {"EchoTime": 20e-3, "SpinLockTime": 20e-3}  # s; of tissue whose signal lasts
@@ -31,6 +31,10 @@ TIMING = (
 )  # fmt: skip
 CONSTANT = (*TIMING, "MagneticFieldStrength")
 _UNIT_FREE = {"FlipAngle": "deg", "MagneticFieldStrength": "T"}  # all else are times
+# Words of Sequence Variant (0018,0021) that tell one signal from another: magnetisation transfer or prepared, spoiled,
+# a steady state.
+_VARIANTS = {"MTC", "MP", "SP", "SS", "TRSS"}
+_SAID_IN_WORDS = ("MTState", "MagnetizationTransfer", "SteadyStatePulseSequence", "ReceiveCoilName")
 
 
 def change(keyword: str, a: float, b: float) -> float:
@@ -65,11 +69,23 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
             found.append(f"{keyword} {_shown(a, keyword, first)} and {_shown(a, keyword, second)}{_unit(a, keyword)}")
     if a.sequence != b.sequence:
         found.append("ScanningSequence")
+    others = in_words(b)
+    found += [f"{key} ({said} and {others[key]})" for key, said in in_words(a).items() if others.get(key, said) != said]
     if a.bids != b.bids:
         return [*found, f"their BIDS names, {a.bids or 'none'} and {b.bids or 'none'}"]
     if axis is ECHO_TIME and described(a) != described(b):
         found.append("SeriesDescription")
     return found
+
+
+def in_words(image: Image) -> dict[str, str]:
+    """What a header says of pulses, coil and brightness that images of one fit share, as far as it says so."""
+    said = {key: str(value).strip() for key in _SAID_IN_WORDS if (value := image.header(key)) not in (None, "")}
+    if variant := codes(image.header("SequenceVariant")):
+        said["SequenceVariant"] = "\\".join(sorted(_VARIANTS & set(variant))) or "NONE"
+    if types := (*image.image_type, *words(image.header("ImageTypeText"))):  # Siemens: divided by the sensitivity
+        said["ImageType"] = "with NORM" if "NORM" in types else "without NORM"
+    return said
 
 
 def described(image: Image) -> str:
@@ -118,9 +134,13 @@ def check_one_protocol(chosen: Candidate) -> None:
             remark(f"{keyword} differs between images by {share}; their median is taken for all of them.")
     if not chosen.is_given and (off := _off_by_slice(chosen)) > ROUNDING:
         remark(f"the {axis.terms} differ between slices by up to {100 * off:.2g} %; those of most slices are taken.")
-    texts = {image: "\\".join(image.sequence) for image in images if image.sequence}
-    if len(set(texts.values())) > 1:
-        raise CorruptInputError(f"{chosen}: {_odd_ones_out('ScanningSequence', texts, alone)}")
+    texts: dict[str, dict[Image, str]] = defaultdict(dict)
+    for image in images:
+        for key, said in {"ScanningSequence": "\\".join(image.sequence), **in_words(image)}.items():
+            texts[key] |= {image: said} if said else {}
+    for key, of_images in texts.items():
+        if len(set(of_images.values())) > 1:
+            raise CorruptInputError(f"{chosen}: {_odd_ones_out(key, of_images, alone)}")
     random = random_frames_of_reference(chosen.images)
     if random:
         remark(
@@ -151,8 +171,11 @@ def _odd_ones_out(keyword: str, said: dict[Image, float] | dict[Image, str], alo
     differ = f"{keyword} differs between images"
     if len(counts) == 2 and counts[1][1] < counts[0][1]:
         odd = [image.name for image, value in said.items() if value == counts[1][0]]
+        files = [{id(i.file) for i, value in said.items() if value == each} for each, _ in counts]
+        can_leave_out = files[0].isdisjoint(files[1])
         names = f"{odd[0]} and {len(odd) - 1} more" if len(odd) > 1 else odd[0]
-        return f"{differ} ({values[0]}, but {values[1]}{unit} in {names}), {alone}leave out {names}."
+        mend = f"leave out {names}" if can_leave_out else f"give images of one {keyword}"
+        return f"{differ} ({values[0]}, but {values[1]}{unit} in {names}), {alone}{mend}."
     return f"{differ} ({', '.join(values)}{unit}), {alone}give images of one {keyword}."
 
 

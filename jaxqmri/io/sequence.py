@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..errors import MapWith, Part
 from ..quantities import AXES
-from .candidates import Candidate, Image, number, words
+from .candidates import Candidate, Image, codes, number
 
 EARLIEST_SPIN_ECHO = 4e-3  # s; two pulses and a readout of a clinical scanner hardly fit into less
 LEAST_EXCITATION = 60.0  # deg; those of spin echoes are hardly below it
@@ -18,6 +18,7 @@ _GRADIENT_NAME = re.compile(
 _SPIN_NAME = re.compile(
     r"spin.?echo|(?<![a-z])(t?se[23]d|epse|spc|memp|mese|grase|haste|cpmg|t?se(?![a-z])|\w*(fse|tse)(?![a-z]))"
 )
+_UNSPOILED_NAME = re.compile(r"b-?ssfp|fiesta|true?.?fisp|trufi|(?<![a-z])(tfi[23]d|b-?[ft]fe)", re.IGNORECASE)
 _NAMES = ("PulseSequenceType", "PulseSequenceName", "SequenceName")
 _OF_MANY_READOUTS = re.compile(r"molli|look.?locker|ti.?scout", re.IGNORECASE)
 _TIME_SERIES = {  # words of Image Type (0008,0008) or suffixes of BIDS -> what such images are
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
     echo: str = ""  # "GR" gradient, "SE" spin echoes; "" where nothing tells
     sign: str = ""  # "ScanningSequence is GR"
     readouts: str = ""  # what says that several images follow one inversion; "" where nothing does
+    unspoiled: str = ""  # what says that the transverse magnetisation is kept from pulse to pulse; or ""
 
 
 def kind_of(
@@ -44,12 +46,15 @@ def kind_of(
     names = " ".join(str(header(key) or "") for key in _NAMES)
     many = _OF_MANY_READOUTS.search(f"{names} {description}")
     readouts = f"its name says {many[0]}" if many else ""
-    return Kind(*_echo(header, names, first_te, suffix), readouts)
+    balanced, variant = _UNSPOILED_NAME.search(names), codes(header("SequenceVariant"))
+    unspoiled = f"its name says {balanced[0]}" if balanced else ""
+    if {"SS", "TRSS"} & set(variant) and "SP" not in variant:
+        unspoiled = f"SequenceVariant is {'_'.join(variant)}"
+    return Kind(*_echo(header, names, first_te, suffix), readouts, unspoiled)
 
 
 def _echo(header: Callable[[str], Any], names: str, first_te: float | None, suffix: str) -> tuple[str, str]:
-    sequence = header("ScanningSequence")
-    stated = words(re.split(r"[\\_ ]+", sequence) if isinstance(sequence, str) else sequence)
+    stated = codes(header("ScanningSequence"))
     if {"GR", "SE"} <= set(stated):  # GRASE
         return "", ""
     for kinds, sign in (
@@ -64,8 +69,7 @@ def _echo(header: Callable[[str], Any], names: str, first_te: float | None, suff
         return "GR" if angle < LEAST_EXCITATION else "SE", f"FlipAngle is {angle:g} degrees"
     if first_te is not None and first_te < EARLIEST_SPIN_ECHO:
         return "GR", f"the first echo comes at {1e3 * first_te:g} ms"
-    variant = header("SequenceVariant")
-    states = {"SP", "SS", "TRSS"} & set(words(re.split(r"[\\_ ]+", variant) if isinstance(variant, str) else variant))
+    states = {"SP", "SS", "TRSS"} & set(codes(header("SequenceVariant")))
     if states and angle is None and set(stated) <= {"RM"}:  # spoiled, or a steady state
         return "GR", f"SequenceVariant is {states.pop()}"
     return "", ""

@@ -221,6 +221,10 @@ class T1(Job):
         if series.component != "magnitude":
             raise UsageError(f"variable flip angles need magnitude images, this series is {series.component}.")
         tr, tr_words = self._pulse_spacing(series)
+        kind = kind_of_images(series)
+        if kind.unspoiled or kind.echo == "SE":
+            what = f"unspoiled gradient echoes ({kind.unspoiled})" if kind.unspoiled else f"spin echoes ({kind.sign})"
+            remark(f"these look like {what}, but T1 is that of spoiled gradient echoes; of others it is wrong.")
         if self.b1 is None:
             remark(
                 "no B1 map is given, so the nominal flip angles are believed; where B1 is off by 10 %, T1 is off by "

@@ -168,6 +168,11 @@ class T2(Job):
             assumed.append(f"B1 not above that of perfect refocusing, {mirrored}")
         else:
             known["b1"] = checked_b1(self.b1, fitted, "T2")
+            if series.n_series > 1:
+                remark(
+                    "these are of several series: where each echo has an excitation of its own, they are no train, and "
+                    "what is given of B1 makes T2 wrong; ", Choose("method", "mono"), " then, without a B1 map.",
+                )  # fmt: skip
         if self.t1 is None:
             _remark_if_t1_matters(float(model.flip_angles[0]), known.get("b1"), fitted)
         search: dict[str, Any] = {}

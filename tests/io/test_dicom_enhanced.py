@@ -161,6 +161,17 @@ def test_philips_scale_slopes_are_those_of_each_frame(tmp_path):
     same(read_dicom(save(tmp_path / "e", [ds])), read_dicom(save(tmp_path / "c", datasets)))
 
 
+def test_a_philips_scale_slope_of_all_frames_is_told_once(tmp_path):
+    # The rescale slope of each frame is that of its display alone.
+    datasets = [philips_scale(ds, 1 + i / 4, 0.8) for i, ds in enumerate(series())]
+    ds, classic = enhanced(datasets), Dataset()
+    classic.private_block(0x2005, "Philips MR Imaging DD 001", create=True).add_new(0x0E, "FL", 0.8)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    shared.add_new((0x2005, 0x0014), "LO", "Philips MR Imaging DD 005")
+    shared.add_new((0x2005, 0x140E), "SQ", Sequence([classic]))
+    same(read_dicom(save(tmp_path / "e", [ds])), read_dicom(save(tmp_path / "c", datasets)))
+
+
 def test_given_echo_times_follow_the_frames(tmp_path):
     ds = enhanced(series((5.0, 5.0, 5.0)))
     found = read_dicom(save(tmp_path, [ds]), te=[0.004, 0.008, 0.012])

@@ -17,6 +17,12 @@ from jaxqmri.quantities import AXES
 VARIED = {"te": "EchoTime", "ti": "InversionTime", "flip_angle": "FlipAngle"}
 VALUES = {"EchoTime": (5.0, 10.0, 20.0), "InversionTime": (100.0, 400.0, 1600.0), "FlipAngle": (3.0, 8.0, 17.0)}
 ARGUMENT = {"EchoTime": "te", "InversionTime": "ti", "FlipAngle": "flip_angles"}
+IN_WORDS = {
+    "ScanningSequence": ("GR", "SE"),
+    "SequenceVariant": (["SP", "OSP"], ["MTC", "SP", "OSP"]),
+    "ReceiveCoilName": ("Head", "Body"),
+    "ImageType": (["ORIGINAL", "PRIMARY", "M", "ND"], ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"]),
+}
 TIMES = ("EchoTime", "InversionTime", "RepetitionTime")
 
 
@@ -59,18 +65,39 @@ both_formats = pytest.mark.parametrize("format_", ["DICOM", "NIfTI"])
 
 @both_formats
 @pytest.mark.parametrize("axis", VARIED)
-@pytest.mark.parametrize("other", ["EchoTime", "RepetitionTime", "FlipAngle", "InversionTime", "ScanningSequence"])
+@pytest.mark.parametrize("other", ["EchoTime", "RepetitionTime", "FlipAngle", "InversionTime", *IN_WORDS])
 def test_what_else_varies_within_a_series_makes_its_map_meaningless(tmp_path, format_, axis, other):
     varied = VARIED[axis]
     if other == varied:
         other = "MagneticFieldStrength"
-    odd = {"ScanningSequence": ("GR", "SE"), "MagneticFieldStrength": (3, 1.5)}.get(other, (60.0, 66.0))
+    odd = {"MagneticFieldStrength": (3, 1.5), **IN_WORDS}.get(other, (60.0, 66.0))
     images = [{varied: value, other: odd[e == 2]} for e, value in enumerate(VALUES[varied])]
     with pytest.raises(CorruptInputError, match=rf"{other} differs between images .*leave out ") as refused:
         reading(tmp_path, format_, images, axis=axis)
     assert f"does not depend on the {AXES[axis].term} alone" in str(refused.value)
     images[2][other] = odd[0]  # the remedy
     assert len(reading(tmp_path / "mended", format_, images, axis=axis).values) == 3
+
+
+@both_formats
+def test_series_of_another_preparation_or_brightness_are_not_joined(tmp_path, format_):
+    for keyword in ("SequenceVariant", "ImageType"):
+        odd = IN_WORDS[keyword]
+        images = [{"FlipAngle": angle, keyword: odd[angle > 10]} for angle in VALUES["FlipAngle"]]
+        found = reading(tmp_path / keyword, format_, images, one_series=False, axis="flip_angle")
+        assert len(found.values) == 2
+        assert any(f"(differs in {keyword} (" in said for said in remarks(found))
+    for same in (["SP", "OSP"], ["SP"]), (["NONE"], ["SK"]):  # oversampling and segments are another matter
+        images = [{"FlipAngle": a, "SequenceVariant": same[a > 10]} for a in VALUES["FlipAngle"]]
+        assert len(reading(tmp_path / same[0][0], format_, images, one_series=False, axis="flip_angle").values) == 3
+
+
+def test_a_volume_of_a_file_cannot_be_left_out(tmp_path):
+    images = np.stack([echo_values(te) for te in VALUES["EchoTime"]], axis=-1)
+    facts = {"EchoTime": [0.005, 0.01, 0.02], "FlipAngle": [10, 10, 30]}
+    nifti_files.save(tmp_path / "scan.nii", images.astype(np.float32), sidecar=facts)
+    with pytest.raises(CorruptInputError, match=r"FlipAngle differs .*; give images of one FlipAngle\.$"):
+        read_nifti(tmp_path)
 
 
 def test_one_nifti_image_of_another_patient_or_study_is_refused_within_a_series(tmp_path):

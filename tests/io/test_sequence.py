@@ -33,6 +33,20 @@ def test_gradient_and_spin_echoes_are_told_by_the_surest_sign(header, echo):
     assert kind_of(header.get, 0.01).echo == echo
 
 
+@pytest.mark.parametrize(
+    ("header", "kept"),
+    [
+        ({"SequenceVariant": ["SK", "SS"]}, True),
+        ({"SequenceVariant": "SK_SS_SP"}, False),  # GE, spoiled gradient echoes
+        ({"SequenceVariant": "NONE"}, False),
+        *[({"SequenceName": name}, True) for name in ("*tfi3d1", "fiesta", "bFFE", "B-TFE", "trufi")],
+        *[({"SequenceName": name}, False) for name in ("*fl3d1", "T1TFE", "efgre3d", "*tfl3d1")],
+    ],
+)
+def test_a_steady_state_that_is_not_spoiled_is_told(header, kept):
+    assert bool(kind_of(header.get).unspoiled) == kept
+
+
 def test_a_bids_suffix_and_an_early_echo_tell_too():
     assert [kind_of({}.get, 0.01, suffix).echo for suffix in ("MEGRE", "MESE", "IRT1")] == ["GR", "SE", ""]
     assert (kind_of({}.get, 0.002).echo, kind_of({"FlipAngle": 180}.get, 0.002).echo) == ("GR", "SE")

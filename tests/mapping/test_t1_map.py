@@ -66,6 +66,18 @@ def test_variable_flip_angles_with_a_b1_map(from_flip_angles):
     assert "InversionEfficiency" not in from_flip_angles
 
 
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        ({"SequenceVariant": "SK_SS"}, r"unspoiled gradient echoes \(SequenceVariant is SK_SS\)"),
+        ({"ScanningSequence": "SE"}, r"spin echoes \(ScanningSequence is SE\)"),
+    ],
+)
+def test_flip_angles_of_other_than_spoiled_gradient_echoes_are_told(header, what):
+    with pytest.warns(InputWarning, match=f"these look like {what}, but T1 is that of spoiled"):
+        T1Job(b1=1.0).plan(flip_angle_series(**header), np.ones((16, 16, 1), bool))
+
+
 def test_without_a_b1_map_t1_is_off_by_twice_the_error_of_b1_which_is_warned_of():
     with pytest.warns(InputWarning, match="no B1 map .*off by 10 %, T1 is off by about 20 %"):
         found = jq.t1_map(flip_angle_series())["T1map"][..., 0]

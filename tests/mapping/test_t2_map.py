@@ -1,6 +1,7 @@
 """T2 and B1 of multi-echo spin echoes, against trains simulated without the package."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_answers_beyond_the_reach_of_the_refinement_are_not_given_out_as_answers
     b1 = np.linspace(0.3, 0.98, 16) * np.ones((16, 1))
     echoes = np.abs(train(T2, b1, n=2))
     with pytest.warns(InputWarning, match="2 echoes determine T2 and M0 exactly: no error bars"):
-        found = jq.t2_map(series(M0 * echoes, TE[:2]), b1=b1[..., None])
+        found = jq.t2_map(series(M0 * echoes, TE[:2]), b1=b1[..., None], t1=1.0)
     ok = found["status"][..., 0] == OK
     assert ok.mean() > 0.8
     np.testing.assert_allclose(found["T2map"][..., 0][ok], T2[ok], rtol=1e-4)
@@ -97,6 +98,14 @@ def test_a_given_b1_is_believed(b1):
     np.testing.assert_allclose(found["T2map"][..., 0], T2, rtol=1e-5)
     np.testing.assert_allclose(found["M0map"][..., 0], M0, rtol=1e-5)
     assert "TB1map" not in found
+
+
+def test_a_given_b1_does_nothing_to_single_spin_echoes():
+    """Which are series of one echo each; the echoes of a train are one series."""
+    several = replace(series(signal()), n_series=N_ECHOES)
+    with pytest.warns(InputWarning, match="no train.*method='mono'"):
+        T2Job(b1=0.8).plan(several, np.ones((16, 16, 1), bool))
+    assert T2Job(method="mono").plan(several, np.ones((16, 16, 1), bool)).known == {}
 
 
 def test_b1_is_looked_for_in_the_range_that_is_given():

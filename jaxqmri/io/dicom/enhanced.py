@@ -22,13 +22,13 @@ _OF_ALL_FRAMES = (
     "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "Modality", "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength",
     "MRAcquisitionType", "AcquisitionNumber", "ImageType", "ComplexImageComponent", "Rows", "Columns",
-    "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation", "SteadyStatePulseSequence",
 )  # fmt: skip
 # Functional group -> keyword in it -> keyword in a classic file; the first group that has it wins.
 _GROUPS: Mapping[str, Mapping[str, str]] = {
     "MREchoSequence": {"EffectiveEchoTime": "EchoTime", "EchoNumbers": "EchoNumbers"},
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
-    "MRModifierSequence": {"InversionTimes": "InversionTime"},
+    "MRModifierSequence": {"InversionTimes": "InversionTime", "MagnetizationTransfer": "MagnetizationTransfer"},
     "MRImageFrameTypeSequence": {"FrameType": "ImageType", "ComplexImageComponent": "ComplexImageComponent"},
     "FrameContentSequence": {
         "TemporalPositionIndex": "TemporalPositionIdentifier",
@@ -45,8 +45,8 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 _FROM_CLASSIC = (
     *(axis.keyword for axis in AXES.values() if axis.tag),
-    "EchoNumbers", "RepetitionTime", "ScanningSequence", "MRAcquisitionType", "AcquisitionNumber", "ImageType",
-    "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "EchoNumbers", "RepetitionTime", "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "AcquisitionNumber",
+    "ImageType", "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
 )  # fmt: skip
 _SCALES = ("RealWorldValueMappingSequence", "ModalityLUTSequence")
 _PLACEHOLDER = 1e300  # Philips writes 1.8e308 for what it does not know

@@ -31,7 +31,7 @@ _USED_LATER = (
     "MagneticFieldStrength", "MRAcquisitionType", "ScanningSequence", "RepetitionTime", "SliceThickness",
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoNumbers",
     "SequenceName", "PulseSequenceName", "SequenceVariant", "DiffusionBValue", "BitsAllocated", "BitsStored",
-    "PixelRepresentation",
+    "PixelRepresentation", "ReceiveCoilName", "MagnetizationTransfer", "SteadyStatePulseSequence",
     *(axis.keyword for axis in AXES.values() if axis.tag),
 )  # fmt: skip
 _DICOMDIR_UID = "1.2.840.10008.1.3.10"

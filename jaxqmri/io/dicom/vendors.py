@@ -43,8 +43,9 @@ def philips_scale_slope(dataset: Dataset) -> float | None:
 
 
 def copy_philips_scale_slope(groups: Dataset, header: Dataset) -> None:
-    """Philips' (2005,140F) of each frame of an Enhanced file: a copy of its classic header, with the scale slope."""
-    classic = _value(groups, 0x2005, _PHILIPS_5, 0x0F, customary=0x140F)
+    """Philips' (2005,140F) of each frame of an Enhanced file, or (2005,140E) of all: a copy of classic headers, with
+    the scale slope."""
+    classic = _value(groups, 0x2005, _PHILIPS_5, 0x0F, 0x140F) or _value(groups, 0x2005, _PHILIPS_5, 0x0E, 0x140E)
     value = _value(classic[0] if isinstance(classic, Sequence) and classic else groups, 0x2005, _PHILIPS_1, 0x0E)
     if value is not None:
         header.private_block(0x2005, _PHILIPS_1, create=True).add_new(0x0E, "FL", value)

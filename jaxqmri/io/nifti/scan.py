@@ -1,6 +1,5 @@
 """Which NIfTI files of a folder belong together, by headers and sidecars: one 3-D file per image, or one 4-D file."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from ...errors import Give, MetadataError, NoInputError
 from ...quantities import ECHO_TIME, Axis
 from ..bids.names import NUMBERS, parse_name
-from ..candidates import Candidate, Image, words
+from ..candidates import Candidate, Image, codes, words
 from ..formats import check_paths, input_errors, is_nifti, other_formats
 from ..sequence import what_they_are
 from ..storage.plain_files import NO_FILE, is_plain_file
@@ -88,7 +87,7 @@ class Volume(Image):
 
     @property
     def sequence(self) -> tuple[str, ...]:
-        return words(re.split(r"[\\_ ]+", str(self.header("ScanningSequence") or "")))
+        return codes(self.header("ScanningSequence"))
 
 
 def scan_files(paths: Sequence[Path], axis: Axis) -> tuple[tuple[Candidate, ...], dict[str, tuple[str, ...]]]:

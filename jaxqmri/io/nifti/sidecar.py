@@ -179,13 +179,13 @@ def component(image: Path, content: Mapping[str, Any]) -> str | None:
 
 
 def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[str, int]:
-    """Places along an axis by where they are said: EchoNumber of the sidecar; `_e2`, `echo-2`, `inv-2` in the name."""
+    """Places along an axis by where they are said: EchoNumber of the sidecar; `_e2`, `echo2`, `inv-2` in the name."""
     found: dict[str, int] = {}
     if axis is ECHO_TIME and isinstance(number := content.get("EchoNumber"), int):
         found["EchoNumber"] = number
     entity = NUMBERS.get(axis.name, axis.name)
     # dcm2niix: _e2, and a letter where the name is already taken
-    pattern = r"(?:^|_)(echo-|e)(\d+)[a-d]?(?=_|$)" if axis is ECHO_TIME else rf"(?:^|_)({entity}-)(\d+)(?=_|$)"
+    pattern = r"(?:^|_)(echo-?|e)(\d+)[a-d]?(?=_|$)" if axis is ECHO_TIME else rf"(?:^|_)({entity}-)(\d+)(?=_|$)"
     if named := re.findall(pattern, stem(image).lower()):
         prefix, digits = named[-1]
         found[f"the number behind {'_' * (prefix == 'e')}{prefix} in its name"] = int(digits)
