@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], None]  # takes the number of voxels done after each batch
 Rows = Sequence[Mapping[str, object]]
+NOISE = {
+    "or_object": "a noise model", "object_type": "jaxqmri.estimation.noise:Noise",
+    "choices": {
+        "gaussian": "least squares",
+        "rician": "magnitudes drowning in noise, which least squares fits with a bias",
+    },
+    "in_python": "what is known of the noise, e.g. `Gaussian(sigma)`; None: its level is taken from the residuals; "
+    '"rician": its level is taken from the air around the patient, unless it is given.',
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,15 +51,7 @@ class Job:
     # The BIDS suffixes of raw images for it, each with the settings that go with it; of a map "fmap": the session's.
     suffixes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
 
-    noise: "Noise | str | None" = setting(
-        None, or_object="a noise model", object_type="jaxqmri.estimation.noise:Noise",
-        choices={
-            "gaussian": "least squares",
-            "rician": "magnitudes drowning in noise, which least squares fits with a bias",
-        },
-        in_python="what is known of the noise, e.g. `Gaussian(sigma)`; None: its level is taken from the residuals; "
-        '"rician": its level is taken from the air around the patient, unless it is given.',
-    )  # fmt: skip
+    noise: "Noise | str | None" = setting(None, **NOISE)
     sigma: float | None = setting(
         None, "standard deviation of the noise, in units of the images",
         otherwise="from the residuals of each voxel, with rician from the air around the patient",

@@ -28,21 +28,27 @@ def settings_for(job: type[Job]) -> dict[str, SettingRow]:
 
     The option, and the argument of `run_bids`, of a setting that only this job has begins with the job: "t2_method".
     """
-    common, found = {row.name: row for row in settings_of(Job)}, {}
+    rows, found = {row.name: row for row in settings_of(job)}, {}
+    common = {row.name for row in settings_of(Job)}
     decided = {name for settings in job.suffixes.values() for name in settings}
-    for row in settings_of(job):
+    for row in rows.values():
         if row.name in common or row.name in decided or row.of_reading or not (row.choices or row.is_map):
             continue
         choices = {"estimate": row.otherwise, FROM_FMAP: "the fmap/*_TB1map of the session"}
         as_choice = {"is_map": False, "otherwise": "", "choices": choices} if row.is_map else {}
         own = {"name": f"{job.name}_{row.name}", "help": f"of {' and '.join(job.suffixes)}", "always_stated": False}
         found[row.name] = replace(row, **own, **as_choice)
-    return found | {name: replace(common[name], is_map=False) for name in FOR_ALL_SERIES}
+    return found | {name: replace(rows[name], is_map=False) for name in FOR_ALL_SERIES}
 
 
 def dataset_settings() -> dict[str, SettingRow]:
     """All that can be chosen for a dataset, by name of the argument."""
-    return {row.name: row for job in dict.fromkeys(jobs().values()) for row in settings_for(job).values()}
+    found: dict[str, SettingRow] = {}
+    for job in dict.fromkeys(jobs().values()):
+        for row in settings_for(job).values():
+            # Of settings for all series the words of the job that says what it does where nothing is chosen.
+            found[row.name] = row if row.otherwise or row.name not in found else found[row.name]
+    return found
 
 
 def chosen_for(suffix: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def verdicts(scan: Scan, source: str, given: str = "") -> list[Verdict]:
     found = {candidate: Verdict() for candidate in scan.candidates}
     of_image = {image: candidate for candidate in scan.candidates for image in candidate.images}
     fitted: list[Candidate] = []
+    along: dict[Axis, tuple[Scan, dict[str, list[Candidate]]]] = {}
     for axis in [scan.axis] if scan.given is not None else AXES.values():
         turned = scan if axis is scan.axis else scan.along(axis)
         turned = turned if axis is ECHO_TIME else first_echoes(turned)
@@ -37,6 +38,9 @@ def verdicts(scan: Scan, source: str, given: str = "") -> list[Verdict]:
         for candidate in joined(turned):
             if len(candidate.values) > 1 and candidate.component in _components(axis):
                 alike[candidate.component].append(candidate)
+        along[axis] = turned, alike
+    for axis, (turned, alike) in along.items():
+        several = any(other.job == axis.job and also for other, (_, also) in along.items() if other is not axis)
         for groups in alike.values():
             copies = enhanced_copies(groups)
             for copy in copies:
@@ -52,7 +56,7 @@ def verdicts(scan: Scan, source: str, given: str = "") -> list[Verdict]:
                 except (ValueError, OSError) as error:
                     verdict.why_not = error_in_words(error)[1]
                 else:
-                    options = f"{_options(group, name, scan)}{given}"
+                    options = f"{_options(group, name, scan, several)}{given}"
                     if set(chosen.images) & set(group.images):
                         fitted.append(group)
                         verdict.commands = {job: f"jaxqmri {job} {source} -o OUT{options}" for job in jobs_for(group)}
@@ -93,13 +97,17 @@ def _with_siblings(scan: Scan, groups: Sequence[Candidate]) -> Iterator[tuple[Ca
         yield tuple(dict.fromkeys([*own, *(c for uid in group.series_uids for c in of_uid[uid])]))
 
 
-def _options(group: Candidate, name: str | None, scan: Scan) -> str:
-    """What a command needs besides its input: the `name` of the series where there are several, None: it has none."""
+def _options(group: Candidate, name: str | None, scan: Scan, several: bool) -> str:
+    """What a command needs besides its input: the `name` of the series where there are several, None: it has none.
+
+    `several`: the scan has series of both methods of the job.
+    """
     options = " (its files in a folder of their own)" if name is None else f" --series {name}" if name else ""
     if group.component != "magnitude" and any(c.component == "magnitude" for c in scan.candidates):
         options += f" --component {group.component}"
     varying = [axis for axis in AXES.values() if axis.job == group.axis.job and len(group.stated(axis)) > 1]
-    return f"{options} --method {'ir' if group.axis is INVERSION_TIME else 'vfa'}" if len(varying) > 1 else options
+    method = "ir" if group.axis is INVERSION_TIME else "vfa"
+    return f"{options} --method {method}" if several or len(varying) > 1 else options
 
 
 def _spin_locks(scan: Scan, source: str) -> dict[Candidate, str]:

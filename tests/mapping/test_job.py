@@ -50,6 +50,7 @@ def typed(job, *words):
         T2star(noise="rician", sigma=12.5, mask=Path("FILE")),
         T2(b1=Path("FILE"), t1=0.9, flip_angle=np.deg2rad(150.0)),
         T1(method="ir", tr=np.inf, efficiency=0.95, component="real", ti=[0.05, 0.4, 3.0]),
+        T1(noise="gaussian", sigma=12.5),  # Rician where the noise is left open
         T1(method="vfa", b1=Path("FILE"), flip_angles=np.deg2rad([3.0, 8.0, 17.0])),
     ],
     ids=lambda job: job.name,

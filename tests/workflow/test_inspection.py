@@ -9,7 +9,7 @@ from command import run
 from dicom_series import enhanced, image, save, series, values
 from nifti_files import echo_values, save_series
 from nifti_files import save as save_nifti
-from t1_scans import flip_angle_nifti, inversion_dicom
+from t1_scans import flip_angle_nifti, inversion_dicom, inversion_nifti
 
 from jaxqmri.errors import remarks_collected
 from jaxqmri.io.choose import choose
@@ -261,6 +261,13 @@ def test_inversion_times_and_flip_angles_are_for_t1(tmp_path, capsys):
         facts = json.loads(run(capsys, "inspect", scan, "--json").out)
         assert (list(facts["would_fit"]), facts["would_fit"]["t1"]["axis"]) == (["t1"], axis)
         assert facts["refusals"] == {}
+
+
+def test_beside_flip_angles_inversion_times_are_mapped_by_naming_the_method(tmp_path, capsys):
+    flip_angle_nifti(tmp_path)
+    found = inspect(capsys, inversion_nifti(tmp_path))["series"]
+    commands = {word for one in found for word in one["commands"].values()}
+    assert commands == {f"jaxqmri t1 INPUT -o OUT --method {method}" for method in ("ir", "vfa")}
 
 
 def test_given_inversion_times_are_those_that_would_be_used(tmp_path, capsys):

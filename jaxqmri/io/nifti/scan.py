@@ -70,7 +70,7 @@ class Volume(Image):
         if self.file.n_volumes > 1:
             return [("place along the 4th axis", None)]  # of one file it is `listed`
         said = next(iter(self.stated(axis)), None)
-        in_names = "EchoNumber, or _e1" if axis is ECHO_TIME else f"{NUMBERS.get(axis.name)}-1"
+        in_names = "EchoNumber, or _e1" if axis is ECHO_TIME else f"{NUMBERS.get(axis.name, axis.name)}-1"
         where = f"a number ({in_names} in the names)"
         return [(axis.keyword, said), (where, next(iter(self.numbers(axis).values()), None))]
 
