@@ -113,7 +113,7 @@ class InversionRecovery(SignalModel):
         """Refuses magnitudes where signed numbers are expected: these rise with TI, those first fall to their null."""
         if self.magnitude or jnp.iscomplexobj(signal) or isinstance(self.ti, Tracer):
             return
-        in_time = np.asarray(signal)[..., np.argsort(self.ti)].reshape(-1, self.ti.shape[0])
+        in_time = np.asarray(signal)[..., np.argsort(np.asarray(self.ti))].reshape(-1, self.ti.shape[0])
         in_time = in_time[np.isfinite(in_time).all(axis=-1) & (in_time != 0).any(axis=-1)]
         if not in_time.size or in_time.min() < 0:
             return

@@ -96,7 +96,7 @@ def test_a_mapped_nifti_file_gives_the_same_maps(tmp_path, short_of_memory):
 def test_mapped_dicom_files_give_the_same_maps(tmp_path, short_of_memory):
     images = np.round(stacked(spin_echoes.signal())).astype("<u2")
     files = [
-        dicom_series.image(1e3 * te, k, images[:, ::-1, k, echo].T.copy())
+        dicom_series.image(1e3 * te, k, images[:, ::-1, k, echo].T.copy(), FlipAngle=180)
         for k in range(N_SLICES) for echo, te in enumerate(TE)
     ]  # fmt: skip
     scan = dicom_series.save(tmp_path / "scan", files)

@@ -209,7 +209,9 @@ def test_3d_file_with_several_te_is_refused(tmp_path):
 
 def test_sidecars_of_which_one_is_broken_can_be_moved_away_and_the_times_given(folder):
     (folder / "scan_e2.json").write_text("{")
-    with pytest.raises(MetadataError, match=r"scan_e2.json: not valid JSON.*all images away and give the echo times"):
+    with pytest.raises(
+        MetadataError, match=r"scan_e2.json: not valid JSON.*give the echo times, without any sidecars, with te="
+    ):
         read_nifti(folder)
     for sidecar in folder.glob("*.json"):
         sidecar.unlink()

@@ -143,7 +143,7 @@ FAMILIES = {
         amplitude="m0",
         typical={"t2": 0.03, "b1": 0.85},
         ranges={"t2": (0.02, 0.3), "b1": (0.5, 1.0)},
-        grid={"t2": np.geomspace(1e-3, 12, 80), "b1": np.linspace(0.1, 1.12, 52)},
+        grid={"t2": np.geomspace(1e-3, 12, 80), "b1": np.linspace(0.4, 1.12, 52)},
     ),
     "complex gradient echo": Family(
         model=jq.ComplexGradientEcho(TE_COMPLEX),

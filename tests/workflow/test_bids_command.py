@@ -361,7 +361,10 @@ def test_content_that_was_not_fetched_fails_its_series_with_the_remedy(three, tm
             "sub-01_MEGRE: echo-2 of echo-1 to echo-4 missing, and a fit without it may go wrong unseen; copy "
             "or fetch it, or number the others without a gap.$",
         ),
-        ("{", "sub-01_echo-2_part-mag_MEGRE.json: not valid JSON .*; convert the images again, or mend it.$"),
+        (
+            "{",
+            "sub-01_echo-2_part-mag_MEGRE.json: not valid JSON .*; mend it, convert the images again, or write it anew.$",
+        ),
         ("{}", ".*; state the echo times .EchoTime. in the sidecars, or move the file away"),
         ('{"EchoTime": "3"}', '.*: EchoTime is "3", not a number of seconds; mend it or state .* in the sidecars.$'),
         ('{"EchoTime": 15}', ".* look like milliseconds.* State the right ones .EchoTime. in the sidecars.$"),

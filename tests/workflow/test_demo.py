@@ -27,7 +27,8 @@ def demonstration(tmp_path_factory):
 def test_demo_says_how_far_it_is_from_the_truth(demonstration):
     out, done = demonstration
     assert (done.code, done.err) == (0, ""), "results on stdout, and stderr is no terminal here"
-    assert done.out.splitlines()[-2:] == [f"report          {out}/report.html", f"images          {out}/dicom"]
+    named = ", with the series' own name (--no-names leaves it out)"
+    assert done.out.splitlines()[-2:] == [f"report          {out}/report.html{named}", f"images          {out}/dicom"]
     table = done.out.split("\n\n")[1].splitlines()
     assert len({len(line) for line in table}) == 1, "columns are aligned"
     assert len(table) == 6

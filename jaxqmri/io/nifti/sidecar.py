@@ -62,7 +62,7 @@ def read_sidecar(image: Path) -> dict[str, Any]:
             reason = f"not readable ({error.strerror})" if isinstance(error, OSError) else f"not valid JSON ({error})"
             raise MetadataError(
                 f"{path.name}: {reason}, so the echo time or the like is unknown; mend it, convert the images again, "
-                "or move the sidecars of all images away and ", Give("te", "the echo times"), " or what else varies.",
+                "or ", Give("te", "the echo times, without any sidecars,", in_files="write it anew"), ".",
             ) from error  # fmt: skip
         if not isinstance(found, dict):
             raise MetadataError(f"{path.name}: holds a JSON {type(found).__name__}, not an object with keys; mend it.")
