@@ -363,7 +363,7 @@ def test_content_that_was_not_fetched_fails_its_series_with_the_remedy(three, tm
         ),
         (
             "{",
-            "sub-01_echo-2_part-mag_MEGRE.json: not valid JSON .*; mend it, convert the images again, or write it anew.$",
+            "sub-01_echo-2_part-mag_MEGRE.json: not valid .*; mend it, convert the images again, or write it anew.$",
         ),
         ("{}", ".*; state the echo times .EchoTime. in the sidecars, or move the file away"),
         ('{"EchoTime": "3"}', '.*: EchoTime is "3", not a number of seconds; mend it or state .* in the sidecars.$'),
