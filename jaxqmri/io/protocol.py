@@ -34,6 +34,7 @@ _UNIT_FREE = {"FlipAngle": "deg", "MagneticFieldStrength": "T"}  # all else are 
 # Words of Sequence Variant (0018,0021) that tell one signal from another: magnetisation transfer or prepared, spoiled,
 # a steady state.
 _VARIANTS = {"MTC", "MP", "SP", "SS", "TRSS"}
+_CONTENTS = {"NORM", "W", "F", "WATER", "FAT"}  # of Image Type (0008,0008); NORM: Siemens, divided by the sensitivity
 _SAID_IN_WORDS = ("MTState", "MagnetizationTransfer", "SteadyStatePulseSequence", "ReceiveCoilName")
 
 
@@ -83,8 +84,8 @@ def in_words(image: Image) -> dict[str, str]:
     said = {key: str(value).strip() for key in _SAID_IN_WORDS if (value := image.header(key)) not in (None, "")}
     if variant := codes(image.header("SequenceVariant")):
         said["SequenceVariant"] = "\\".join(sorted(_VARIANTS & set(variant))) or "NONE"
-    if types := (*image.image_type, *words(image.header("ImageTypeText"))):  # Siemens: divided by the sensitivity
-        said["ImageType"] = "with NORM" if "NORM" in types else "without NORM"
+    if types := (*image.image_type, *words(image.header("ImageTypeText"))):
+        said["ImageType"] = "\\".join(sorted(_CONTENTS & set(types))) or "no NORM, W or F"
     return said
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import CorruptInputError, Give, LeaveOut, MetadataError, Setting, UsageError, remark
-from ..quantities import FLIP_ANGLE, INVERSION_TIME, Axis
+from ..quantities import FLIP_ANGLE, INVERSION_TIME, QUANTITIES, Axis
 from .job import NOISE, Job
 from .settings import setting, values_of
 from .t2star import kind_of_images
@@ -134,6 +134,12 @@ class T1(Job):
     def remark_on(self, maps: "Maps") -> None:
         import numpy as np
 
+        t1 = maps["T1map"][np.isfinite(maps["T1map"])]
+        if t1.size and np.median(t1) > QUANTITIES["t1"].high:
+            remark(
+                f"T1 comes out as {np.median(t1):.3g} s (median), which nothing in a body has: is the repetition time "
+                "in the right unit?"
+            )
         efficiency = maps["InversionEfficiency"] if "InversionEfficiency" in maps else np.empty(0)
         found = efficiency[np.isfinite(efficiency)]
         if found.size and np.median(found) > MOST_EFFICIENCY:
@@ -175,9 +181,9 @@ class T1(Job):
     def _recovery_time(self, series: "ImageSeries") -> tuple[float, str]:
         """From inversion to inversion [s], and where it comes from."""
         longest = float(series.values.max())
-        stated = _stated(series, "RepetitionTimePreparation", "RepetitionTimeInversion", "RepetitionTime")
+        stated, key = _stated(series, "RepetitionTimePreparation", "RepetitionTimeInversion", "RepetitionTime")
         # From excitation to excitation: shorter than the recovery, it is between the readouts of one recovery.
-        excitation = _stated(series, "RepetitionTimeExcitation")
+        excitation, _ = _stated(series, "RepetitionTimeExcitation")
         if stated is None and excitation is not None and excitation > longest:
             stated = excitation
         _refuse_many_readouts(series, stated or excitation, longest, self.tr)
@@ -188,10 +194,14 @@ class T1(Job):
             return float("inf"), "not stated, so recovery between inversions is taken to be full"
         if stated <= longest:
             raise MetadataError(
-                f"RepetitionTime is {1e3 * stated:g} ms, not longer than the longest inversion time, {1e3 * longest:g} "
-                "ms: that is not the time from inversion to inversion, on which the recovery depends; ", Give("tr"),
+                f"{key} is {1e3 * stated:g} ms, not longer than the longest inversion time, {1e3 * longest:g} ms: that "
+                "is not the time from inversion to inversion, on which the recovery depends; ",
+                Give("tr", in_files=f"mend {key} in the sidecars"),
                 ", unless several images follow each inversion (Look-Locker, MOLLI): these show T1*, not T1.",
             )  # fmt: skip
+        if stated > LONGEST_TR:
+            too_long = f"{key} is {stated:g} s, too long for any sequence (from milliseconds in a field of seconds); "
+            raise MetadataError(too_long, Give("tr", "the right one", in_files=f"mend {key} in the sidecars"), ".")
         return stated, "of the images"
 
     def _known_efficiency(self, series: "ImageSeries", magnitude: bool) -> tuple[dict[str, float], str]:
@@ -256,16 +266,19 @@ class T1(Job):
         if self.tr is not None:
             _check_given_tr(self.tr, 0.0, longest=LONGEST_GRADIENT_ECHO_TR, too_long_for=" for spoiled gradient echoes")
             return self.tr, "given"
-        stated = _stated(series, "RepetitionTimeExcitation", "RepetitionTime")
+        stated, key = _stated(series, "RepetitionTimeExcitation", "RepetitionTime")
         if stated is None:
             raise MetadataError(
                 "the images state no single RepetitionTime (0018,0080), without which flip angles tell nothing of T1; ",
                 Give("tr"), ".",
             )  # fmt: skip
-        if stated > LONGEST_GRADIENT_ECHO_TR:
+        if not QUANTITIES["tr"].low <= stated <= LONGEST_GRADIENT_ECHO_TR:
+            short = "too short for any sequence (from seconds in a field of milliseconds)"
+            long = "too long for spoiled gradient echoes (milliseconds in a field of seconds, or of a whole volume)"
             raise MetadataError(
-                f"RepetitionTime is {stated:g} s, too long for spoiled gradient echoes (from milliseconds in a field "
-                "of seconds, or of a whole volume); ", Give("tr", "that from pulse to pulse"), ".",
+                f"{key} is {stated:g} s, {long if stated > LONGEST_GRADIENT_ECHO_TR else short}; ",
+                Give("tr", "that from pulse to pulse", in_files=f"state that from pulse to pulse as {key} in sidecars"),
+                ".",
             )  # fmt: skip
         return stated, "of the images"
 
@@ -310,10 +323,11 @@ def _is_signed(series: "ImageSeries") -> tuple[bool, str]:
     return False, "magnitude images: polarity restored in each voxel"
 
 
-def _stated(series: "ImageSeries", *keys: str) -> float | None:
-    """The first of these that the images state as a positive number."""
-    values = [series.acquisition.get(key) for key in keys]
-    return next((float(v) for v in values if isinstance(v, int | float) and 0 < v < float("inf")), None)
+def _stated(series: "ImageSeries", *keys: str) -> tuple[float | None, str]:
+    """The first of these that the images state as a positive number, and its key."""
+    values = [(series.acquisition.get(key), key) for key in keys]
+    found = ((float(v), key) for v, key in values if isinstance(v, int | float) and 0 < v < float("inf"))
+    return next(found, (None, ""))
 
 
 def _check_given_tr(tr: float, above: float, what: str = "", *, longest: float, too_long_for: str = "") -> None:

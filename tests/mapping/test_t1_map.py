@@ -225,6 +225,12 @@ def look_locker(**facts):
             for given in ({}, {"tr": np.inf})
         ],
         (inversion_series(), {"tr": 4.0}, UsageError, "above the longest inversion time, 4 s, got 4 s"),
+        (
+            inversion_series(RepetitionTime=8000.0),
+            {},
+            MetadataError,
+            "is 8000 s, too long for any .*give the right one",
+        ),
         (inversion_series(), {"tr": np.nan}, UsageError, "above the longest inversion time"),
         (inversion_series(), {"tr": 8000.0}, UsageError, "8000 s is too long; give the right one with tr= .seconds"),
         (inversion_series(), {"efficiency": 1.2}, UsageError, "from 0 .saturation. to 1 .perfect inversion., got 1.2"),
@@ -239,7 +245,16 @@ def look_locker(**facts):
         (inversion_series(component="phase"), {}, ValueError, "this series is phase"),
         (inversion_series(False), {"noise": jq.Rician(9.0)}, UsageError, "Rician noise is that of magnitude images"),
         (flip_angle_series(RepetitionTime=None), {}, MetadataError, "no single RepetitionTime .*give it with tr="),
-        (flip_angle_series(RepetitionTime=5.4), {}, MetadataError, "5.4 s, too long for spoiled gradient echoes"),
+        *[
+            (
+                flip_angle_series(**{key: tr}),
+                {},
+                MetadataError,
+                f"^{key} is {tr:g} s, too {words}; give that from",
+            )
+            for key in ("RepetitionTime", "RepetitionTimeExcitation")
+            for tr, words in ((5.4, "long for spoiled gradient echoes.*"), (5.4e-6, "short for any.*"))
+        ],
         (flip_angle_series(), {"tr": 5.4}, UsageError, "5.4 s is too long for spoiled gradient echoes"),
         (flip_angle_series(), {"tr": 0.0}, UsageError, "above 0 s"),
         (flip_angle_series(), {"efficiency": 1.0}, UsageError, "have no inversion"),
