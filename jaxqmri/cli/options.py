@@ -46,7 +46,7 @@ def command(
 
 def add_setting(parser: Any, row: SettingRow) -> None:
     """The option that is a setting; see `settings_given`."""
-    choices = [f"{word}: {meaning}" if meaning else word for word, meaning in row.choices.items()]
+    choices = [f"{word}: {meaning}" for word, meaning in row.choices.items() if meaning]
     if choices and not row.otherwise:
         choices[0] += " (default)"
     default = f"default: {row.otherwise}" if row.otherwise else ""

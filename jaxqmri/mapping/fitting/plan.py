@@ -45,7 +45,7 @@ def sidecar_facts(plan: Plan, noise: Noise | None, noise_level: str | None) -> d
     else:
         error_bars = "sqrt(diag(inv(I))) with the expected (Fisher) information I"
     solver = vars(plan.solver).items()
-    solver = {name: value if isinstance(value, int | float) else str(value) for name, value in solver}
+    solver = {name: value if isinstance(value, int | float | None) else str(value) for name, value in solver}
     return {
         "Model": type(plan.model).__name__,
         "Equation": plan.equation,
