@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import Choose, MapWith, Setting, UsageError, remark
+from ..errors import Choose, Give, MapWith, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
 from .job import Job
 from .settings import setting, values_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The ISMRM 2024 example: its images divided by 1500, T2* starting at 20 ms, 20 000 steps of 1e-3.
 EXAMPLE_SCALE = 1500.0
 EXAMPLE_T2STAR = 0.020  # s
+LATEST_FIRST_ECHO = 0.2  # s; several T2* of any tissue, of which nothing would be left
 ADAM_BATCH_SIZE = 4096  # 20 000 steps take seconds: small batches let the progress bar move
 
 
@@ -72,6 +73,9 @@ class T2star(Job):
         kind = kind_of_images(series)
         if kind.echo == "SE":
             remark(f"these look like spin echoes ({kind.sign}), whose decay is T2, not T2*; ", MapWith("t2"), ".")
+        if (first_te := float(series.te.min())) > LATEST_FIRST_ECHO:
+            late = f"the first echo comes at {first_te:g} s, late for gradient echoes: if these are milliseconds, "
+            remark(late, Give("te", "the echo times"), ".")
         search: dict[str, Any] = {}  # "lm": as `Plan` says
         if isinstance(self.method, Solver):
             search = {"solver": self.method}

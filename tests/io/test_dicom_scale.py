@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dicom_series import enhanced, image, philips_scale, save
+from dicom_series import enhanced, image, philips_scale, quietly, save
 from pydicom import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -190,6 +190,18 @@ def test_a_block_reserved_for_another_vendor_holds_no_scale_slope(tmp_path):
 def test_philips_images_of_which_one_lacks_its_scale_slope_are_refused(tmp_path):
     with pytest.raises(CorruptInputError, match=r"IM001.dcm lacks Philips' scale slope \(2005,100E\)"):
         read(tmp_path, philips("", without=[1]))
+
+
+@pytest.mark.parametrize(("gains", "told"), [((11, 11, 11), False), ((11, 11, 10), True)])
+def test_ge_series_of_different_receive_gains_are_told(tmp_path, gains, told):
+    datasets = scaled()
+    for e, (ds, analog) in enumerate(zip(datasets, gains, strict=True)):
+        block = ds.private_block(0x0019, "GEMS_ACQU_01", create=True)
+        block.add_new(0x8A, "SS", analog)
+        block.add_new(0x8B, "SS", 15)
+        ds.SeriesInstanceUID, ds.SeriesNumber = f"1.2.{e}", e
+    remarks = map(str, quietly(save(tmp_path, datasets)).remarks)
+    assert any("GE's receive gains" in one for one in remarks) == told
 
 
 @pytest.mark.filterwarnings("ignore:3 series")

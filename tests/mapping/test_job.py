@@ -77,6 +77,12 @@ def test_a_record_is_in_si_units_and_names_no_file_and_no_patient():
 # mistakes -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_first_gradient_echo_after_all_tissue_has_decayed_is_told():
+    late = jq.ImageSeries.from_arrays(np.ones((2, 2, 4)), te=np.array([0.25, 0.6, 1.2, 1.9]))  # in milliseconds
+    with pytest.warns(InputWarning, match=r"first echo comes at 0\.25 s, late .* give the echo times with te="):
+        T2star().plan(late, np.ones((2, 2, 1), bool))
+
+
 @pytest.mark.parametrize(
     ("given", "settings", "words"),
     [

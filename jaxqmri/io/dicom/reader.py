@@ -25,6 +25,7 @@ from .header import Frame
 from .identity import dicom_identity
 from .pixels import at_top, check_size, common_scale, pixels_released, stored_values, upright
 from .scan import find_frames
+from .vendors import ge_receive_gains
 
 # By these a scanner tells repeated images of one slice apart.
 _REPEATS = (
@@ -132,6 +133,12 @@ def _check_complete(scan: Scan, candidate: Candidate) -> None:
             f"slice needs every {candidate.axis.one}; copy the series again."
         )
     common_scale(list(candidate.one_each.values()))
+    gains = {gain for part in candidate.parts if (gain := ge_receive_gains(part.images[0].dataset))}
+    if len(gains) > 1:
+        remark(
+            "GE's receive gains (0019,108A) and (0019,108B) differ between series, so that their images may not be "
+            "comparable and the map wrong; give series that were measured after one prescan."
+        )
 
 
 def _load(candidate: Candidate) -> Images:

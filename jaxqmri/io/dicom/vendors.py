@@ -28,6 +28,12 @@ def ge_component(dataset: Dataset) -> str | None:
     return dict(enumerate(_COMPONENT_NAMES)).get(code)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
+def ge_receive_gains(dataset: Dataset) -> tuple[float, float] | None:
+    """GE's analog and digital receive gain (0019,108A) and (0019,108B), which a prescan sets; they scale its images."""
+    analog, digital = (_number(dataset, 0x0019, "GEMS_ACQU_01", offset, "<i2") for offset in (0x8A, 0x8B))
+    return None if analog is None or digital is None else (analog, digital)
+
+
 def is_philips(dataset: Dataset) -> bool:
     """Philips' name in Manufacturer (0008,0070) or, as anonymisers blank that, in the creator of a private block."""
     creators = (_creators(dataset, group).values() for group in (0x2001, 0x2005))
