@@ -25,6 +25,7 @@ _SIGNS_TAKEN_FOR_KNOWN = (
     "error bars by least squares, up to 1.6 times too small where a magnitude lies near its null; those of Rician "
     "noise (of a given sigma, or measured in air) cover both signs"
 )
+LARGEST_FLIP_ANGLE = 100.0  # degrees, of excitations
 LONGEST_GRADIENT_ECHO_TR = 2.0  # s; spoiled gradient echoes of several flip angles are repeated in milliseconds
 
 
@@ -238,6 +239,11 @@ class T1(Job):
         if kind.unspoiled or kind.echo == "SE":
             what = f"unspoiled gradient echoes ({kind.unspoiled})" if kind.unspoiled else f"spin echoes ({kind.sign})"
             remark(f"these look like {what}, but T1 is that of spoiled gradient echoes; of others it is wrong.")
+        if (largest := float(np.rad2deg(series.values.max()))) > LARGEST_FLIP_ANGLE:
+            remark(
+                f"flip angles up to {largest:.4g} degrees, beyond those of gradient echoes: if these are degrees "
+                "that were taken for radians, ", Give("flip_angles", "the right ones"), ".",
+            )  # fmt: skip
         if self.b1 is None:
             remark(
                 "no B1 map is given, so the nominal flip angles are believed; where B1 is off by 10 %, T1 is off by "

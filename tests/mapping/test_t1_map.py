@@ -66,6 +66,12 @@ def test_variable_flip_angles_with_a_b1_map(from_flip_angles):
     assert "InversionEfficiency" not in from_flip_angles
 
 
+def test_flip_angles_beyond_excitations_are_told():
+    degrees = flip_angle_series(flip_angles=np.array([1.0, 2.0, 3.0]))  # taken for radians
+    with pytest.warns(InputWarning, match=r"up to 171\.9 degrees, .*give the right ones with flip_angles="):
+        T1Job(b1=1.0).plan(degrees, np.ones((16, 16, 1), bool))
+
+
 @pytest.mark.parametrize(
     ("header", "what"),
     [
