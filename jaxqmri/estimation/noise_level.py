@@ -12,6 +12,10 @@ import numpy as np
 from jaxtyping import ArrayLike
 from numpy.typing import NDArray
 
+NO_AIR = (
+    "show no air with the even noise of one coil (masked, cropped, full of ghosts, several coils, parallel imaging?), "
+    "so their noise level cannot be measured"
+)
 _LEAST_VOXELS, _LEAST_SHARE = 50, 0.005  # of the unmasked voxels; fewer agree by chance, at the edge of a mask say
 _OUTSIDE = 0.01  # of all voxels of air, how many are not taken for it
 _N_STARTS = 64  # quantiles of the image from which an answer is sought
@@ -59,11 +63,8 @@ def noise_level(images: ArrayLike) -> NoiseLevel:
     unit = values.max(initial=0.0)  # squares of squares must not overflow
     best = _largest_air((values / unit) ** 2, channels) if len(values) else None
     if best is None:
-        raise ValueError(
-            f"images (shape {array.shape}) show no air with the even noise of one coil (masked, cropped, full of "
-            "ghosts, several coils, parallel imaging?), so their noise level cannot be measured: give sigma, e.g. "
-            "jq.Rician(sigma), or try the last echoes alone, images[..., -4:]."
-        )
+        fewer = ", or try the last echoes alone, images[..., -4:]" if array.shape[-1] > 4 else ""
+        raise ValueError(f"images (shape {array.shape}) {NO_AIR}: give sigma, e.g. jq.Rician(sigma){fewer}.")
     return NoiseLevel(best.sigma * float(unit), best.n_voxels)
 
 

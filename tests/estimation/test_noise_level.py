@@ -97,8 +97,9 @@ def test_no_air_is_an_error_that_says_what_to_do(case, images, head, channels, r
         "empty": lambda: images[:0],
         "zero": lambda: np.zeros((16, 16, 1, 8)),
     }[case]()
-    with pytest.raises(ValueError, match=re.escape("jq.Rician(sigma)")):
+    with pytest.raises(ValueError, match=re.escape("jq.Rician(sigma)")) as caught:
         noise_level(without_air)
+    assert ("images[..., -4:]" in str(caught.value)) == (without_air.shape[-1] > 4), "fewer images than there are"
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 1), (8,), ()])

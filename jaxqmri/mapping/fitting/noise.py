@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from ...errors import CorruptInputError, Give, UsageError
 from ...estimation.noise import Gaussian, Noise, Rician
-from ...estimation.noise_level import noise_level
+from ...estimation.noise_level import NO_AIR, noise_level
 from ...io.series import ImageSeries
 from ...io.storage.memory import middle_slab
 
@@ -28,6 +28,6 @@ def noise_of(series: ImageSeries, noise: Noise | str | None, sigma: float | None
     try:
         level = noise_level(middle_slab(series.data))  # any slab has its air
     except ValueError as error:
-        raise CorruptInputError(f"{error} ", Give("sigma", "its level"), ".") from error
+        raise CorruptInputError(f"the images {NO_AIR}. ", Give("sigma", "its level"), ".") from error
     words = f"{model.__name__}, sigma {level.sigma:.6g}, from {level.n_voxels} voxels of air"
     return model(jnp.asarray(level.sigma)), words
