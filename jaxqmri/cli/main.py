@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from ..errors import DeviceError, OutputError, Remark, error_in_words, on_the_command_line, remarks_collected
 from ..workflow.interrupts import stop_on_signals
@@ -64,15 +64,16 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _check_address_space() -> None:
     """Refuses a limit in which JAX cannot start: its libraries crash where they are given no more."""
-    with suppress(ImportError):  # Windows has none
-        import resource
+    if sys.platform == "win32":  # which has none
+        return
+    import resource
 
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if 0 <= limit < LEAST_ADDRESS_SPACE:
-            raise DeviceError(
-                f"the address space is limited to {limit / 1e9:.2g} GB (ulimit -v), but JAX needs at least "
-                f"{LEAST_ADDRESS_SPACE / 1e9:g} GB to start; raise that limit or run where there is none."
-            )
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= limit < LEAST_ADDRESS_SPACE:
+        raise DeviceError(
+            f"the address space is limited to {limit / 1e9:.2g} GB (ulimit -v), but JAX needs at least "
+            f"{LEAST_ADDRESS_SPACE / 1e9:g} GB to start; raise that limit or run where there is none."
+        )
 
 
 @contextmanager

@@ -209,9 +209,11 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 def _limit_memory(n_bytes: int) -> None:
     """Lets this process have that much more than it has, where the system can tell; sizes were checked in any case."""
-    with suppress(ImportError, OSError, ValueError):  # Windows; no /proc; a lower limit already
-        import resource
+    if sys.platform == "win32":
+        return
+    import resource
 
+    with suppress(OSError, ValueError):  # no /proc; a lower limit already
         n_pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = n_pages * resource.getpagesize() + n_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

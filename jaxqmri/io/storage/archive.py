@@ -5,6 +5,7 @@ Messages and records name an archive that is read like a folder, never the tempo
 
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -83,7 +84,7 @@ def _remove_leftovers() -> None:
         for folder in Path(temporary_folder()).glob(f"{_PREFIX}*"):
             with suppress(OSError, Timeout):  # its run is alive, or has removed it
                 # Others may put anything into a folder for temporary files, links above all.
-                if folder.is_symlink() or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
+                if folder.is_symlink() or (sys.platform != "win32" and folder.stat().st_uid != os.geteuid()):
                     continue
                 if lock := acquire(folder / _LOCK):
                     remove_locked(folder, lock)
