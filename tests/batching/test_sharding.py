@@ -21,10 +21,14 @@ assert signal.sharding.is_equivalent_to(half_each, 2), signal.sharding
 chex.assert_trees_all_equal(signal, simulated(t2))
 
 fitted = jax.jit(lambda signal: jq.fit(model, signal, batch_size=128))
-result = fitted(signal)
+# Two programs may round differently: of residuals of 1 % that is 1e-5, of residuals without noise all there is.
+noisy = np.asarray(signal) * np.random.default_rng(0).normal(1, 0.01, signal.shape).astype(np.float32)
+result = fitted(jax.device_put(noisy, half_each))
 assert result.params.t2.sharding.is_equivalent_to(half_each, 1), result.params.t2.sharding
-chex.assert_trees_all_close(result, fitted(np.asarray(signal)), rtol=1e-6)
-np.testing.assert_allclose(result.params.t2, t2, rtol=1e-4)
+alone = fitted(noisy)
+chex.assert_trees_all_close(result.params, alone.params, rtol=1e-6)
+chex.assert_trees_all_close(result, alone, rtol=1e-4)
+np.testing.assert_allclose(fitted(signal).params.t2, t2, rtol=1e-4)
 
 dictionary = jq.make_dictionary(model, jq.grid(jq.Decay, s0=1.0, t2=t2))
 for of_half in (lambda signal: jq.fit(model, signal).params.t2, lambda signal: jq.match(dictionary, signal).params.t2):
