@@ -104,19 +104,6 @@ def open_ends(pair: Sequence[ArrayLike | None]) -> tuple[ArrayLike, ArrayLike]:
     return -np.inf if low is None else low, np.inf if high is None else high
 
 
-def check_prior(prior: Mapping[str, Any], sigma: Any) -> None:
-    """Refuses what is no prior, and one without a noise level to weigh it against."""
-    for name, of_name in prior.items():
-        if not isinstance(of_name, Normal):
-            raise ValueError(f"prior of {name} is {in_short(of_name)}, wanted jq.Normal(mean, sd).")
-        check_range(name, of_name.mean)
-    if prior and sigma is None:
-        raise ValueError(
-            "a prior is weighed against the noise, whose level is not known; give it, e.g. noise=jq.Gaussian(sigma), "
-            "with sigma from jq.noise_level(images) or from the residual of a fit without prior."
-        )
-
-
 # --- physical ranges --------------------------------------------------------------------------------------------------
 
 

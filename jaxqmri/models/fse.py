@@ -227,8 +227,7 @@ class FSE(SignalModel):
             return 1
         if self.slice_profile is not None or isinstance(self.flip_angles, Tracer):
             return 2
-        sizes = np.abs(np.asarray(self.flip_angles))  # a number also where the signal is being traced
-        return 1 if np.max(np.abs(sizes - sizes[0])) < 1e-4 else 2
+        return 1 if self._alike() else 2
 
     def initial_guess(self, signal: Inexact[Array, " n"], known: Known = NOTHING) -> Tissue:
         return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
@@ -289,9 +288,11 @@ class FSE(SignalModel):
             return right
         return jnp.where(self._alike(), jnp.maximum(first, right), right)
 
-    def _alike(self) -> Bool[Array, ""]:
-        sizes = jnp.abs(self.flip_angles)
-        return jnp.max(jnp.abs(sizes - sizes[0])) < 1e-4
+    def _alike(self) -> Bool[ArrayLike, ""]:
+        # By numpy, if the angles are numbers, it is one also where the signal is being traced.
+        xp = jnp if isinstance(self.flip_angles, Tracer) else np
+        sizes = xp.abs(xp.asarray(self.flip_angles))
+        return xp.max(xp.abs(sizes - sizes[0])) < 1e-4
 
     def _coarse_grid(self) -> tuple[Float[Array, " t2"], Float[Array, " b1"]]:
         """Such that the least-squares answer is downhill from the most similar train.

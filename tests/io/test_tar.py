@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_scans import dicom_folder, nifti_folder
+from zip_files import assert_refused, unpacked_when_damaged
 
 from jaxqmri.errors import CorruptInputError
 from jaxqmri.io.dicom.reader import read_dicom
@@ -34,14 +35,6 @@ def of_kind(kind: bytes, name="other", link="/etc/passwd", **facts) -> tarfile.T
     for key, value in facts.items():
         setattr(info, key, value)
     return info
-
-
-def assert_refused(archive: Path, match: str, **limits) -> None:
-    before = sorted(archive.parent.rglob("*"))
-    with pytest.raises(CorruptInputError, match=match) as refused:
-        unpack(archive, archive.parent / "out", **limits)
-    assert str(refused.value).startswith(f"{archive.name}: archive refused, ")
-    assert sorted(archive.parent.rglob("*")) == before
 
 
 @COMPRESSED
@@ -116,17 +109,9 @@ def test_bombs_are_stopped(tmp_path):
 @COMPRESSED
 def test_any_damaged_byte_leaves_all_or_nothing(tmp_path, rng, name):
     archive = tar_of(tmp_path / name, ("d/one.dcm", b"abc" * 300), ("d/two.dcm", bytes(range(256))))
+    for out in unpacked_when_damaged(archive, rng, 100):
+        assert len([path for path in out.rglob("*") if path.is_file()]) == 2
     good = archive.read_bytes()
-    for position in rng.permutation(len(good))[:100]:
-        raw = bytearray(good)
-        raw[position] ^= rng.integers(1, 256)
-        archive.write_bytes(raw)
-        try:
-            unpack(archive, tmp_path / f"out{position}")
-        except CorruptInputError:
-            assert not (tmp_path / f"out{position}").exists()
-        else:  # a byte that has no checksum, or does not matter
-            assert len([path for path in (tmp_path / f"out{position}").rglob("*") if path.is_file()]) == 2
     for share in (0.0, 0.1, 0.5, 0.8, 0.99):
         archive.write_bytes(good[: int(share * 2560 if name == "a.tar" else share * len(good))])
         with pytest.raises(CorruptInputError, match="damaged"):

@@ -17,7 +17,6 @@ from ..candidates import number
 from .file import NiftiFile
 
 ROUNDING = 1e-4  # of a slope; sidecars have six digits
-CONVERT = "convert them again from DICOM by dcm2niix"
 
 
 class _Scale(NamedTuple):
