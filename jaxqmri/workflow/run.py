@@ -113,7 +113,8 @@ def fill_folder(
 ) -> JobResult:
     """The same into a folder of `result_folder`; what is in it already is recorded as part of the results."""
     if report:  # matplotlib takes half a second to load, and XLA's compiler leaves a processor free
-        Thread(target=import_module, args=(".pages", __package__), daemon=True).start()
+        # Python waits for it when it ends early: ended within C++, a daemon would abort the process.
+        Thread(target=import_module, args=(".pages", __package__)).start()
     clock = Clock(dict(timings or {}))
     with remarks_kept() as made:
         for before in remarks:

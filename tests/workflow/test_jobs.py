@@ -6,6 +6,7 @@ import json
 import re
 import signal as signals
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -220,6 +221,14 @@ def test_a_missing_package_version_is_said_and_does_no_harm(monkeypatch):
     monkeypatch.setattr(record, "PACKAGES", ("numpy", "no-such-package"))
     assert record.versions()["no-such-package"] == "not installed"
     assert record.versions()["numpy"] == np.__version__
+
+
+def test_python_waits_at_its_end_for_what_is_still_loading(scan, tmp_path, monkeypatch):
+    """A daemon thread that is ended within C++, which matplotlib loads, aborts the process with exit code -6."""
+    threads = []
+    monkeypatch.setattr(job, "import_module", lambda *_: threads.append(threading.current_thread()))
+    run_job(T2star(method="loglinear"), [scan], tmp_path / "out")
+    assert [thread.daemon for thread in threads] == [False]
 
 
 def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, tmp_path, monkeypatch):
