@@ -1,7 +1,7 @@
 """One acquired series as numbers: images in SI units, what varies from one to the next and where the voxels lie."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import Choose, MetadataError, Remark, UsageError
 from ..quantities import ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
 from .axis import by_argument, given_values
+from .storage.memory import new_images
 
 if TYPE_CHECKING:
     from .dicom.identity import DicomIdentity
@@ -22,7 +23,8 @@ TE_ROUNDING = 100e-6  # s; scanners print 0.1 ms, some by cutting digits off
 class ImageSeries:
     """Images of one object that differ in one thing, which is the last axis: echo, inversion time or flip angle.
 
-    From your own arrays: `ImageSeries.from_arrays(images, te=[0.005, 0.010, 0.020])`.
+    From your own arrays: `ImageSeries.from_arrays(images, te=[0.005, 0.010, 0.020])`. Some of the images alone, as
+    without a first echo that is wrong: `series.select(slice(1, None))`.
 
     Attributes:
         data: (x, y, z, n) float32, rescaled as the file says [a.u.]; phase in radians.
@@ -41,6 +43,7 @@ class ImageSeries:
         remarks: what was mended, assumed or passed over on reading.
         n_series: how many series of the scanner the images come from.
         kind: gradient or spin echoes, and what else their headers say of the sequence; None: as `acquisition` says.
+        selection: where these are not all images, the others too, see `select`.
     """
 
     data: np.ndarray
@@ -58,6 +61,7 @@ class ImageSeries:
     remarks: tuple[Remark, ...] = ()
     n_series: int = 1
     kind: "Kind | None" = field(default=None, repr=False)
+    selection: "Selection | None" = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.data.ndim != 4:
@@ -117,6 +121,59 @@ class ImageSeries:
         affine = np.eye(4) if affine is None else np.asarray(affine, np.float64)
         return cls(data, axis, values[order], affine, **facts)
 
+    def select(self, which: Any) -> "ImageSeries":
+        """The same series with some of its images: the others are not compared by a fit, and hollow in a report.
+
+        A train of spin echoes is still simulated from its excitation on, each echo in its place.
+
+        Args:
+            which: indices counted from 0, negative ones from the end; or a slice; or (n,) bool, True for those to keep.
+
+        Returns:
+            A series in the order of `values`; its images are a view of these if they follow each other in equal steps.
+
+        Raises:
+            UsageError: fewer than two images are left, one that is not there is named, a mask is not (n,).
+
+        Example:
+            late = series.select(slice(1, None))  # without the first echo
+            some = series.select(series.te < 0.060)
+        """
+        n, many = len(self.values), self.axis.many
+        there = f"the {n} {many} of {self.axis.described(self.values)}"
+        index = which if isinstance(which, slice) else np.asarray(which)
+        if isinstance(index, np.ndarray) and index.size and index.dtype.kind not in "iub":
+            raise UsageError(
+                f"which is indices from 0, a slice or a mask of {there}; got {index.dtype} {index.tolist()}."
+            )
+        try:
+            chosen = np.unique(np.arange(n)[index if isinstance(index, slice) or index.size else []])
+        except IndexError as error:
+            raise UsageError(f"which does not fit {there}, counted from 0 to {n - 1}: {error}.") from None
+        if len(chosen) < 2:
+            raise UsageError(f"which leaves {len(chosen)} of {there}; at least 2 are needed.")
+        steps = np.unique(np.diff(chosen))
+        if len(steps) == 1:
+            data = self.data[..., chosen[0] : chosen[-1] + 1 : steps[0]]
+        else:
+            data = new_images((*self.data.shape[:3], len(chosen)), f"a selection of {there}")
+            for place, i in enumerate(chosen):
+                data[..., place] = self.data[..., i]
+        saturated = self.saturated
+        if saturated is not None:  # in its largest value, which may be left out
+            voxels, saturated = np.abs(self.data[saturated]), saturated.copy()
+            saturated[saturated] = voxels[:, chosen].max(axis=-1) >= voxels.max(axis=-1)
+        whole, used = self.whole
+        kept = np.zeros_like(used)
+        kept[np.flatnonzero(used)[chosen]] = True
+        selection = None if kept.all() else Selection(whole, kept)
+        return replace(self, data=data, values=self.values[chosen], saturated=saturated, selection=selection)
+
+    @property
+    def whole(self) -> "Selection":
+        """All images, those that are left out too, and which of them these are."""
+        return self.selection or Selection(self, np.ones(len(self.values), bool))
+
     @property
     def te(self) -> np.ndarray:
         """(n,) echo times [s]; NaN where they do not vary and none is stated."""
@@ -147,6 +204,13 @@ class ImageSeries:
         """Edge lengths of a voxel [mm]."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(x), float(y), float(z)
+
+
+class Selection(NamedTuple):
+    """Some images of a series."""
+
+    series: ImageSeries  # with all images
+    used: np.ndarray  # (n,) bool, True for those selected
 
 
 class EchoTrain(NamedTuple):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import LeaveOut, Setting, UsageError, remarks_kept
 from ..quantities import Axis
-from .settings import setting, settings_of
+from .settings import setting, settings_of, whole_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +74,10 @@ class Job:
     time_point: int | None = setting(
         None, "of images repeated in time only those of this time point, counted from 1", is_count=True, of_reading=True
     )
+    drop_first: int | None = setting(
+        None, "leave out so many images of the shortest times or smallest angles, as a first echo that is wrong",
+        is_count=True, of_reading=True,
+    )  # fmt: skip
 
     def __post_init__(self):
         for row in settings_of(type(self)):
@@ -82,6 +86,10 @@ class Job:
             raise UsageError(Setting("sigma"), f" must be above 0 and finite, got {self.sigma:g}.")
         if self.sigma is not None and not isinstance(self.noise, str | None):
             raise UsageError("the noise model has its own level; ", LeaveOut("sigma"), ".")
+        if self.drop_first is not None and self.drop_first < 0:
+            raise UsageError(Setting("drop_first"), f" must not be negative, got {self.drop_first}.")
+        if self.drop_first and self._images_named[1]:
+            raise UsageError(Setting("drop_first"), " is not allowed with ", Setting(self._images_named[0]), ".")
         given = [row.name for row in settings_of(type(self)) if row.axis and getattr(self, row.name) is not None]
         if len(given) > 1:
             raise UsageError(Setting(given[1]), " is not allowed with ", Setting(given[0]), ": only one can vary.")
@@ -126,7 +134,7 @@ class Job:
         """The axis sampled densely [s] or [rad], and the same model there; for one whose protocol is the axis alone."""
         import numpy as np
 
-        points = np.linspace(0, 1.05 * float(series.values.max()), 100)
+        points = np.linspace(0, 1.05 * float(series.whole.series.values.max()), 100)
         return points, type(model)(points)  # pyright: ignore[reportArgumentType]
 
     def remark_on(self, maps: "Maps") -> None:
@@ -159,6 +167,27 @@ class Job:
         found = {parameter: maps[name] for name, parameter in plan.maps.items() if name in maps}
         params = plan.model.parameters(**found, **plan.known)
         return Estimate(maps, plan.model, params, *job.dense(series, plan.model))
+
+    @property
+    def _images_named(self) -> tuple[str, Sequence[str]]:
+        """The setting that names some of the images, and what it says."""
+        names = [row.name for row in settings_of(type(self)) if row.are_numbers]
+        return next(((name, getattr(self, name)) for name in names), ("", ()))
+
+    def selected(self, series: "ImageSeries") -> "ImageSeries":
+        """Those of the images that are to be used; raises UsageError where they are not there or too few."""
+        name, words = self._images_named
+        if not (words or self.drop_first):
+            return series
+        n, axis = len(series.values), series.axis
+        there = f"{n} {axis.many}, {axis.described(series.values)}"
+        numbers = whole_numbers(name, words, n) if words else list(range(1 + (self.drop_first or 0), n + 1))
+        given = (Setting(name), f" {' '.join(words)}") if words else (Setting("drop_first"), f" {self.drop_first}")
+        if numbers and max(numbers) > n:
+            raise UsageError(*given, f": there are only {there}.")
+        if len(set(numbers)) < 2:
+            raise UsageError(*given, f" leaves {len(set(numbers))} of {there}; at least 2 are needed.")
+        return series.select([number - 1 for number in numbers])
 
     def check_series(self, series: Any) -> None:
         """Raises UsageError where this is no `ImageSeries`, or one of other images."""

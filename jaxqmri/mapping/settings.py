@@ -6,7 +6,8 @@ Unit and option come from the row of that name in `jaxqmri.quantities`.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pkgutil import resolve_name
@@ -32,6 +33,7 @@ class SettingRow:
     in_python: str = ""  # what it is for callers of functions, where that differs
     is_map: bool = False  # a number or a map on the grid of the images; on the command line a NIfTI file
     is_list: bool = False  # several words
+    are_numbers: bool = False  # several words, of whole numbers and ranges of them: 1,3-8
     is_count: bool = False  # a whole number
     is_range: bool = False  # two numbers, the lower one first
     of_reading: bool = False  # it matters while images are read, not to those who have an `ImageSeries`
@@ -84,7 +86,9 @@ class SettingRow:
         return f"{self.flag} {' '.join(recorded) if self.is_list else recorded}"
 
     def check(self, value: Any) -> None:
-        """Raises UsageError where it is none of the choices, or text in place of a map."""
+        """Raises UsageError where it is none of the choices, text in place of a map, or no numbers."""
+        if self.are_numbers and value:
+            whole_numbers(self.name, value, 1)
         if value is None or (isinstance(value, str) and value in self.choices):
             return
         if self.is_map and isinstance(value, str):
@@ -107,6 +111,26 @@ class SettingRow:
         choices = "; ".join(f'"{word}": {meaning}' for word, meaning in self.choices.items())
         parts = filter(None, (self.help, kind, choices, self.or_object and f"or {self.or_object}"))
         return f"{', '.join(parts)}{unit}.{f' None: {self.otherwise}.' if self.otherwise else ''}"
+
+
+def whole_numbers(name: str, words: Sequence[str], last: int) -> list[int]:
+    """The numbers that words such as "1,3-8" or "3-" (to the `last`) mean; raises UsageError where they mean none."""
+    found: list[int] = []
+    for part in ",".join(words).split(","):
+        matched = re.fullmatch(r"\s*([1-9]\d{0,5})(-(\d{0,6}))?\s*", part)
+        first, end = (int(matched[1]), matched[3]) if matched else (1, "0")
+        to = first if end is None else int(end or max(first, last))
+        if to < first:
+            text = " ".join(words)
+            raise UsageError(Setting(name), f" {text!r}: give numbers from 1 and ranges of them, as 2-12 or 1,3-8.")
+        found += range(first, to + 1)
+    return found
+
+
+def images_named(many: str) -> Any:
+    """The setting that names some of the images of a series."""
+    words = f"use only these {many}, counted from 1, as 2-12 or 1,3-8 or 2-"
+    return setting((), words, is_list=True, are_numbers=True, of_reading=True)
 
 
 def setting(default: Any, help: str = "", **facts: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import CorruptInputError, Give, LeaveOut, MetadataError, Setting, UsageError, remark
 from ..quantities import FLIP_ANGLE, INVERSION_TIME, QUANTITIES, Axis
 from .job import NOISE, Job
-from .settings import setting, values_of
+from .settings import images_named, setting, values_of
 from .t2star import kind_of_images
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class T1(Job):
     )
     ti: Sequence[float] | None = values_of(INVERSION_TIME)
     flip_angles: Sequence[float] | None = values_of(FLIP_ANGLE)
+    images: Sequence[str] = images_named("inversion times or flip angles")
     component: str | None = setting(
         None, "which images to fit", choices={"magnitude": "", "real": ""}, of_reading=True,
         otherwise="magnitude, or real where there are no others",
@@ -124,7 +125,7 @@ class T1(Job):
         from ..models.recovery import InversionRecovery
         from ..models.spoiled import SpoiledGradientEcho
 
-        largest = float(series.values.max())
+        largest = float(series.whole.series.values.max())
         if series.axis is FLIP_ANGLE:
             angles = np.linspace(1e-3, min(1.1 * largest, 3.14), 200)
             return angles, SpoiledGradientEcho(angles, model.tr)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..quantities import SPIN_LOCK_TIME
 from .job import Job
-from .settings import values_of
+from .settings import images_named, values_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ class T1rho(Job):
     fits: ClassVar = {"tsl": "S(TSL) = S0 exp(-TSL / T1rho)"}
 
     tsl: Sequence[float] | None = values_of(SPIN_LOCK_TIME)
+    spin_locks: Sequence[str] = images_named("spin-lock times")
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         from ..models.decay import MonoExponential

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
 from ..quantities import ECHO_TIME, QUANTITIES
 from .job import Job, Rows
-from .settings import setting, values_of
+from .settings import images_named, setting, values_of
 from .t2star import kind_of_images
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class T2(Job):
     suffixes: ClassVar = {"MESE": {}}
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
+    echoes: Sequence[str] = images_named("echoes")
     method: str = setting(
         "lm", always_stated=True,
         choices={
@@ -263,13 +264,15 @@ def spin_echo_train(series: "ImageSeries", flip_angle: float | None) -> "tuple[F
     from ..io.series import echo_train
     from ..models.fse import FSE
 
-    train = echo_train(series.te, "the series")
+    whole, used = series.whole  # what is left out was played out all the same
+    train = echo_train(whole.te, "the series")
     angle, source = _refocusing_angle(series, flip_angle)
     n = train.echoes[-1] + 1
-    echoes = None if len(train.echoes) == n else train.echoes
+    echoes = tuple(i for i, is_used in zip(train.echoes, used, strict=True) if is_used)
     why = f"refocusing by {np.rad2deg(angle):.4g} degrees ({source})"
-    if echoes is not None:
-        why += f", {n - len(echoes)} of {n} echoes not recorded"
+    if n > len(train.echoes):
+        why += f", {n - len(train.echoes)} of {n} echoes not recorded"
+    echoes = None if len(echoes) == n else echoes
     return FSE(np.full(n, angle), train.spacing, echoes=echoes, magnitude=True), why
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import Choose, Give, MapWith, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
 from .job import Job
-from .settings import setting, values_of
+from .settings import images_named, setting, values_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ class T2star(Job):
     suffixes: ClassVar = {"MEGRE": {}, "T2starw": {}}
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
+    echoes: Sequence[str] = images_named("echoes")
     method: "str | Solver" = setting(
         "lm", always_stated=True, or_object="a solver, e.g. `LogLinear(weighted=False)`",
         object_type="jaxqmri.estimation.solvers.base:Solver",

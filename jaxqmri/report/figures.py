@@ -104,11 +104,24 @@ def histogram_figure(values: np.ndarray, name: str, *, status: np.ndarray | None
     return figure
 
 
-def voxel_fit_figure(x: np.ndarray, signal: np.ndarray, curve_x: np.ndarray, curve: np.ndarray, xlabel: str) -> Figure:
-    """Measured points (n,) and the fitted curve (point,) of a voxel [a.u.], over what varies in displayed units."""
+def voxel_fit_figure(
+    x: np.ndarray,
+    signal: np.ndarray,
+    curve_x: np.ndarray,
+    curve: np.ndarray,
+    xlabel: str,
+    used: np.ndarray | None = None,
+) -> Figure:
+    """Measured points (n,) and the fitted curve (point,) of a voxel [a.u.], over what varies in displayed units.
+
+    Points that are not `used` by the fit, (n,) bool, are hollow.
+    """
     figure, axes = _plot_axes(5.2, 3.0, xlabel, "signal [a.u.]")
+    used = np.ones(len(x), bool) if used is None else used
     axes.plot(curve_x, curve, color=BLUE, linewidth=1.3)
-    axes.plot(x, signal, "o", color=BLUE, markersize=3.8, markeredgecolor="white", markeredgewidth=0.5)
+    axes.plot(x[used], signal[used], "o", color=BLUE, markersize=3.8, markeredgecolor="white", markeredgewidth=0.5)
+    if not used.all():
+        axes.plot(x[~used], signal[~used], "o", color="white", markersize=3.8, markeredgecolor=BLUE, markeredgewidth=1)
     axes.set_xlim(left=0.0)
     lowest = min(float(np.nanmin(signal, initial=0.0)), float(np.nanmin(curve, initial=0.0)))
     axes.set_ylim(bottom=1.05 * lowest)

@@ -50,6 +50,7 @@ class ReportInput:
     affine: np.ndarray  # (4, 4) voxel index -> RAS+ [mm]
     axis: Axis  # what the measured images differ in
     values: Sequence[float] | np.ndarray  # (n,) of it [s] or [rad]
+    used: np.ndarray | None = None  # (n,) bool, False where an image is left out of the fit; None: all are in it
     facts: Mapping[str, str] = field(default_factory=dict)  # label -> text; never a patient's identity
     regions: Sequence[Mapping[str, object]] = ()  # rows under equal keys: each region's median and error
     models: Sequence[Mapping[str, object]] = ()  # rows likewise: the model that made the maps, and a simpler one
@@ -179,7 +180,11 @@ def _measured_part(report: ReportInput, images: np.ndarray, slice_index: int) ->
     if images.shape[-1] != n:
         raise ValueError(f"values has {n} numbers, but images {images.shape} has {images.shape[-1]} on its last axis.")
     shown = _ShownMap(_SIGNAL, np.abs(images[:, :, slice_index]))
-    labels = [f"{axis.symbol} {value:.4g} {axis.shown_unit}" for value in axis.shown(report.values)]
+    used = np.ones(n, bool) if report.used is None else report.used
+    labels = [
+        f"{axis.symbol} {value:.4g} {axis.shown_unit}" + ("" if is_used else ", left out")
+        for value, is_used in zip(axis.shown(report.values), used, strict=True)
+    ]
     return {
         "map": shown,
         "labels": labels,
@@ -200,7 +205,7 @@ def _fit_plots(report: ReportInput) -> list[tuple[str, bytes]]:
         return []
     x, curve_x, xlabel = axis.shown(report.values), axis.shown_per_si * fits.curve_x, f"{axis.term} [{axis.shown_unit}]"
     voxels = zip(fits.labels, fits.measured, fits.curves, strict=True)
-    figures = ((label, voxel_fit_figure(x, signal, curve_x, curve, xlabel)) for label, signal, curve in voxels)
+    figures = ((of, voxel_fit_figure(x, signal, curve_x, curve, xlabel, report.used)) for of, signal, curve in voxels)
     return [(label, png_bytes(figure, FIGURE_DPI)) for label, figure in figures]
 
 

@@ -22,7 +22,7 @@ def pages(series: ImageSeries, estimate: Estimate, main_map: str, **told: Any) -
 
     `told` are fields of `ReportInput` that images and maps do not tell: warnings, command, versions, ...
     """
-    maps = estimate.maps
+    maps, (whole, used) = estimate.maps, series.whole
     return report_files(
         ReportInput(
             title=f"{map_kind(main_map).symbol} map",
@@ -30,23 +30,26 @@ def pages(series: ImageSeries, estimate: Estimate, main_map: str, **told: Any) -
             maps=maps,
             affine=series.affine,
             axis=series.axis,
-            values=series.values,
+            values=whole.values,
+            used=used,
             facts=_facts(series, maps),
             voxel_fits=_example_fits(series, estimate, main_map),
-            images=series.data,
+            images=whole.data,
             **told,
         )
     )
 
 
 def _facts(series: ImageSeries, maps: Maps) -> dict[str, str]:
-    x, y, z, n = series.data.shape
+    (x, y, z, n), axis = series.data.shape, series.axis
+    left_out = series.whole.series.values[~series.whole.used]
     skipped = ", ".join(f"{count} {reason}" for reason, count in series.skipped.items())
     scanner = (series.acquisition.get(key) for key in ("Manufacturer", "ManufacturersModelName"))
     facts = {
         "Series": series.description and f"{series.description} (its own name in the images, which may name a person)",
         "Files": f"{series.n_files} {series.source_format}" + (f"; passed over: {skipped}" if skipped else ""),
-        "Matrix": f"{x} × {y} × {z}, {n} {series.axis.many}",
+        "Matrix": f"{x} × {y} × {z}, {n} {axis.many}",
+        "Left out": axis.described(left_out) if len(left_out) else "",
         "Voxel": " × ".join(f"{edge:.3g}" for edge in series.voxel_size) + " mm",
         "Scanner": " ".join(str(word) for word in scanner if word is not None),
         "Field strength": _with_unit(series.acquisition, "MagneticFieldStrength", "T"),
@@ -76,7 +79,7 @@ def _example_fits(series: ImageSeries, estimate: Estimate, main_map: str) -> Vox
     ranks = np.linspace(0.05, 0.95, N_EXAMPLES) * (len(ranked) - 1)
     chosen = np.unravel_index(ok[ranked[np.unique(ranks.round().astype(int))]], maps[main_map].shape)
     words = [_fit_words(maps, main_map, voxel) for voxel in zip(*chosen, strict=True)]
-    return VoxelFits(series.data[chosen], estimate.points, estimate.curves(chosen), words)
+    return VoxelFits(series.whole.series.data[chosen], estimate.points, estimate.curves(chosen), words)
 
 
 def _fit_words(maps: Maps, main_map: str, voxel: tuple[int, ...]) -> str:

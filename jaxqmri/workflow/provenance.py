@@ -46,7 +46,8 @@ def surroundings() -> dict[str, Any]:
 
 def input_facts(series: ImageSeries) -> dict[str, Any]:
     """What was read, without paths and file names: they often carry names of patients."""
-    axis = series.axis
+    axis, (whole, used) = series.axis, series.whole
+    left_out = [float(f"{value:.12g}") for value in whole.values[~used]]
     content = hashlib.sha256()
     for piece in (*in_c_order(series.data), np.ascontiguousarray(series.values)):
         content.update(piece.data)
@@ -57,6 +58,7 @@ def input_facts(series: ImageSeries) -> dict[str, Any]:
         "component": series.component,
         "shape": list(series.data.shape),
         axis.key: [float(f"{value:.12g}") for value in series.values],
+        **({f"left_out_{axis.key}": left_out} if left_out else {}),
         f"sha256_of_images_and_{axis.key.removesuffix(f'_{axis.unit}')}": content.hexdigest(),
     }
 

@@ -122,7 +122,7 @@ def fill_folder(
         with _progress("reading", quiet), clock("reading"):
             axes = [axis.name for axis in job.axes]
             series = read_images(inputs, axes, job.given, job.component, job.series, job.negative, job.time_point)
-            series = series if names else replace(series, description="")
+            series = job.selected(series if names else replace(series, description=""))
             settled = job.with_files_read(series)
             where = np.asarray(settled.mask)
             _remark_on_saturation(series, where)

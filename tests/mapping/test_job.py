@@ -47,7 +47,8 @@ def typed(job, *words):
     [
         *(job() for job in all_jobs()),
         T2star(method="loglinear", te=[0.001004, 0.008013], negative="abs", series=["3", "4"], mask="auto"),
-        T2star(noise="rician", sigma=12.5, mask=Path("FILE")),
+        T2star(noise="rician", sigma=12.5, mask=Path("FILE"), drop_first=1),
+        T2(echoes=["1,3-8", "10-"]),
         T2(b1=Path("FILE"), t1=0.9, flip_angle=np.deg2rad(150.0)),
         T1(method="ir", tr=np.inf, efficiency=0.95, component="real", ti=[0.05, 0.4, 3.0]),
         T1(noise="gaussian", sigma=12.5),  # Rician where the noise is left open
@@ -62,7 +63,7 @@ def test_the_words_that_run_a_job_again_make_the_same_job(job):
     assert json.loads(json.dumps(record)) == record, "it can be recorded"
     assert repeated.keys() == record.keys()
     for key, value in record.items():
-        of_numbers = isinstance(value, float | list) and key != "series"
+        of_numbers = isinstance(value, float | list) and key not in ("series", "echoes")
         assert repeated[key] == (pytest.approx(value, rel=1e-6) if of_numbers else value), key
 
 
@@ -120,6 +121,38 @@ def test_a_remedy_is_told_in_the_words_of_who_reads_it():
         T1(ti=[0.1, 0.2], flip_angles=[0.1, 0.2])
     with pytest.raises(CorruptInputError, match=r"mask is empty.*use mask='none'"):
         jq.t2star_map(jq.ImageSeries.from_arrays(0 * SERIES.data, te=TE), mask="auto")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"drop_first": 1}, [1, 2, 3]),
+        ({"echoes": ["2-"]}, [1, 2, 3]),
+        ({"echoes": ["1,4"]}, [0, 3]),
+    ],
+)
+def test_images_are_chosen_by_their_numbers(settings, kept):
+    np.testing.assert_array_equal(T2star(**settings).selected(SERIES).te, TE[kept])
+
+
+@pytest.mark.parametrize(
+    ("job", "settings", "words"),
+    [
+        (T2star, {"echoes": ["2-12"]}, "--echoes 2-12: there are only 4 echoes, 5, 10, 20, 40 ms."),
+        (T2star, {"echoes": ["3"]}, "--echoes 3 leaves 1 of 4 echoes, 5, 10, 20, 40 ms; at least 2 are needed."),
+        (T2star, {"echoes": ["0-3"]}, "--echoes '0-3': give numbers from 1 and ranges of them, as 2-12 or 1,3-8."),
+        (T2star, {"echoes": ["3-2"]}, "--echoes '3-2': give numbers"),
+        (T2star, {"drop_first": 4}, "--drop-first 4 leaves 0 of 4 echoes"),
+        (T2star, {"drop_first": -1}, "--drop-first must not be negative, got -1."),
+        (T2star, {"drop_first": 1, "echoes": ["2-3"]}, "--drop-first is not allowed with --echoes."),
+        (T1, {"images": ["x"]}, "--images 'x': give numbers"),
+    ],
+)
+def test_images_that_are_not_there_are_told_in_one_line(job, settings, words):
+    with pytest.raises(UsageError) as refused:
+        job(**settings).selected(SERIES)
+    assert error_in_words(refused.value)[1].removeprefix("jaxqmri: error: ").startswith(words)
 
 
 # remarks --------------------------------------------------------------------------------------------------------------

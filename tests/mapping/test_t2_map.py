@@ -85,6 +85,14 @@ def test_perfect_refocusing_is_a_regular_answer():
     assert np.all(np.isfinite(found["T2map_stderr"]))
 
 
+@pytest.mark.parametrize("kept", [slice(1, None, 2), [0, 3, 4]], ids=str)
+def test_echoes_that_are_left_out_stay_in_the_train(kept):
+    """Every second echo would look like a train of twice the spacing."""
+    plan = T2Job(b1=0.8).plan(series(signal()).select(kept), np.ones((16, 16, 1), bool))
+    found = plan.model(jq.Tissue(m0=M0, t1=1.0, t2=T2[5, 3], b1=B1[5, 3]))
+    np.testing.assert_allclose(found, signal()[5, 3][kept], rtol=1e-4)
+
+
 def test_a_b1_above_the_angle_of_perfect_refocusing_gives_its_mirror_image_and_the_same_t2():
     found = jq.t2_map(series(M0 * np.abs(train(T2, 2 - B1))))
     np.testing.assert_allclose(found["T2map"][..., 0], T2, rtol=1e-4)

@@ -119,6 +119,14 @@ def test_voxel_fit_draws_its_curve_and_its_points_above_a_line_at_zero():
     assert axes.get_ylim()[0] < -2
 
 
+def test_points_that_a_fit_leaves_out_are_hollow():
+    x, used = np.array([1.0, 2.0, 3.0]), np.array([False, True, True])
+    (axes,) = figures.voxel_fit_figure(x, x, x, x, "echo time [ms]", used).axes
+    _, filled, hollow = axes.lines
+    assert (list(filled.get_xdata()), filled.get_markerfacecolor()) == ([2.0, 3.0], figures.BLUE)
+    assert (list(hollow.get_xdata()), hollow.get_markerfacecolor()) == ([1.0], "white")
+
+
 def test_png_is_reproducible_and_carries_no_text(maps):
     first, second = (figures.png_bytes(figures.maps_figure(maps, LAS), dpi=50) for _ in range(2))
     assert first == second

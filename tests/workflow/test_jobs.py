@@ -55,6 +55,21 @@ def test_the_record_says_how_the_maps_were_made(scan, tmp_path):
     assert found["warnings"] == []
 
 
+def test_a_first_echo_that_is_wrong_is_left_out_of_the_fit_and_said_to_be(tmp_path):
+    images = signal()
+    images[..., 0] /= 3
+    scan = dicom_folder(tmp_path / "scan", images)
+    result = run_job(T2star(method="loglinear", drop_first=1), [scan], tmp_path / "out")
+    np.testing.assert_allclose(result.maps["T2starmap"][..., 0], T2STAR, rtol=2e-3)  # of integers
+    found = recorded(tmp_path / "out")
+    assert found["command"] == "jaxqmri t2star INPUT -o OUT --method loglinear --mask none --drop-first 1"
+    assert found["input"]["echo_times_s"] == [te / 1e3 for te in TE_MS[1:]]
+    assert found["input"]["left_out_echo_times_s"] == [TE_MS[0] / 1e3]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"Left out</\w+>\s*<\w+>3 ms<", page)
+    assert "TE 3 ms, left out" in page
+
+
 def test_the_share_of_saturated_voxels_is_warned_of(tmp_path):
     images = signal()
     images[:2, :8, 0] = 2.0**16 - 1
