@@ -88,6 +88,11 @@ def test_displayed_values_without_a_scale_slope_are_refused_where_their_scales_d
     scan(tmp_path, ["displayed"] * 4, **bare, Manufacturer="Philips")
     with pytest.warns(InputWarning, match="Philips images of different slopes whose sidecars lack PhilipsScaleSlope"):
         np.testing.assert_allclose(read(tmp_path), DISPLAYED, rtol=1e-6)
+    for k in range(4):  # as DICOM files of several series are
+        edit(tmp_path, f"e{k}", SeriesNumber=k)
+    words = r"several series with different slopes .*convert them again"
+    with pytest.warns(InputWarning, match="joined"), pytest.raises(CorruptInputError, match=words):
+        read(tmp_path)
 
 
 def test_scales_of_each_volume_are_refused(tmp_path):

@@ -12,9 +12,10 @@ from ...errors import CorruptInputError, Give, MetadataError
 from ...quantities import AXES, ECHO_TIME, Axis
 from ..axis import check_axis_values
 from ..candidates import Image, number, words
+from ..scale import AS_STORED, Line
 from . import vendors
 from .enhanced import ENHANCED_MR, TAGS, is_enhanced
-from .scale import AS_STORED, Line, Scale, read_scales, unit_of
+from .scale import Scale, read_scales, unit_of
 
 DICOMDIR = "DICOMDIR index"
 MOSAIC = "mosaic of slices"

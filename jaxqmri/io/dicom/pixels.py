@@ -11,10 +11,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
 from ...errors import CorruptInputError, remark
+from ..scale import AS_STORED, ROUNDING, Line
 from ..storage.plain_files import unchanged
 from .codec import Decoder, has_decoder
 from .header import Frame, as_int
-from .scale import AS_STORED, REAL_WORLD, RESCALE, ROUNDING, TABLE, Line, Scale
+from .scale import REAL_WORLD, RESCALE, TABLE, Scale
 
 
 def check_size(frame: Frame) -> None:

@@ -12,35 +12,12 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
 
 from ..candidates import number
+from ..scale import Line
 
 RESCALE = "RescaleSlope (0028,1053)"
 TABLE = "ModalityLUTSequence (0028,3000)"
 REAL_WORLD = "RealWorldValueMappingSequence (0040,9096)"
 _NO_SCALE = ("", "US")  # Rescale Types that say nothing
-_FACTORS = (1e-30, 1e30)  # float32 holds images scaled by less than these
-ROUNDING = 1e-4  # relative; DS values have 16 letters, and FD values beside them were rounded to them
-
-
-class Line(NamedTuple):
-    """Image value = slope * stored + intercept; NaN where a header has a number that cannot be used."""
-
-    slope: float
-    intercept: float
-
-    @property
-    def is_usable(self) -> bool:
-        return _FACTORS[0] < abs(self.slope) < _FACTORS[1] and abs(self.intercept) < _FACTORS[1]
-
-    def __call__(self, stored: np.ndarray) -> np.ndarray:
-        return stored * self.slope + self.intercept
-
-    def times(self, other: "Scale") -> float | None:
-        """By what factor another scale differs; None: by more than a factor."""
-        if not isinstance(other, Line):
-            return None
-        factor = other.slope / self.slope
-        tolerance = ROUNDING * max(abs(other.intercept), abs(other.slope))
-        return factor if abs(other.intercept - factor * self.intercept) <= tolerance else None
 
 
 class Table(NamedTuple):
@@ -59,7 +36,6 @@ class Table(NamedTuple):
 
 
 Scale = Line | Table
-AS_STORED = Line(1.0, 0.0)
 
 
 def read_scales(dataset: Dataset) -> dict[str, Scale]:

@@ -14,37 +14,24 @@ from typing import NamedTuple
 
 from ...errors import CorruptInputError, remark
 from ..candidates import number
+from ..scale import AS_STORED, Line
 from .file import NiftiFile
 
-ROUNDING = 1e-4  # of a slope; sidecars have six digits
-
-
-class _Scale(NamedTuple):
-    """Signal per stored value, and where that is 0."""
-
-    slope: float
-    intercept: float
-
-    def is_close(self, other: "_Scale | None") -> bool:
-        if other is None:
-            return False
-        room = ROUNDING * max(abs(self.intercept), abs(other.intercept), abs(other.slope))
-        near = abs(self.slope - other.slope) <= ROUNDING * abs(other.slope)
-        return near and abs(self.intercept - other.intercept) <= room
+_CONVERT = "convert them again from DICOM by dcm2niix"
 
 
 class _Philips(NamedTuple):
     """What a sidecar says of the scales of a file, None where it does not."""
 
-    displayed: _Scale | None
-    real_world: _Scale | None
-    comparable: _Scale | None
+    displayed: Line | None
+    real_world: Line | None
+    comparable: Line | None
 
     def kind(self, file: NiftiFile) -> str:
         """Which of them the header has, or "stored" for none in a file of integers; "": unknown."""
-        scale = _Scale(file.slope, file.intercept)
+        scale = Line(file.slope, file.intercept)
         found = [name for name in reversed(self._fields) if scale.is_close(getattr(self, name))]
-        return (found or ["stored" if file.dtype.kind in "iu" and scale == (1.0, 0.0) else ""])[0]
+        return (found or ["stored" if file.dtype.kind in "iu" and scale == AS_STORED else ""])[0]
 
     def is_like(self, other: "_Philips") -> bool:
         return all(a.is_close(b) if a else b is None for a, b in zip(self, other, strict=True))
@@ -70,8 +57,8 @@ def on_one_scale(files: Sequence[NiftiFile]) -> Sequence[NiftiFile]:
             )
             raise CorruptInputError(
                 f"{file.path.name}: Philips images each on a scale of its own, and {why}, so it is unknown how they "
-                "compare; convert them again from DICOM by dcm2niix or, if they are comparable as they are, take the "
-                "keys that begin with Philips out of the sidecars."
+                f"compare; {_CONVERT} or, if they are comparable as they are, take the keys that begin with Philips "
+                "out of the sidecars."
             )
     remark("Philips images each on a scale of its own were made comparable by the PhilipsScaleSlope of their sidecars.")
     made = [one.comparable for one in stated if one.comparable]
@@ -83,21 +70,21 @@ def _philips(file: NiftiFile) -> _Philips:
     stated = [file.sidecar.get(f"Philips{name}") for name in names]
     if any(isinstance(value, list) and len(set(map(str, value))) > 1 for value in stated):
         raise CorruptInputError(
-            f"{file.path.name}: its sidecar has Philips scales for each of its volumes, its header one for all; make "
-            "it again from DICOM by dcm2niix."
+            f"{file.path.name}: its sidecar has Philips scales for each of its volumes, its header one for all; "
+            f"{_CONVERT}."
         )
     slope, intercept, world, at_0, scale = map(number, stated)
     return _Philips(
-        displayed=_Scale(slope, intercept or 0.0) if slope else None,
-        real_world=_Scale(world, at_0 or 0.0) if world else None,
-        comparable=_Scale(1 / scale, (intercept or 0.0) / (slope * scale)) if slope and scale else None,
+        displayed=Line(slope, intercept or 0.0) if slope else None,
+        real_world=Line(world, at_0 or 0.0) if world else None,
+        comparable=Line(1 / scale, (intercept or 0.0) / (slope * scale)) if slope and scale else None,
     )
 
 
 def _check_slopes(files: Sequence[NiftiFile]) -> None:
     """Refuses a file without a usable slope among others that are scaled."""
     without = [file for file in files if not file.declares_slope]
-    scaled = [file for file in files if (file.slope, file.intercept) != (1.0, 0.0)]
+    scaled = [file for file in files if (file.slope, file.intercept) != AS_STORED]
     if without and scaled:
         raise CorruptInputError(
             f"{without[0].path.name} and {scaled[0].path.name}: scl_slope in the header is 0 or no number in the one "
@@ -105,8 +92,13 @@ def _check_slopes(files: Sequence[NiftiFile]) -> None:
             "write the slope that is meant, 1 for none, into the header."
         )
     makers = {str(file.sidecar.get("Manufacturer") or "").strip().upper()[:7] for file in files}
-    if "PHILIPS" in makers and len({file.slope for file in files}) > 1:
-        remark(
-            "Philips images of different slopes whose sidecars lack PhilipsScaleSlope: where their values are those "
-            "displayed, they are not comparable, and the maps are wrong; convert them again from DICOM by dcm2niix."
-        )
+    if "PHILIPS" not in makers or len({file.slope for file in files}) == 1:
+        return
+    series = {str(file.sidecar.get("SeriesInstanceUID") or file.sidecar.get("SeriesNumber")) for file in files}
+    what = f"Philips images of {'several series with ' * (len(series) > 1)}different slopes whose sidecars lack"
+    if len(series) > 1:  # which are displayed each on a scale of its own
+        raise CorruptInputError(f"{what} PhilipsScaleSlope, so that it is unknown how they compare; {_CONVERT}.")
+    remark(
+        f"{what} PhilipsScaleSlope: where their values are those displayed, they may not be comparable, and the maps "
+        f"wrong; {_CONVERT}."
+    )
