@@ -16,6 +16,7 @@ from dicom_series import (
     series,
     values,
 )
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import LegacyConvertedEnhancedMRImageStorage, RLELossless
@@ -177,6 +178,47 @@ def test_given_echo_times_follow_the_frames(tmp_path):
     found = read_dicom(save(tmp_path, [ds]), te=[0.004, 0.008, 0.012])
     np.testing.assert_array_equal(found.te, [0.004, 0.008, 0.012])
     np.testing.assert_array_equal(found.data[0, ROWS - 1, 0], [1000, 2000, 3000])
+
+
+def with_dimensions(images, pointers, indices):
+    """One file whose frames are ordered by their indices along what `pointers` name, as the standard has it."""
+    ds = enhanced(images)
+    ds.DimensionIndexSequence = [Dataset() for _ in pointers]
+    for item, pointer in zip(ds.DimensionIndexSequence, pointers, strict=True):
+        item.DimensionIndexPointer = tag_for_keyword(pointer) if isinstance(pointer, str) else pointer
+    for groups, index in zip(ds.PerFrameFunctionalGroupsSequence, indices, strict=True):
+        content = Dataset()
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", index[0], list(index)
+        groups.FrameContentSequence = [content]
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("axis", "pointer"),
+    [("te", "EffectiveEchoTime"), ("ti", "InversionTimes"), ("flip_angles", "FlipAngle"), ("tsl", 0x20051011)],
+)
+def test_given_values_follow_the_indices_of_frames_not_their_order(tmp_path, axis, pointer):
+    images = series((5.0, 5.0, 5.0))[::-1]
+    indices = [(2 - i % 2, 3 - i // 2) for i in range(len(images))]
+    ds = with_dimensions(images, ("InStackPositionNumber", pointer), indices)
+    found = read_dicom(save(tmp_path, [ds]), **{axis: [0.1, 0.2, 0.4]})
+    np.testing.assert_array_equal(found.data[0, ROWS - 1, 0], [1000, 2000, 3000])
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"),
+    [
+        ("12 22 11 21 13 23", r"echo times 10 and 5 ms, but DimensionIndexValues .*1 and 2"),
+        ("11 21 11 22 13 23", r"frame 3: DimensionIndexValues .* is 1 in both, but EffectiveEchoTime"),
+        ("11 21 22 12 13 23", r"InStackPositionNumber .* is 2 in both, but ImagePositionPatient"),
+    ],
+)
+def test_indices_that_contradict_times_or_places_are_refused(tmp_path, indices, words):
+    ds = with_dimensions(
+        series(), ("InStackPositionNumber", "EffectiveEchoTime"), [tuple(map(int, one)) for one in indices.split()]
+    )
+    with pytest.raises(CorruptInputError, match=words):
+        read_dicom(save(tmp_path, [ds]))
 
 
 def test_files_made_of_classic_ones_keep_their_echo_times_apart(tmp_path):

@@ -143,6 +143,26 @@ def test_echo_times_in_another_order_than_their_numbers_are_refused(folder, wher
         read_nifti(folder, te=(0.01, 0.02, 0.03, 0.04))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("sub-01_magnitude1", "sub-01_magnitude2"),
+        ("scan_TE1", "scan_TE2"),
+        ("scan_te-4.9ms_mag1", "scan_te-7.3ms_mag2"),
+        ("scan-echo_1", "scan-echo_2"),
+        ("scan.e1", "scan.e2"),
+    ],
+)
+def test_numbers_in_names_of_any_form_must_not_contradict_the_times(tmp_path, names):
+    for name, te in zip(names, (0.010, 0.005), strict=True):
+        save(tmp_path / f"{name}.nii", echo_values(te), sidecar={"EchoTime": te})
+    with pytest.raises(CorruptInputError, match=rf"{names[0]}\.nii and {names[1]}.* 10 and 5 ms, but .*in its name is"):
+        read_nifti(tmp_path)
+    for name, te in zip(names, (0.005, 0.010), strict=True):
+        edit(tmp_path, name, EchoTime=te)
+    assert len(read_nifti(tmp_path).te) == 2
+
+
 def test_one_number_in_all_images_tells_nothing(folder):
     for number, k in ((1, 1), (2, 1), (3, 2), (10, 2)):
         edit(folder, f"scan_e{number}", EchoNumber=k)

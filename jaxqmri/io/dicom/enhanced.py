@@ -7,13 +7,14 @@ one (5200,9229). Source: DICOM PS3.3 A.36.2, C.7.6.16 and C.8.13.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
-from ...quantities import AXES
+from ...quantities import AXES, Axis
 from .vendors import copy_philips_scale_slope
 
 ENHANCED_MR = frozenset({EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
@@ -23,6 +24,7 @@ _OF_ALL_FRAMES = (
     "SeriesNumber", "SeriesDescription", "Modality", "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength",
     "MRAcquisitionType", "AcquisitionNumber", "ImageType", "ComplexImageComponent", "Rows", "Columns",
     "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation", "SteadyStatePulseSequence",
+    "DimensionIndexSequence",
 )  # fmt: skip
 # Functional group -> keyword in it -> keyword in a classic file; the first group that has it wins.
 _GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -33,6 +35,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     "FrameContentSequence": {
         "TemporalPositionIndex": "TemporalPositionIdentifier",
         "FrameAcquisitionNumber": "AcquisitionNumber",
+        **{key: key for key in ("DimensionIndexValues", "StackID", "InStackPositionNumber")},
     },
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
@@ -56,6 +59,15 @@ TAGS = {  # of the classic keyword -> where an Enhanced file has it
     "InversionTime": "InversionTimes (0018,9079) of MRModifierSequence (0018,9115)",
     "FlipAngle": "FlipAngle (0018,1314) of MRTimingAndRelatedParametersSequence (0018,9112)",
 }
+
+DIMENSION_INDEX = "DimensionIndexValues (0020,9157)"
+_AXIS_KEYWORDS = {  # of the classic keyword -> what a dimension may point to
+    "EchoTime": {"EffectiveEchoTime", "MREchoSequence", "EchoTime", "EchoNumbers"},
+    "InversionTime": {"InversionTimes", "InversionTime"},
+    "FlipAngle": {"FlipAngle"},
+}
+_IN_SPACE = {"StackID", "InStackPositionNumber", "ImagePositionPatient", "PlanePositionSequence"}
+_LARGEST_INDEX = 1000  # in a number made of several indices, which a float holds exactly
 
 
 def is_enhanced(dataset: Dataset) -> bool:
@@ -90,6 +102,29 @@ def frame_headers(dataset: Dataset) -> Iterator[Dataset]:
         _set(header, "SOPInstanceUID", "UI", f"{dataset.get('SOPInstanceUID', '')}.{i}")
         _set(header, "InstanceNumber", "UL", n_before + i)
         yield header
+
+
+def dimension_indices(header: Dataset) -> dict[str, int]:
+    """What the dimensions of a file point to -> a frame's Dimension Index Value along it; by it frames are ordered."""
+    pointers = [item.get("DimensionIndexPointer") or 0 for item in header.get("DimensionIndexSequence") or ()]
+    values = header.get("DimensionIndexValues", ())
+    values = values if isinstance(values, MultiValue | list) else [values]
+    return {keyword_for_tag(p) or str(p): int(i) for p, i in zip(pointers, values, strict=False)}
+
+
+def index_along(header: Dataset, axis: Axis) -> int | None:
+    """The index of a frame along the dimension that is an axis or, where none is, along all that are not in space."""
+    found = dimension_indices(header)
+    along = [index for keyword, index in found.items() if keyword in _AXIS_KEYWORDS.get(axis.keyword, ())]
+    others = along[:1] or [index for keyword, index in found.items() if keyword not in _IN_SPACE]
+    if not others or max(others) >= _LARGEST_INDEX or len(others) > 5:
+        return None
+    return sum(index * _LARGEST_INDEX**k for k, index in enumerate(reversed(others)))
+
+
+def is_dimension(header: Dataset, axis: Axis) -> bool:
+    """Whether one of the dimensions of its file is an axis."""
+    return any(keyword in _AXIS_KEYWORDS.get(axis.keyword, ()) for keyword in dimension_indices(header))
 
 
 def _add_groups(groups: Dataset, header: Dataset) -> None:

@@ -14,7 +14,7 @@ from ..axis import check_axis_values
 from ..candidates import Image, number, words
 from ..scale import AS_STORED, Line
 from . import vendors
-from .enhanced import ENHANCED_MR, TAGS, is_enhanced
+from .enhanced import DIMENSION_INDEX, ENHANCED_MR, TAGS, index_along, is_dimension, is_enhanced
 from .scale import Scale, read_scales, unit_of
 
 DICOMDIR = "DICOMDIR index"
@@ -62,8 +62,10 @@ class Frame(Image):
         return TAGS.get(axis.keyword, axis.where) if is_enhanced(self.dataset) else axis.where
 
     def numbers(self, axis: Axis) -> dict[str, int]:
-        number = as_int(self.header("EchoNumbers")) if axis is ECHO_TIME else None
-        return {} if number is None else {"EchoNumbers (0018,0086)": number}
+        echo = as_int(self.header("EchoNumbers")) if axis is ECHO_TIME else None
+        index = index_along(self.dataset, axis) if is_dimension(self.dataset, axis) else None
+        found = {"EchoNumbers (0018,0086)": echo, DIMENSION_INDEX: index}
+        return {where: number for where, number in found.items() if number is not None}
 
     @property
     def wrap(self) -> float:
@@ -91,7 +93,12 @@ class Frame(Image):
         if of_several_series:
             return [("SeriesNumber (0020,0011)", self.series_number)]
         of_echo = [("EchoNumbers (0018,0086)", as_int(self.header("EchoNumbers")))] if axis is ECHO_TIME else []
-        return [*of_echo, ("InstanceNumber (0020,0013)", self.instance_number)]
+        # The order of frames in a file means nothing.
+        indices = [(DIMENSION_INDEX, index_along(self.dataset, axis))]
+        return [
+            *of_echo, *(indices if is_enhanced(self.dataset) else []),
+            ("InstanceNumber (0020,0013)", self.instance_number),
+        ]  # fmt: skip
 
 
 def _reason_to_skip(dataset: Dataset) -> str | None:

@@ -19,6 +19,7 @@ from ..repeats import check_repeats
 from ..series import ImageSeries
 from . import header
 from .codec import Decoder
+from .enhanced import DIMENSION_INDEX, index_along, is_dimension
 from .geometry import IRREGULAR, Slices, slices_affine
 from .groups import candidates, thickness
 from .header import Frame
@@ -132,6 +133,7 @@ def _check_complete(scan: Scan, candidate: Candidate) -> None:
             f"{candidate}: {n_missing} of {n_cells} images missing: {candidate.lacking()}{passed_over}. Every "
             f"slice needs every {candidate.axis.one}; copy the series again."
         )
+    _check_indices(candidate)
     common_scale(list(candidate.one_each.values()))
     gains = {gain for part in candidate.parts if (gain := ge_receive_gains(part.images[0].dataset))}
     if len(gains) > 1:
@@ -139,6 +141,26 @@ def _check_complete(scan: Scan, candidate: Candidate) -> None:
             "GE's receive gains (0019,108A) and (0019,108B) differ between series, so that their images may not be "
             "comparable and the map wrong; give series that were measured after one prescan."
         )
+
+
+def _check_indices(candidate: Candidate) -> None:
+    """Refuses frames of one Enhanced file that are one by their indices, and not by the place or value they state."""
+    axis, stated = candidate.axis, candidate.along(candidate.axis).each
+    seen: dict[tuple, tuple[Frame, float]] = {}
+    for frame, k, value in zip(candidate.images, candidate.slices.tolist(), stated, strict=True):
+        place = frame.header("StackID"), frame.header("InStackPositionNumber")
+        said = {("InStackPositionNumber (0020,9057)", "ImagePositionPatient (0020,0032)", *place): k}
+        if is_dimension(frame.dataset, axis) and not np.isnan(value):
+            index = index_along(frame.dataset, axis)
+            said[f"{DIMENSION_INDEX} for the {axis.term}", frame.where(axis), axis.name, index] = value
+        for key, means in said.items():
+            first, before = seen.setdefault((id(frame.file), *key), (frame, means))
+            index, where, _, number = key
+            if before != means and number is not None:
+                raise CorruptInputError(
+                    f"{first.name} and {frame.name}: {index} is {number} in both, but {where} differs: one contradicts "
+                    "the other, and which is right is not known; mend the one that is wrong."
+                )
 
 
 def _load(candidate: Candidate) -> Images:

@@ -20,7 +20,7 @@ import numpy as np
 from ...errors import Give, MetadataError
 from ...quantities import ECHO_TIME, Axis
 from ..axis import check_axis_values
-from ..bids.names import NUMBERS, BidsName, metadata_folders, parse_name
+from ..bids.names import BidsName, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
 from ..protocol import TIMING
 from ..series import COMPONENTS
@@ -37,6 +37,12 @@ _COMPONENTS = {name: component for component in COMPONENTS for name in (componen
 BIDS_PART = re.compile(r"(?:^|_)part-(mag|phase|real|imag)(?=_|$)")
 # dcm2niix appends a letter to names already taken: scan_e1_ph.nii, scan_e1_pha.nii.
 DCM2NIIX_PART = re.compile(r"_(phase|ph|real|imag)(?:diff|inary)?\d?[a-d]?$")
+
+# What stands before the number of an image, or the value that it is called by: echo-2, _e2, magnitude2 of a field map.
+_IN_NAMES = {
+    "te": "echo[-_ ]?|e|te[-_ ]?|magnitude|mag", "ti": "inv[-_ ]?|ti[-_ ]?", "flip_angles": "flip[-_ ]?|fa[-_ ]?",
+    "tsl": "tsl[-_ ]?",
+}  # fmt: skip
 
 
 def stem(image: Path) -> str:
@@ -178,15 +184,14 @@ def component(image: Path, content: Mapping[str, Any]) -> str | None:
     return "derived map" if any(word.endswith(" MAP") for word in words) else next(iter(found), None)
 
 
-def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[str, int]:
-    """Places along an axis by where they are said: EchoNumber of the sidecar; `_e2`, `echo2`, `inv-2` in the name."""
-    found: dict[str, int] = {}
+def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[str, float]:
+    """Places along an axis by where they are said: EchoNumber of the sidecar; a number in the name, see `_IN_NAMES`."""
+    found: dict[str, float] = {}
     if axis is ECHO_TIME and isinstance(number := content.get("EchoNumber"), int):
         found["EchoNumber"] = number
-    entity = NUMBERS.get(axis.name, axis.name)
     # dcm2niix: _e2, and a letter where the name is already taken
-    pattern = r"(?:^|_)(echo-?|e)(\d+)[a-d]?(?=_|$)" if axis is ECHO_TIME else rf"(?:^|_)({entity}-)(\d+)(?=_|$)"
-    if named := re.findall(pattern, stem(image).lower()):
+    named = re.findall(rf"(?:^|[-_. ])({_IN_NAMES[axis.name]})(\d+)[a-d]?(?=[_. ]|$)", stem(image).lower())
+    if named:
         prefix, digits = named[-1]
         found[f"the number behind {'_' * (prefix == 'e')}{prefix} in its name"] = int(digits)
     return found
