@@ -184,9 +184,9 @@ def component(image: Path, content: Mapping[str, Any]) -> str | None:
     return "derived map" if any(word.endswith(" MAP") for word in words) else next(iter(found), None)
 
 
-def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[str, float]:
+def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[str, int]:
     """Places along an axis by where they are said: EchoNumber of the sidecar; a number in the name, see `_IN_NAMES`."""
-    found: dict[str, float] = {}
+    found: dict[str, int] = {}
     if axis is ECHO_TIME and isinstance(number := content.get("EchoNumber"), int):
         found["EchoNumber"] = number
     # dcm2niix: _e2, and a letter where the name is already taken
