@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,20 @@ TIMING = (
     "RepetitionTime", "RepetitionTimeExcitation", "RepetitionTimePreparation", "RepetitionTimeInversion",
     *(axis.keyword for axis in AXES.values() if axis.keyword),
 )  # fmt: skip
-CONSTANT = (*TIMING, "MagneticFieldStrength")
-_UNIT_FREE = {"FlipAngle": "deg", "MagneticFieldStrength": "T"}  # all else are times
+CONSTANT = (*TIMING, "MagneticFieldStrength", "SliceThickness")  # the signal is in proportion to the voxel
+_UNIT_FREE = {"FlipAngle": "deg", "MagneticFieldStrength": "T", "SliceThickness": "mm"}  # all else are times
 # Words of Sequence Variant (0018,0021) that tell one signal from another: magnetisation transfer or prepared, spoiled,
 # a steady state.
 _VARIANTS = {"MTC", "MP", "SP", "SS", "TRSS"}
-_CONTENTS = {"NORM", "W", "F", "WATER", "FAT"}  # of Image Type (0008,0008); NORM: Siemens, divided by the sensitivity
-_SAID_IN_WORDS = ("MTState", "MagnetizationTransfer", "SteadyStatePulseSequence", "ReceiveCoilName")
+# Of Image Type (0008,0008). NORM: Siemens, divided by the sensitivity; DIS2D: corrected for distortion.
+_CONTENTS = {"NORM", "DIS2D", "DIS3D", "W", "F", "WATER", "FAT"}
+_SAID_IN_WORDS = (
+    "MTState", "MagnetizationTransfer", "SteadyStatePulseSequence", "ReceiveCoilName", "MRAcquisitionType",
+    # Of these depends what an image is scaled by when it is reconstructed, also to the same matrix.
+    "AcquisitionMatrix", "MRAcquisitionFrequencyEncodingSteps", "MRAcquisitionPhaseEncodingStepsInPlane",
+    "BaseResolution", "AcquisitionMatrixPE", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane",
+)  # fmt: skip
+BANDWIDTH = 0.01  # of itself; by another one the noise changes and where fat lies, the signal not
 
 
 def change(keyword: str, a: float, b: float) -> float:
@@ -81,12 +89,20 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
 
 def in_words(image: Image) -> dict[str, str]:
     """What a header says of pulses, coil and brightness that images of one fit share, as far as it says so."""
-    said = {key: str(value).strip() for key in _SAID_IN_WORDS if (value := image.header(key)) not in (None, "")}
+    said = {key: _text(value) for key in _SAID_IN_WORDS if (value := image.header(key)) not in (None, "")}
     if variant := codes(image.header("SequenceVariant")):
         said["SequenceVariant"] = "\\".join(sorted(_VARIANTS & set(variant))) or "NONE"
     if types := (*image.image_type, *words(image.header("ImageTypeText"))):
-        said["ImageType"] = "\\".join(sorted(_CONTENTS & set(types))) or "no NORM, W or F"
+        said["ImageType"] = "\\".join(sorted(_CONTENTS & set(types))) or "none of NORM, DIS2D, W, F"
     return said
+
+
+def _text(value: Any) -> str:
+    """Numbers in short; those of a matrix in an order that does not depend on the direction of phase encoding."""
+    if isinstance(value, int | float):
+        return f"{value:.4g}"
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return "\\".join(sorted(str(one) for one in value if one)) if several else str(value).strip()
 
 
 def described(image: Image) -> str:
@@ -142,6 +158,12 @@ def check_one_protocol(chosen: Candidate) -> None:
     for key, of_images in texts.items():
         if len(set(of_images.values())) > 1:
             raise CorruptInputError(f"{chosen}: {_odd_ones_out(key, of_images, alone)}")
+    bandwidths = [value for image in images if (value := number(image.header("PixelBandwidth")))]
+    if axis is not ECHO_TIME and bandwidths and max(bandwidths) > (1 + BANDWIDTH) * min(bandwidths):
+        remark(
+            f"PixelBandwidth (0018,0095) differs between images ({min(bandwidths):g} ... {max(bandwidths):g} Hz), and "
+            "with it their noise and the place of fat, which are taken to be alike."
+        )
     random = random_frames_of_reference(chosen.images)
     if random:
         remark(

@@ -21,6 +21,9 @@ IN_WORDS = {
     "ScanningSequence": ("GR", "SE"),
     "SequenceVariant": (["SP", "OSP"], ["MTC", "SP", "OSP"]),
     "ReceiveCoilName": ("Head", "Body"),
+    "ParallelAcquisitionTechnique": ("SENSE", "GRAPPA"),
+    "ParallelReductionFactorInPlane": (1.0, 2.0),
+    "MRAcquisitionType": ("3D", "2D"),
     "ImageType": (["ORIGINAL", "PRIMARY", "M", "ND"], ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"]),
 }
 TIMES = ("EchoTime", "InversionTime", "RepetitionTime")
@@ -65,7 +68,9 @@ both_formats = pytest.mark.parametrize("format_", ["DICOM", "NIfTI"])
 
 @both_formats
 @pytest.mark.parametrize("axis", VARIED)
-@pytest.mark.parametrize("other", ["EchoTime", "RepetitionTime", "FlipAngle", "InversionTime", *IN_WORDS])
+@pytest.mark.parametrize(
+    "other", ["EchoTime", "RepetitionTime", "FlipAngle", "InversionTime", "SliceThickness", *IN_WORDS]
+)
 def test_what_else_varies_within_a_series_makes_its_map_meaningless(tmp_path, format_, axis, other):
     varied = VARIED[axis]
     if other == varied:
@@ -77,6 +82,32 @@ def test_what_else_varies_within_a_series_makes_its_map_meaningless(tmp_path, fo
     assert f"does not depend on the {AXES[axis].term} alone" in str(refused.value)
     images[2][other] = odd[0]  # the remedy
     assert len(reading(tmp_path / "mended", format_, images, axis=axis).values) == 3
+
+
+@pytest.mark.parametrize(
+    ("format_", "keyword", "odd"),
+    [
+        ("DICOM", "AcquisitionMatrix", ([128, 0, 0, 96], [128, 0, 0, 64])),
+        ("NIfTI", "AcquisitionMatrixPE", (96, 64)),
+        ("NIfTI", "BaseResolution", (128, 96)),
+    ],
+)
+def test_an_image_measured_with_another_matrix_is_refused_although_it_has_as_many_pixels(
+    tmp_path, format_, keyword, odd
+):
+    images = [{"FlipAngle": angle, keyword: odd[angle > 10]} for angle in VALUES["FlipAngle"]]
+    with pytest.raises(CorruptInputError, match=rf"{keyword} differs between images .*leave out "):
+        reading(tmp_path, format_, images, axis="flip_angle")
+
+
+@both_formats
+def test_another_bandwidth_is_told_of_separate_scans(tmp_path, format_):
+    for axis, keyword in VARIED.items():
+        images = [{keyword: value, "PixelBandwidth": 200 + e} for e, value in enumerate(VALUES[keyword])]
+        images[2]["PixelBandwidth"] = 400
+        found = reading(tmp_path / axis, format_, images, axis=axis)
+        assert len(found.values) == 3
+        assert any("PixelBandwidth" in said for said in remarks(found)) == (axis != "te")
 
 
 @both_formats

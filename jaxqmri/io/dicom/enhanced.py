@@ -26,22 +26,34 @@ _OF_ALL_FRAMES = (
     "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation", "SteadyStatePulseSequence",
     "DimensionIndexSequence",
 )  # fmt: skip
+
+
+def _alike(*keywords: str) -> dict[str, str]:
+    return {keyword: keyword for keyword in keywords}
+
+
 # Functional group -> keyword in it -> keyword in a classic file; the first group that has it wins.
 _GROUPS: Mapping[str, Mapping[str, str]] = {
     "MREchoSequence": {"EffectiveEchoTime": "EchoTime", "EchoNumbers": "EchoNumbers"},
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
-    "MRModifierSequence": {"InversionTimes": "InversionTime", "MagnetizationTransfer": "MagnetizationTransfer"},
+    "MRModifierSequence": {
+        "InversionTimes": "InversionTime",
+        **_alike("MagnetizationTransfer", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane"),
+    },
+    "MRFOVGeometrySequence": _alike("MRAcquisitionFrequencyEncodingSteps", "MRAcquisitionPhaseEncodingStepsInPlane"),
+    "MRImagingModifierSequence": _alike("PixelBandwidth"),
+    "MRReceiveCoilSequence": _alike("ReceiveCoilName"),
     "MRImageFrameTypeSequence": {"FrameType": "ImageType", "ComplexImageComponent": "ComplexImageComponent"},
     "FrameContentSequence": {
         "TemporalPositionIndex": "TemporalPositionIdentifier",
         "FrameAcquisitionNumber": "AcquisitionNumber",
-        **{key: key for key in ("DimensionIndexValues", "StackID", "InStackPositionNumber")},
+        **_alike("DimensionIndexValues", "StackID", "InStackPositionNumber"),
     },
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
-    "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
-    "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
-    "PixelMeasuresSequence": {key: key for key in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")},
-    "PixelValueTransformationSequence": {key: key for key in ("RescaleSlope", "RescaleIntercept", "RescaleType")},
+    "PlanePositionSequence": _alike("ImagePositionPatient"),
+    "PlaneOrientationSequence": _alike("ImageOrientationPatient"),
+    "PixelMeasuresSequence": _alike("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    "PixelValueTransformationSequence": _alike("RescaleSlope", "RescaleIntercept", "RescaleType"),
 }
 # Files made of classic ones keep here what has no place in a functional group, under its classic keyword; some programs
 # leave it at the top.

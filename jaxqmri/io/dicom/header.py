@@ -32,7 +32,8 @@ _USED_LATER = (
     "MagneticFieldStrength", "MRAcquisitionType", "ScanningSequence", "RepetitionTime", "SliceThickness",
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoNumbers",
     "SequenceName", "PulseSequenceName", "SequenceVariant", "DiffusionBValue", "BitsAllocated", "BitsStored",
-    "PixelRepresentation", "ReceiveCoilName", "MagnetizationTransfer", "SteadyStatePulseSequence",
+    "PixelRepresentation", "ReceiveCoilName", "MagnetizationTransfer", "SteadyStatePulseSequence", "PixelBandwidth",
+    "AcquisitionMatrix", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane",
     *(axis.keyword for axis in AXES.values() if axis.tag),
 )  # fmt: skip
 _DICOMDIR_UID = "1.2.840.10008.1.3.10"
