@@ -91,11 +91,10 @@ def in_batches(
         size = batch_size or _usual_width(n_voxels, launch, usual_size)
         results = list(_one_by_one(jitted, common, jax.tree.map(np.asarray, voxels), min(size, most or size), progress))
 
-    def together(*parts: np.ndarray) -> Array:
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return jax.device_put(lay_out(whole), device)
+    def together(*parts: np.ndarray) -> np.ndarray:
+        return lay_out(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
-    return jax.tree.map(together, *results)
+    return jax.device_put(jax.tree.map(together, *results), device)
 
 
 def _one_by_one(

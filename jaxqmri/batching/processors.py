@@ -1,5 +1,6 @@
 """How many processors this process may use."""
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ def n_processors() -> int:
     """Those of its affinity, and no more than the CPU quota of its container allows."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on Windows and macOS; there, from Python 3.13 on:
     mine = len(affinity(0)) if affinity else getattr(os, "process_cpu_count", os.cpu_count)() or 1
-    return max(1, min(mine, math.ceil(min(_quotas(), default=mine))))
+    return max(1, math.ceil(min(_quota(), mine)))
+
+
+@functools.cache  # reading takes as long as fitting 2000 voxels
+def _quota() -> float:
+    return min(_quotas(), default=math.inf)
 
 
 def _quotas(membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[float]:

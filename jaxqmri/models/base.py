@@ -354,6 +354,9 @@ def protocol_as_arrays(model: SignalModel) -> SignalModel:
 
 def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
     """The same model with its floating-point protocol in `dtype`, so that arithmetic follows the signal."""
+    other = [leaf for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf) and leaf.dtype != dtype]
+    if not other:
+        return model
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
