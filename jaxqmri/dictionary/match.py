@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
 from ..batching.batches import device_of, in_batches, stays_in_jax
-from ..estimation.batch import FitResult
-from ..estimation.fit import check_measurements, fit
+from ..estimation.batch import FitResult, is_negative
+from ..estimation.fit import check_complex, check_measurements, check_signal, fit
 from ..models.base import Params, as_numbers, dtype_of, in_short, sum_of_measurements
 from ..quantities import Status
 from .dictionary import Dictionary
@@ -64,12 +64,13 @@ def match(
         progress: called with the number of voxels done after each batch, of the fit where there is one.
 
     Returns:
-        Maps with the leading shape of `signal`. A voxel that is not finite or all zero, or whose fit has no answer, is
-        NaN in every map and says why in `status`; it never affects its neighbours.
+        Maps with the leading shape of `signal`. A voxel that is not finite, all zero or a negative magnitude, or whose
+        fit has no answer, is NaN in every map and says why in `status`; it never affects its neighbours.
 
     Raises:
-        ValueError: not a dictionary, the last axis does not match its protocol, real signals of a compressed complex
-            dictionary, `batch_size` is below 1, or fewer measurements than parameters to be refined.
+        ValueError: not a dictionary, the last axis does not match its protocol, signals that are not of the kind that
+            the model predicts (complex ones of magnitudes), real signals of a compressed complex dictionary,
+            `batch_size` is below 1, or fewer measurements than parameters to be refined.
     """
     if not isinstance(dictionary, Dictionary):
         raise ValueError(f"dictionary is {in_short(dictionary)}, wanted one from jq.make_dictionary.")
@@ -77,6 +78,8 @@ def match(
     check_measurements(given.shape, dictionary.model)
     xp: Any = jnp if stays_in_jax(dictionary, given) else np
     measured: Any = xp.asarray(given, dtype_of(given, dictionary.norms.dtype))
+    check_complex(dictionary.model, measured)
+    check_signal(dictionary.model, measured)
     magnitudes = _compares_magnitudes(dictionary, measured)
     if magnitudes and dictionary.basis is not None:
         raise ValueError(
@@ -111,6 +114,8 @@ def _match_batch(dictionary: Dictionary, atoms: Atoms, signal: Inexact[Array, "v
     finite, has_signal = jnp.isfinite(largest), largest > 0
     # No NaN reaches the search.
     signal, largest = _replaced(signal, largest, finite & has_signal)
+    are_magnitudes = dictionary.model.magnitude or _compares_magnitudes(dictionary, signal)
+    negative = is_negative(signal) if are_magnitudes else jnp.zeros_like(finite)
     compressed, matchable = signal, has_signal
     if dictionary.basis is not None:
         compressed = jnp.matmul(signal, dictionary.basis.conj(), precision=jax.lax.Precision.HIGHEST)
@@ -127,8 +132,8 @@ def _match_batch(dictionary: Dictionary, atoms: Atoms, signal: Inexact[Array, "v
     m0 = times_power_of_2(product / dictionary.norms[index], exponent)
     correlation = jnp.minimum(jnp.abs(product) / whole, 1.0)
     status = jnp.select(
-        [~finite, ~has_signal, ~matchable | ~(correlation > 0)],
-        [Status.NOT_FINITE, Status.NO_SIGNAL, Status.UNIDENTIFIABLE],
+        [~finite, ~has_signal, negative, ~matchable | ~(correlation > 0)],
+        [Status.NOT_FINITE, Status.NO_SIGNAL, Status.NEGATIVE_MAGNITUDE, Status.UNIDENTIFIABLE],
         Status.OK,
     )
     params = {

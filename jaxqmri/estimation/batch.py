@@ -145,9 +145,7 @@ def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, In
         finite &= jnp.isfinite(mean) & jnp.isfinite(sd) & (sd > 0)
     if voxels.sigma is not None:
         finite &= jnp.isfinite(voxels.sigma) & (voxels.sigma > 0)
-    negative = jnp.zeros_like(finite)
-    if model.magnitude:
-        negative = jnp.min(signal, axis=-1) < -_LEAST_MAGNITUDE * jnp.max(jnp.abs(signal), axis=-1)
+    negative = is_negative(signal) if _compares_magnitudes(model, signal) else jnp.zeros_like(finite)
     invalid = jnp.select(
         [~finite, negative, jnp.all(signal == 0, axis=-1)],
         [int(Status.NOT_FINITE), int(Status.NEGATIVE_MAGNITUDE), int(Status.NO_SIGNAL)],
@@ -168,6 +166,19 @@ def _mask_invalid_voxels(model: SignalModel, voxels: Voxels) -> tuple[Voxels, In
         prior={name: _where(usable, pair, (1.0, 1.0)) for name, pair in voxels.prior.items()},
     )
     return cleaned, invalid
+
+
+def _compares_magnitudes(model: SignalModel, signal: Inexact[Array, "voxel n"]) -> bool:
+    """Whether the measurements are real and the model predicts magnitudes, or numbers whose magnitude is compared."""
+    if model.magnitude or jnp.iscomplexobj(signal):
+        return model.magnitude
+    number = jax.ShapeDtypeStruct((), signal.dtype)
+    return jnp.iscomplexobj(jax.eval_shape(model, model.parameters(*[number] * len(model.limits()))))
+
+
+def is_negative(signal: Float[Array, "voxel n"]) -> Bool[Array, " voxel"]:
+    """Where a measurement is below zero by more than the interpolation of magnitudes explains."""
+    return jnp.min(signal, axis=-1) < -_LEAST_MAGNITUDE * jnp.max(jnp.abs(signal), axis=-1)
 
 
 def _where(usable: Array, pair: tuple[Array, Array], otherwise: tuple[float, float]) -> tuple[Array, Array]:

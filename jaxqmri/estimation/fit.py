@@ -97,8 +97,7 @@ def fit(
     signal = cast(Array, xp.asarray(given, float_dtype(given)))
     if jnp.iscomplexobj(signal) and not noise.least_squares:
         raise ValueError(f"signal is complex, {type(noise).__name__} noise that of magnitudes; fit jnp.abs(signal).")
-    if jnp.iscomplexobj(signal) and model.magnitude:
-        raise ValueError(f"signal is complex, but {type(model).__name__} predicts magnitudes; fit jnp.abs(signal).")
+    check_complex(model, signal)
     check_model(model, complex_signal=jnp.iscomplexobj(signal))
     bounds, prior = bounds or {}, prior or {}
     known = _with_assumptions(model, known or {}, prior)
@@ -135,8 +134,7 @@ def fit(
         check_range(name, voxels.known[name] if np.ndim(value) else value)
     for name in () if init is None else free:
         check_range(f"init.{name}", getattr(init, name))
-    is_traced = isinstance(voxels.signal, Tracer)
-    model.check_signal(np.zeros(n, signal.dtype) if is_traced else voxels.signal)  # traced, only its type is known
+    check_signal(model, voxels.signal)
     model = with_dtype(model, real)
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
@@ -213,6 +211,17 @@ def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
             f"signal has {shape[-1] if shape else 0} measurements on its last axis (shape {shape}), but the model's "
             f"protocol has {model.n_measurements}. Move the measurement axis last, or check the protocol."
         )
+
+
+def check_complex(model: SignalModel, signal: Inexact[Any, "*voxel n"]) -> None:
+    """Refuses complex signals where magnitudes are predicted."""
+    if jnp.iscomplexobj(signal) and model.magnitude:
+        raise ValueError(f"signal is complex, but {type(model).__name__} predicts magnitudes; give jnp.abs(signal).")
+
+
+def check_signal(model: SignalModel, signal: Inexact[Any, "*voxel n"]) -> None:
+    """Refuses measurements that cannot be of this kind; traced, only their type is known."""
+    model.check_signal(np.zeros(signal.shape[-1:], signal.dtype) if isinstance(signal, Tracer) else signal)
 
 
 def _broadcast(xp: Any, name: str, value: Any, dtype: Any, shape: tuple[int, ...], wanted: str) -> Inexact[Any, "..."]:

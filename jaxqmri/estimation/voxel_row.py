@@ -25,7 +25,7 @@ class VoxelRow:
         if isinstance(mask, Tracer):
             self.traced_mask = mask.ravel() > 0
         else:
-            self._inside = np.flatnonzero(np.asarray(mask) > 0)
+            self._inside = np.flatnonzero(np.ma.filled(mask, 0) > 0)
 
     def of(self, values: Any) -> Any:
         """(*voxel, ...) as (voxel, ...)."""

@@ -372,6 +372,12 @@ def number(value: Any) -> float | None:
     return found if np.isfinite(found) else None
 
 
+def only_number(value: Any) -> float | None:
+    """The same; None where there are several different ones."""
+    several = isinstance(value, Sequence) and not isinstance(value, str) and len({*map(number, value)}) > 1
+    return None if several else number(value)
+
+
 def _span(values: Sequence[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:g}" if low == high else f"{low:g} ... {high:g}"

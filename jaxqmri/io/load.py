@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptInputError, LeaveOut, NoInputError, remarks_kept
+from ..errors import CorruptInputError, LeaveOut, NoInputError, remark, remarks_kept
 from ..quantities import Axis
 from .axis import ROUNDING, Values, given_values
-from .candidates import OTHER_SERIES, Candidate, Scan, number
+from .candidates import OTHER_SERIES, Candidate, Scan, at, only_number
 from .choose import choose
 from .formats import files_below
 from .negative import Negative, settle_negative
@@ -22,7 +22,9 @@ from .repeats import of_time_point
 from .sequence import kind_of_candidate
 from .series import ImageSeries
 from .storage.archive import unpacked
-from .storage.memory import new_images
+from .storage.memory import middle_slab, new_images
+
+MOST_ALIKE = 32  # different values of an image; one of fewer is no measurement, or nothing is left of its signal
 
 
 def read_files(
@@ -74,6 +76,7 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
             data[index] = image
             saturated[index[:3]] |= at_top
             n_negative += np.count_nonzero(data[index] < 0)
+    _remark_on_copies(middle_slab(data), chosen)
     affine = reader.affine(chosen)
     if chosen.component in ("real", "imaginary") and not n_negative and not chosen.first.component_is_stated:
         what = f"{chosen}: said to be {chosen.component}, but none of their values is negative; "
@@ -98,12 +101,27 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
     )
 
 
+def _remark_on_copies(some: np.ndarray, chosen: Candidate) -> None:
+    """Says which of (..., n) images are alike in every voxel."""
+    first: dict[bytes, float] = {}
+    for k, value in enumerate(chosen.values):
+        image = np.ascontiguousarray(some[..., k])
+        same = first.setdefault(image.tobytes(), value)
+        if same != value and np.unique(image).size > MOST_ALIKE:
+            axis = chosen.axis
+            remark(
+                f"the images at {at(axis, same)} and {at(axis, value)} are the same in every voxel, which two "
+                "measurements never are: one is a copy of the other, and the map is wrong; export the images again."
+            )
+            return
+
+
 def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
     """What all images agree on; of times and angles that `check_one_protocol` lets pass, the median."""
     found: dict[str, Any] = {}
     for key, (keyword, factor) in physics.items():
         said = [value for image in chosen.one_each.values() if (value := image.header(keyword)) not in (None, "")]
-        numbers = sorted(value for value in map(number, said) if value is not None)
+        numbers = sorted(value for value in map(only_number, said) if value is not None)
         if key == chosen.axis.keyword or not said:
             continue
         if not numbers:

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import CorruptInputError, remark
 from ..quantities import AXES, ECHO_TIME, Axis
 from .axis import NUDGED, ROUNDING
-from .candidates import Candidate, Image, codes, number, words
+from .candidates import Candidate, Image, codes, number, only_number, words
 
 LONGEST_T1 = 2.0  # s; of blood and grey matter at 3 T: it says how much of a repetition time is recovery
 SHORTEST_DECAY = {"EchoTime": 20e-3, "SpinLockTime": 20e-3}  # s; of tissue whose signal lasts
@@ -30,13 +30,17 @@ TIMING = (
     "RepetitionTime", "RepetitionTimeExcitation", "RepetitionTimePreparation", "RepetitionTimeInversion",
     *(axis.keyword for axis in AXES.values() if axis.keyword),
 )  # fmt: skip
-CONSTANT = (*TIMING, "MagneticFieldStrength", "SliceThickness")  # the signal is in proportion to the voxel
-_UNIT_FREE = {"FlipAngle": "deg", "MagneticFieldStrength": "T", "SliceThickness": "mm"}  # all else are times
+CONSTANT = (*TIMING, "MagneticFieldStrength", "DiffusionBValue", "SliceThickness")  # signals are as large as voxels
+_UNIT_FREE = {  # all else are times
+    "FlipAngle": "deg", "MagneticFieldStrength": "T", "DiffusionBValue": "s/mm2", "SliceThickness": "mm",
+}  # fmt: skip
 # Words of Sequence Variant (0018,0021) that tell one signal from another: magnetisation transfer or prepared, spoiled,
 # a steady state.
 _VARIANTS = {"MTC", "MP", "SP", "SS", "TRSS"}
 # Of Image Type (0008,0008). NORM: Siemens, divided by the sensitivity; DIS2D: corrected for distortion.
 _CONTENTS = {"NORM", "DIS2D", "DIS3D", "W", "F", "WATER", "FAT"}
+_CONTRAST_AGENTS = ("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusIngredient")
+_NO_AGENT = re.compile(r"(no(ne|t .*)?|n|0|without.*)?", re.IGNORECASE)  # as it is typed at the scanner
 _SAID_IN_WORDS = (
     "MTState", "MagnetizationTransfer", "SteadyStatePulseSequence", "ReceiveCoilName", "MRAcquisitionType",
     # Of these depends what an image is scaled by when it is reconstructed, also to the same matrix.
@@ -60,7 +64,9 @@ def change(keyword: str, a: float, b: float) -> float:
 
 def stated(image: Image, keyword: str) -> float | None:
     """The number that a header states [s], [deg] or [T]; scanners write a time of 0 where there is none."""
-    value = number(image.header(keyword))
+    value = only_number(image.header(keyword))
+    if keyword == "DiffusionBValue":  # where it says nothing there is no diffusion weighting
+        return value or 0.0
     if value is None or keyword in _UNIT_FREE:
         return value
     return value * image.time_unit if value or keyword in ("EchoTime", "SpinLockTime") else None
@@ -90,6 +96,8 @@ def differences(a: Image, b: Image, axis: Axis) -> list[str]:
 def in_words(image: Image) -> dict[str, str]:
     """What a header says of pulses, coil and brightness that images of one fit share, as far as it says so."""
     said = {key: _text(value) for key in _SAID_IN_WORDS if (value := image.header(key)) not in (None, "")}
+    agents = [str(image.header(key) or "").strip() for key in _CONTRAST_AGENTS]
+    said["ContrastBolusAgent"] = "none" if all(map(_NO_AGENT.fullmatch, agents)) else "stated"
     if variant := codes(image.header("SequenceVariant")):
         said["SequenceVariant"] = "\\".join(sorted(_VARIANTS & set(variant))) or "NONE"
     if types := (*image.image_type, *words(image.header("ImageTypeText"))):

@@ -105,6 +105,8 @@ class ImageSeries:
         if hasattr(images, "get_fdata"):
             affine = images.affine if affine is None else affine
             images = images.get_fdata(dtype=np.float32)
+        if isinstance(images, np.ma.MaskedArray):  # what is masked is no measurement
+            images = np.ma.filled(images.astype(np.result_type(images.dtype, np.float32)), np.nan)
         data = images if isinstance(images, np.memmap) else np.asarray(images)  # mapped images stay mapped
         if np.iscomplexobj(data):
             raise UsageError("images are complex; give abs(images), or images.real with component='real'.")

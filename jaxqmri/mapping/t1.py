@@ -191,6 +191,8 @@ class T1(Job):
         _refuse_many_readouts(series, stated or excitation, longest, self.tr)
         if self.tr is not None:
             _check_given_tr(self.tr, longest, "the longest inversion time, ", longest=LONGEST_TR)
+            if stated is not None and longest < stated <= LONGEST_TR:
+                _remark_if_another(self.tr, stated, key)
             return self.tr, "given"
         if stated is None:
             return float("inf"), "not stated, so recovery between inversions is taken to be full"
@@ -270,16 +272,20 @@ class T1(Job):
 
     def _pulse_spacing(self, series: "ImageSeries") -> tuple[float, str]:
         """From pulse to pulse [s], and where it comes from."""
-        if self.tr is not None:
-            _check_given_tr(self.tr, 0.0, longest=LONGEST_GRADIENT_ECHO_TR, too_long_for=" for spoiled gradient echoes")
-            return self.tr, "given"
         stated, key = _stated(series, "RepetitionTimeExcitation", "RepetitionTime")
+        shortest = QUANTITIES["tr"].low
+        if self.tr is not None:
+            longest, too_long_for = LONGEST_GRADIENT_ECHO_TR, " for spoiled gradient echoes"
+            _check_given_tr(self.tr, shortest, longest=longest, too_long_for=too_long_for)
+            if stated is not None and shortest <= stated <= longest:
+                _remark_if_another(self.tr, stated, key)
+            return self.tr, "given"
         if stated is None:
             raise MetadataError(
                 "the images state no single RepetitionTime (0018,0080), without which flip angles tell nothing of T1; ",
                 Give("tr"), ".",
             )  # fmt: skip
-        if not QUANTITIES["tr"].low <= stated <= LONGEST_GRADIENT_ECHO_TR:
+        if not shortest <= stated <= LONGEST_GRADIENT_ECHO_TR:
             short = "too short for any sequence (from seconds in a field of milliseconds)"
             long = "too long for spoiled gradient echoes (milliseconds in a field of seconds, or of a whole volume)"
             raise MetadataError(
@@ -332,9 +338,19 @@ def _is_signed(series: "ImageSeries") -> tuple[bool, str]:
 
 def _stated(series: "ImageSeries", *keys: str) -> tuple[float | None, str]:
     """The first of these that the images state as a positive number, and its key."""
-    values = [(series.acquisition.get(key), key) for key in keys]
-    found = ((float(v), key) for v, key in values if isinstance(v, int | float) and 0 < v < float("inf"))
-    return next(found, (None, ""))
+    from ..io.candidates import number
+
+    values = [(number(series.acquisition.get(key)), key) for key in keys]
+    return next(((value, key) for value, key in values if value and value > 0), (None, ""))
+
+
+def _remark_if_another(given: float, stated: float, key: str) -> None:
+    """Says that a repetition time is used in place of one that could have been."""
+    from ..io.axis import NUDGED
+    from ..io.protocol import change
+
+    if change("RepetitionTime", given, stated) > NUDGED:
+        remark(f"the given repetition time, {1e3 * given:g} ms, is used in place of the {key} of {1e3 * stated:g} ms.")
 
 
 def _check_given_tr(tr: float, above: float, what: str = "", *, longest: float, too_long_for: str = "") -> None:

@@ -277,6 +277,8 @@ def spin_echo_train(series: "ImageSeries", flip_angle: float | None) -> "tuple[F
 
 
 def _refocusing_angle(series: "ImageSeries", flip_angle: float | None) -> tuple[float, str]:
+    from ..io.candidates import number
+
     if flip_angle is not None:
         if not 0 < flip_angle < pi * (1 + 1e-6):
             raise UsageError(
@@ -284,10 +286,10 @@ def _refocusing_angle(series: "ImageSeries", flip_angle: float | None) -> tuple[
                 f"({degrees(flip_angle):.4g} degrees); above 180 degrees an angle refocuses as 360 degrees less it."
             )
         return min(float(flip_angle), pi), "given"
-    stated = series.acquisition.get("FlipAngle")
-    if isinstance(stated, int | float) and 90 < stated <= 180:
+    stated = number(series.acquisition.get("FlipAngle"))
+    if stated is not None and 90 < stated <= 180:
         return radians(stated), "FlipAngle of the images"
-    seen = f"the images state {stated:g}, that of the excitation" if isinstance(stated, int | float) else "none stated"
+    seen = "none stated" if stated is None else f"the images state {stated:g}, that of the excitation"
     return pi, f"assumed; {seen}"
 
 

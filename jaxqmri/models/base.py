@@ -296,14 +296,15 @@ def in_short(value: Any) -> str:
 def as_numbers(value: Any, name: str, wanted: str) -> Num[Any, "..."]:
     """An array of numbers, numpy's if it was; raises ValueError for text, images, files or None."""
     try:
+        if isinstance(value, np.ma.MaskedArray):  # what is masked is no number
+            value = np.ma.filled(value.astype(np.result_type(value.dtype, np.float32)), np.nan)
         if not isinstance(value, jax.Array) and hasattr(value, "__array__"):
             value = _native(np.asarray(value))
             if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biufc":
                 return value
-        try:
-            return jnp.asarray(value)
-        except OverflowError:  # Python's integers have no end
-            return jnp.asarray(np.asarray(value, np.float32))
+        return jnp.asarray(value)
+    except OverflowError:  # Python's integers have no end
+        return jnp.asarray(np.asarray(value, np.float32))
     except (TypeError, ValueError, SyntaxError):
         raise ValueError(f"{name} is {in_short(value)}, wanted {wanted}.") from None  # JAX quotes all of the value
 

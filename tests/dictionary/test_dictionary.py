@@ -245,6 +245,22 @@ def test_voxels_that_cannot_be_matched_are_nan_and_say_why(dictionary):
         np.testing.assert_array_equal(np.isnan(leaf), [False, True, True, True, False])
 
 
+def test_what_is_no_magnitude_is_not_matched_to_magnitudes():
+    """Signed or complex recoveries are like other atoms: they would have the T1 of these."""
+    ti = np.array([0.05, 0.2, 0.5, 1.0, 2.0, 4.0])
+    recoveries = jq.InversionRecovery(ti, magnitude=True)
+    dictionary = jq.make_dictionary(recoveries, jq.grid(jq.Recovery, m0=1.0, t1=np.linspace(0.5, 1.5, 11)))
+    signed = 1 - 2 * np.exp(-ti / 1.0)
+    found = jq.match(dictionary, np.stack([signed, np.abs(signed)]))
+    assert found.status.tolist() == [Status.NEGATIVE_MAGNITUDE, Status.OK]
+    np.testing.assert_allclose(found.params.t1, [np.nan, 1.0], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"InversionRecovery predicts magnitudes; give jnp\.abs"):
+        jq.match(dictionary, signed * np.exp(1j * ti))
+    decays = jq.make_dictionary(jq.MonoExponential(ti / 100), jq.grid(jq.Decay, s0=1.0, t2=[0.01, 0.02, 0.03]))
+    with pytest.raises(ValueError, match="MonoExponential predicts magnitudes"):
+        jq.match(decays, np.exp((20j - 1) * ti))
+
+
 def test_any_image_shape_and_any_scale(dictionary, voxels):
     signal = voxels[0][:24]
     flat = jq.match(dictionary, signal)

@@ -70,6 +70,20 @@ def test_numbers_in_types_that_jax_lacks_are_what_they_say(dtype):
     np.testing.assert_array_equal(inspect.unwrap(as_float_array)(np.arange(3).astype(dtype)), [0, 1, 2])
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float64])
+def test_what_is_masked_is_no_number(dtype):
+    te, t2 = np.array([0.005, 0.010, 0.020, 0.040]), 0.03
+    signal = np.ma.array((1000 * np.exp(-te / t2) * np.ones((2, 1))).astype(dtype), mask=np.zeros((2, 4)))
+    signal[1, 3] = np.ma.masked
+    model, status = jq.MonoExponential(te), [jq.Status.OK, jq.Status.NOT_FINITE]
+    assert fit(model, signal).status.tolist() == status
+    assert fit(model, signal.data, known={"s0": np.ma.array([1000, 1000], mask=[0, 1])}).status.tolist() == status
+    inside = np.ma.array([True, True], mask=[0, 1])
+    assert fit(model, signal.data, mask=inside).status.tolist() == [jq.Status.OK, jq.Status.MASKED]
+    images = jq.ImageSeries.from_arrays(signal[:, None, None], te=te).data
+    np.testing.assert_array_equal(np.isnan(images[:, 0, 0]), signal.mask)
+
+
 def test_integers_of_python_have_no_end():
     model = jq.MonoExponential([0.0, 0.01])
     np.testing.assert_allclose(simulate(model, jq.Decay(2**40, 0.03))[0], 2.0**40)

@@ -29,7 +29,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, UsageError
+from jaxqmri.errors import CorruptInputError, InputWarning, MetadataError, NoInputError, UsageError
 from jaxqmri.io.dicom.reader import read_dicom, scan_dicom
 
 
@@ -223,6 +223,12 @@ def test_ge_tells_the_component_by_its_private_tag(tmp_path, code, component):
 def test_image_type_tells_the_component(tmp_path, image_type, component):
     scan = scan_dicom(save(tmp_path, series(ImageType=image_type)))
     assert [candidate.component for candidate in scan.candidates] == [component]
+
+
+def test_places_in_a_table_of_colours_are_no_signal(tmp_path):
+    save(tmp_path, series(PhotometricInterpretation="PALETTE COLOR"))
+    with pytest.raises(NoInputError, match="6 colour picture"):
+        read_dicom(tmp_path)
 
 
 def test_magnitude_is_picked_out_of_a_series_that_mixes_components(tmp_path):

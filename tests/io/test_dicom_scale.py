@@ -221,6 +221,19 @@ def test_an_unknown_maker_of_differing_slopes_is_remarked_on(tmp_path):
         read(tmp_path, datasets)
 
 
+def test_images_that_lost_bits_or_were_compressed_with_loss_are_told(tmp_path):
+    datasets = scaled()
+    few = datasets[0]
+    few.PixelData = np.full((3, 4), 200, "u1").tobytes()
+    few.BitsAllocated, few.BitsStored, few.HighBit = 8, 8, 7
+    with pytest.warns(InputWarning, match=r"images have 8 and 16 bits .* and no scales of their own"):
+        read(tmp_path / "bits", datasets)
+    datasets = scaled()
+    datasets[1].LossyImageCompression = "01"
+    with pytest.warns(InputWarning, match="1 of . images were compressed with loss"):
+        read(tmp_path / "lossy", datasets)
+
+
 # bits -----------------------------------------------------------------------------------------------------------------
 
 ROW = np.array([0, 1, 2, 3], np.int64)

@@ -25,6 +25,8 @@ IN_WORDS = {
     "ParallelReductionFactorInPlane": (1.0, 2.0),
     "MRAcquisitionType": ("3D", "2D"),
     "ImageType": (["ORIGINAL", "PRIMARY", "M", "ND"], ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"]),
+    "ContrastBolusAgent": ("NONE", "Gd-BOPTA"),
+    "DiffusionBValue": (0.0, 500.0),
 }
 TIMES = ("EchoTime", "InversionTime", "RepetitionTime")
 
@@ -121,6 +123,26 @@ def test_series_of_another_preparation_or_brightness_are_not_joined(tmp_path, fo
     for same in (["SP", "OSP"], ["SP"]), (["NONE"], ["SK"]):  # oversampling and segments are another matter
         images = [{"FlipAngle": a, "SequenceVariant": same[a > 10]} for a in VALUES["FlipAngle"]]
         assert len(reading(tmp_path / same[0][0], format_, images, one_series=False, axis="flip_angle").values) == 3
+
+
+@both_formats
+def test_a_copy_of_another_image_is_told(tmp_path, format_):
+    pixels = np.arange(1000, 1064, dtype="<u2").reshape(8, 8)
+    for e, te in enumerate((5.0, 10.0, 20.0)):
+        echo = pixels[::-1] if e == 0 else pixels
+        if format_ == "DICOM":
+            dicom_series.save(tmp_path, [image(te, 0, echo, EchoNumbers=e + 1)], prefix=f"I{e}")
+        else:
+            nifti_files.save(tmp_path / f"scan_e{e + 1}.nii", echo[..., None], sidecar={"EchoTime": te / 1e3})
+    with pytest.warns(InputWarning, match="images at TE 10 ms and TE 20 ms are the same in every voxel"):
+        (read_dicom if format_ == "DICOM" else read_nifti)(tmp_path)
+
+
+def test_a_list_that_is_not_one_per_volume_is_no_number(tmp_path):
+    images = np.stack([echo_values(te / 1e3) for te in VALUES["EchoTime"]], axis=-1)
+    facts = {"FlipAngle": [3, 8, 17], "RepetitionTime": [0.005, 0.010]}
+    nifti_files.save(tmp_path / "scan.nii", images.astype(np.float32), sidecar=facts)
+    assert read_nifti(tmp_path, axis="flip_angle").acquisition["RepetitionTime"] == "0.005\\0.01"  # words, no time
 
 
 def test_a_volume_of_a_file_cannot_be_left_out(tmp_path):

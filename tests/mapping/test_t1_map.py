@@ -144,8 +144,9 @@ def test_signed_images_are_fitted_with_their_sign(fit_request, component):
 def test_the_repetition_time_is_that_of_the_images_unless_given(fit_request):
     assert float(fit_request(inversion_series()).model.tr) == IR_TR
     assert float(fit_request(inversion_series(RepetitionTimePreparation=9.0)).model.tr) == 9.0
-    assert float(fit_request(inversion_series(), tr=10.0).model.tr) == 10.0
-    assert fit_request(inversion_series(), tr=np.inf).model.tr is None
+    with pytest.warns(InputWarning, match="given repetition time, 5000 ms, is used in place of the RepetitionTime of"):
+        assert float(fit_request(inversion_series(), tr=5.0).model.tr) == 5.0
+    assert fit_request(inversion_series(RepetitionTime=1.0), tr=np.inf).model.tr is None
     assert fit_request(inversion_series(RepetitionTime=None)).model.tr is None
     for key in ("RepetitionTimeExcitation", "RepetitionTimeInversion"):
         assert float(fit_request(inversion_series(RepetitionTime=None, **{key: 9.0})).model.tr) == 9.0
@@ -154,7 +155,8 @@ def test_the_repetition_time_is_that_of_the_images_unless_given(fit_request):
     b1 = {"b1": 1.0}
     assert float(fit_request(flip_angle_series(), **b1).model.tr) == pytest.approx(VFA_TR)
     assert float(fit_request(flip_angle_series(RepetitionTimeExcitation=0.007), **b1).model.tr) == pytest.approx(0.007)
-    assert float(fit_request(flip_angle_series(), tr=0.01, **b1).model.tr) == pytest.approx(0.01)
+    with pytest.warns(InputWarning, match=r"given repetition time, 10 ms, is used in place of .* of 5\.4 ms"):
+        assert float(fit_request(flip_angle_series(), tr=0.01, **b1).model.tr) == pytest.approx(0.01)
 
 
 def part(n, magnitude):
@@ -262,7 +264,7 @@ def look_locker(**facts):
             for tr, words in ((5.4, "long for spoiled gradient echoes.*"), (5.4e-6, "short for any.*"))
         ],
         (flip_angle_series(), {"tr": 5.4}, UsageError, "5.4 s is too long for spoiled gradient echoes"),
-        (flip_angle_series(), {"tr": 0.0}, UsageError, "above 0 s"),
+        (flip_angle_series(), {"tr": 5.4e-6}, UsageError, "above 0.0001 s"),
         (flip_angle_series(), {"efficiency": 1.0}, UsageError, "have no inversion"),
         (flip_angle_series(), {"b1": 100 * B1_MAP}, MetadataError, "B1 map is .*divide per cent by 100"),
         (flip_angle_series(component="real"), {}, ValueError, "this series is real"),

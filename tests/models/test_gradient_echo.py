@@ -134,6 +134,12 @@ def test_magnitudes_do_not_know_b0(rng):
     assert not jnp.iscomplexobj(guess.m0)
 
 
+def test_the_real_part_of_a_signal_is_no_magnitude():
+    real = formula(EVEN, *np.array([[100.0], [0.03], [60.0]])).real
+    result = jq.fit(jq.ComplexGradientEcho(EVEN), real, known={"b0": 60.0})
+    assert result.status.tolist() == [jq.Status.NEGATIVE_MAGNITUDE]
+
+
 @pytest.mark.parametrize("names", [("b0",), ("m0",)])
 def test_what_is_known_is_kept_and_used(rng, names):
     te = UNEVEN[:4]

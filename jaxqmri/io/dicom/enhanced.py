@@ -23,8 +23,8 @@ _OF_ALL_FRAMES = (
     "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "Modality", "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength",
     "MRAcquisitionType", "AcquisitionNumber", "ImageType", "ComplexImageComponent", "Rows", "Columns",
-    "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation", "SteadyStatePulseSequence",
-    "DimensionIndexSequence",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "SteadyStatePulseSequence", "DimensionIndexSequence", "ContrastBolusAgent", "ContrastBolusAgentSequence",
 )  # fmt: skip
 
 
@@ -49,6 +49,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
         "FrameAcquisitionNumber": "AcquisitionNumber",
         **_alike("DimensionIndexValues", "StackID", "InStackPositionNumber"),
     },
+    "MRDiffusionSequence": _alike("DiffusionBValue"),
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
     "PlanePositionSequence": _alike("ImagePositionPatient"),
     "PlaneOrientationSequence": _alike("ImageOrientationPatient"),
@@ -61,7 +62,8 @@ _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFram
 _FROM_CLASSIC = (
     *(axis.keyword for axis in AXES.values() if axis.tag),
     "EchoNumbers", "RepetitionTime", "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "AcquisitionNumber",
-    "ImageType", "TemporalPositionIdentifier", "TriggerTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "DiffusionBValue", "ReceiveCoilName", "ContrastBolusAgent", "ImageType", "TemporalPositionIdentifier",
+    "TriggerTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
 )  # fmt: skip
 _SCALES = ("RealWorldValueMappingSequence", "ModalityLUTSequence")
 _PLACEHOLDER = 1e300  # Philips writes 1.8e308 for what it does not know

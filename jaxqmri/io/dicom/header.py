@@ -33,9 +33,11 @@ _USED_LATER = (
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoNumbers",
     "SequenceName", "PulseSequenceName", "SequenceVariant", "DiffusionBValue", "BitsAllocated", "BitsStored",
     "PixelRepresentation", "ReceiveCoilName", "MagnetizationTransfer", "SteadyStatePulseSequence", "PixelBandwidth",
-    "AcquisitionMatrix", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane",
+    "AcquisitionMatrix", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane", "PhotometricInterpretation",
+    "ContrastBolusAgent",
     *(axis.keyword for axis in AXES.values() if axis.tag),
 )  # fmt: skip
+_INDEX = "PALETTE COLOR"  # pixels are places in a table of colours
 _DICOMDIR_UID = "1.2.840.10008.1.3.10"
 
 
@@ -114,7 +116,7 @@ def _reason_to_skip(dataset: Dataset) -> str | None:
         return MOSAIC
     if (as_int(dataset.get("NumberOfFrames")) or 1) > 1:
         return MULTIFRAME
-    if (as_int(dataset.get("SamplesPerPixel")) or 1) > 1:
+    if (as_int(dataset.get("SamplesPerPixel")) or 1) > 1 or dataset.get("PhotometricInterpretation") == _INDEX:
         return "colour picture"
     if "LOCALIZER" in image_type:
         return LOCALIZER

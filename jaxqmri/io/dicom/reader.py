@@ -134,7 +134,9 @@ def _check_complete(scan: Scan, candidate: Candidate) -> None:
             f"slice needs every {candidate.axis.one}; copy the series again."
         )
     _check_indices(candidate)
-    common_scale(list(candidate.one_each.values()))
+    images = list(candidate.one_each.values())
+    common_scale(images)
+    _remark_on_storage(images)
     gains = {gain for part in candidate.parts if (gain := ge_receive_gains(part.images[0].dataset))}
     if len(gains) > 1:
         remark(
@@ -161,6 +163,22 @@ def _check_indices(candidate: Candidate) -> None:
                     f"{first.name} and {frame.name}: {index} is {number} in both, but {where} differs: one contradicts "
                     "the other, and which is right is not known; mend the one that is wrong."
                 )
+
+
+def _remark_on_storage(images: Sequence[Frame]) -> None:
+    """Says what of the measured values may have got lost before these files were written."""
+    bits = sorted({header.as_int(image.header("BitsStored")) or 0 for image in images})
+    if len(bits) > 1 and len({tuple(image.scales.items()) for image in images}) == 1:
+        remark(
+            f"images have {' and '.join(map(str, bits))} bits (BitsStored (0028,0101)) and no scales of their own: if "
+            "values were divided to fit into fewer bits, the map is wrong; export the images again, all alike."
+        )
+    n_lossy = sum(str(image.file.get("LossyImageCompression") or "") == "01" for image in images)
+    if n_lossy:
+        remark(
+            f"{n_lossy} of {len(images)} images were compressed with loss (LossyImageCompression (0028,2110)), which "
+            "changes weak signals most; export them without."
+        )
 
 
 def _load(candidate: Candidate) -> Images:

@@ -40,7 +40,7 @@ def remark_if_negative(series: ImageSeries) -> None:
 
 def number_or_map(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """A number, or a map on the grid of the images."""
-    value = np.asarray(value, dtype=np.float32)
+    value = np.ma.filled(np.ma.asarray(value, np.float32), np.nan)
     if value.ndim and value.shape != shape:
         raise UsageError(f"{name} has shape {value.shape}, the images have {shape}; give a number or such a map.")
     return value
@@ -70,7 +70,7 @@ def voxels_to_fit(mask: Any, series: ImageSeries) -> Bool[np.ndarray, "x y z"]:
     if mask is None or isinstance(mask, str):
         wanted = auto_mask(series.data) if mask == "auto" else np.ones(shape, bool)
     else:
-        wanted = np.asarray(mask) > 0  # as read_mask; NaN is outside
+        wanted = np.ma.filled(mask, 0) > 0  # as read_mask; NaN is outside
     if wanted.shape != shape:
         raise UsageError(f"mask has shape {wanted.shape}, the images have {shape}; resample the mask to the images.")
     if not wanted.any():
