@@ -35,6 +35,8 @@ from .models.recovery import InversionRecovery as InversionRecovery
 from .models.recovery import Recovery as Recovery
 from .models.spoiled import SpoiledGradientEcho as SpoiledGradientEcho
 from .models.tissue import Tissue as Tissue
+from .models.two_pools import BiExponential as BiExponential
+from .models.two_pools import TwoPools as TwoPools
 from .quantities import Status as Status
 
 __version__: str

@@ -165,6 +165,10 @@ QUANTITIES = {
         Quantity("t1", "T1", "T1", **_MS, low=1e-4, high=30.0, flag="t1-ms"),
         Quantity("t2", "T2", "T2", **_MS, low=1e-6, high=10.0),  # bound water 10 us, free water 3 s
         Quantity("t2star", "T2*", "T2*", **_MS, low=1e-6, high=10.0),
+        Quantity("t_short", "time of the short pool", "T short", **_MS, low=1e-6, high=10.0),
+        Quantity("t_long", "time of the long pool", "T long", **_MS, low=1e-6, high=10.0),
+        Quantity("fraction", "fraction of the short pool", "fraction", **_RATIO, low=0.0, high=1.0,
+                 meaning="a share of all signal", mistaken_for=(_PER_CENT,)),
         Quantity("tr", "repetition time", "TR", **_MS, low=1e-4, high=100.0,
                  keyword="RepetitionTime", tag="(0018,0080)", flag="tr-ms"),
         Quantity("echo_spacing", "echo spacing", "echo spacing", **_MS, low=1e-4, high=1.0),

@@ -205,10 +205,9 @@ def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ..
     known = {name: v / units[name] for name, v in voxels.known.items()}
     sigmas = {name: given["sigma"] * units[name] for name in voxels.prior}
     prior = {name: (mean / units[name], sigmas[name] / sd) for name, (mean, sd) in voxels.prior.items()}
+    problem = dataclasses.replace(problem, known=known, prior=prior)
     lower, upper = zip(*(_range(problem, name, voxels.bounds) for name in free), strict=True)
-    return dataclasses.replace(
-        problem, known=known, prior=prior, lower=lower, upper=upper, bounded=tuple(sorted(voxels.bounds))
-    )
+    return dataclasses.replace(problem, lower=lower, upper=upper, bounded=tuple(sorted(voxels.bounds)))
 
 
 def _range(problem: Problem, name: str, bounds: Mapping[str, tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -220,6 +219,9 @@ def _range(problem: Problem, name: str, bounds: Mapping[str, tuple[Array, Array]
         low, high = jnp.clip(low, least, _MOST_AMPLITUDE), jnp.clip(high, least, _MOST_AMPLITUDE)
     if name == model.amplitude and problem.noise.least_amplitude is not None:
         low = jnp.maximum(low, problem.noise.least_amplitude)
+    for lower, higher in zip(model.ordered[:-1], model.ordered[1:], strict=True):
+        low = jnp.maximum(low, problem.known[lower]) if name == higher and lower in problem.known else low
+        high = jnp.minimum(high, problem.known[higher]) if name == lower and higher in problem.known else high
     if name in bounds:
         least, most = bounds[name]
         low, high = jnp.maximum(low, least / problem.units[name]), jnp.minimum(high, most / problem.units[name])
@@ -242,6 +244,10 @@ def _at_bound(problem: Problem, solution: Solution) -> Array:
             to_mirror = to_mirror & ~given[1]
         at_bound |= v <= low + widths[0]
         at_bound |= (v >= high - widths[1]) & jnp.logical_not(to_mirror)
+    if set(problem.model.ordered) <= set(problem.free):
+        of_name = dict(zip(problem.free, solution.values, strict=True))
+        for lower, higher in zip(problem.model.ordered[:-1], problem.model.ordered[1:], strict=True):
+            at_bound |= of_name[lower] >= (1 - slack) * of_name[higher]
     return at_bound
 
 

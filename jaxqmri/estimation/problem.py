@@ -139,6 +139,16 @@ class Problem(eqx.Module):
         ends = [tuple(self._to_coordinate(name, end) for end in of_name[name]) for name in self.searched]
         return tuple(jnp.minimum(a, b) for a, b in ends), tuple(jnp.maximum(a, b) for a, b in ends)
 
+    def within(self, point: Values, bounds: tuple[Values, Values]) -> Values:
+        """The point that is searched, moved into the bounds; parameters that would be out of order meet half way."""
+        moved = list(jax.tree.map(jnp.clip, point, *bounds))
+        places = [self.searched.index(name) for name in self.model.ordered if name in self.searched]
+        if len(places) == 2:
+            low, high = places
+            excess = jnp.maximum(moved[low] - moved[high], 0.0) / 2
+            moved[low], moved[high] = moved[low] - excess, moved[high] + excess
+        return tuple(moved)
+
     def complete(self, point: Values, equations: Equations) -> tuple[Inexact[Array, " voxel"], ...]:
         """The free parameters at a point that was searched."""
         return self.values(point) if equations.amplitude is None else self._with_amplitude(point, equations.amplitude)

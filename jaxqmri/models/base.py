@@ -59,6 +59,7 @@ class SignalModel(eqx.Module):
             complex if the signal is. None: there is no such parameter.
         mirrored: parameters with an upper limit beyond which the signal repeats itself: to be there is an answer, if
             `ends_at_mirror` says that this protocol has the mirror within its range.
+        ordered: two positive parameters, the lower one first. A fit keeps them so; where they meet it is AT_BOUND.
 
     Speed, never the result:
         broadcasts: `__call__` is a formula that also takes a protocol in columns and (voxel,) parameters.
@@ -72,6 +73,7 @@ class SignalModel(eqx.Module):
     parameters: eqx.AbstractClassVar[type]
     amplitude: ClassVar[Any] = None  # str or None
     mirrored: ClassVar[tuple[str, ...]] = ()
+    ordered: ClassVar[tuple[str, ...]] = ()
     broadcasts: ClassVar[bool] = False
     sequential: ClassVar[bool] = False
     accepts_missing: ClassVar[bool] = False
@@ -152,12 +154,7 @@ class SignalModel(eqx.Module):
         """Raises a `ValueError` for measurements that cannot be of this kind, with a remedy; optional."""
 
     def initial_guess(self, signal: Inexact[Array, " n"], known: Known = NOTHING) -> Params:
-        """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum.
-
-        Args:
-            signal: measurements of one voxel.
-            known: what is known of its parameters, by field name.
-        """
+        """A start from which a fit of one voxel's finite, not all-zero signal reaches its minimum; `known` by name."""
         return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
 
     def usual_starts(self, free: Sequence[str]) -> int:
@@ -355,8 +352,7 @@ def protocol_as_arrays(model: SignalModel) -> SignalModel:
 
 def with_dtype(model: SignalModel, dtype: Any) -> SignalModel:
     """The same model with its floating-point protocol in `dtype`, so that arithmetic follows the signal."""
-    other = [leaf for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf) and leaf.dtype != dtype]
-    if not other:
+    if all(leaf.dtype == dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)):
         return model
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, model)
 

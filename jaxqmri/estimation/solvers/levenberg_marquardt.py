@@ -80,7 +80,7 @@ class LevenbergMarquardt(Solver):
             number, state = carry
             going_on, before = self._goes_on(state), state.equations
             # propose
-            proposal = _propose(state, bounds, energy)
+            proposal = _propose(problem, state, bounds, energy)
             after = problem.equations(proposal.point)
             # accept
             gained, rounding = before.cost - after.cost, _cost_rounding(before.cost, energy)
@@ -127,8 +127,7 @@ class _Proposal(NamedTuple):
 
 def _start(problem: Problem) -> _State:
     """Before the first step nothing is known and any point is an improvement: one evaluation less to compile."""
-    lower, upper = problem.range()
-    point = jax.tree.map(jnp.clip, problem.place(problem.start), lower, upper)
+    point = problem.within(problem.place(problem.start), problem.range())
     zero, one, size = jnp.zeros_like(problem.scale), jnp.ones_like(problem.scale), range(len(point))
     unit = tuple(tuple(one if i == j else zero for j in range(i + 1)) for i in size)
     equations = Equations(jnp.full_like(problem.scale, jnp.inf), (zero,) * len(point), unit)
@@ -153,7 +152,7 @@ def _eps(values: Array) -> float:
 # --- propose ----------------------------------------------------------------------------------------------------------
 
 
-def _propose(state: _State, bounds: tuple[Values, Values], energy: PerVoxel) -> _Proposal:
+def _propose(problem: Problem, state: _State, bounds: tuple[Values, Values], energy: PerVoxel) -> _Proposal:
     """The damped step, cut where it leaves the bounds."""
     held = _held(state.equations, state.point, *bounds)
     gradient = tuple(jnp.where(h, 0.0, g) for h, g in zip(held, state.equations.gradient, strict=True))
@@ -163,8 +162,7 @@ def _propose(state: _State, bounds: tuple[Values, Values], energy: PerVoxel) -> 
     move = _newton_step(gradient, curvature, _uncoupled(state.correction, held), state.damping, least)
     # At most a factor of e at once: a longer step leaves the region where the linear model holds.
     shorten = 1 / jnp.maximum(jnp.max(jnp.abs(jnp.stack(move)), axis=0), 1.0)
-    point = jax.tree.map(lambda x, dx: x - shorten * dx, state.point, move)
-    point = jax.tree.map(jnp.clip, point, *bounds)
+    point = problem.within(jax.tree.map(lambda x, dx: x - shorten * dx, state.point, move), bounds)
     taken = jax.tree.map(jnp.subtract, point, state.point)
     return _Proposal(point, taken, _promised_decrease(taken, gradient, curvature))
 
