@@ -17,7 +17,6 @@ from .context import in_this_context, mixed_ranks, on_cpu
 from .processors import n_processors
 
 DEFAULT_BATCH_SIZE = 32768  # voxels; enough to fill a GPU, small enough for a CPU's cache and memory
-LAUNCH = 2048  # voxels of a formula that are fitted in the time that it takes to launch a program
 VECTOR = 64  # voxels; a multiple of what processors compute at once
 TRAINS_ON_A_CPU = 8192  # voxels of a recursion at once: their orders, and derivatives, stay in the cache
 MOST_HALVINGS = 5  # each one compiles anew; where 1024 voxels do not fit, the memory is taken by something else
@@ -63,7 +62,7 @@ def in_batches(
     batch_size: int | None,
     progress: Callable[[int], None] | None = None,
     *,
-    launch: int = LAUNCH,
+    launch: int | None = None,
     usual_size: int = DEFAULT_BATCH_SIZE,
     lay_out: Callable[[Any], Any] = lambda leaf: leaf,
     device: Any = None,
@@ -75,8 +74,8 @@ def in_batches(
 
     Every leaf of the batch and of the result has the voxels on its first axis; the last voxel is repeated where a batch
     is not full. `batch_size` None is a power of two, at most `usual_size`, or 32768 within a larger program; a batch
-    takes the time of `launch` voxels more than it has. `progress` gets the number of voxels done. `device` None is
-    where JAX puts new arrays.
+    takes the time of `launch` voxels more than it has, by default of a quarter of `usual_size`. `progress` gets the
+    number of voxels done. `device` None is where JAX puts new arrays.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -88,7 +87,7 @@ def in_batches(
             result = _in_loop(lambda batch: jitted(*common, batch), voxels, n_voxels, step)
         return jax.tree.map(lay_out, result)
     with mixed_ranks(), nullcontext() if device is None else jax.default_device(device):
-        size = batch_size or _usual_width(n_voxels, launch, usual_size)
+        size = batch_size or _usual_width(n_voxels, launch or usual_size // 4, usual_size)
         results = list(_one_by_one(jitted, common, jax.tree.map(np.asarray, voxels), min(size, most or size), progress))
 
     def together(*parts: np.ndarray) -> np.ndarray:
