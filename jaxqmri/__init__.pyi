@@ -28,6 +28,8 @@ from .models.base import SignalModel as SignalModel
 from .models.base import simulate as simulate
 from .models.decay import Decay as Decay
 from .models.decay import MonoExponential as MonoExponential
+from .models.dephasing import DephasedGradientEcho as DephasedGradientEcho
+from .models.dephasing import DephasingDecay as DephasingDecay
 from .models.fse import FSE as FSE
 from .models.gradient_echo import ComplexGradientEcho as ComplexGradientEcho
 from .models.gradient_echo import OffResonantDecay as OffResonantDecay

@@ -52,7 +52,7 @@ class Quantity:
     @property
     def unit_words(self) -> str:
         """The SI unit in print."""
-        return {"s": "seconds", "rad": "radians"}.get(self.unit, "a ratio")
+        return {"s": "seconds", "rad": "radians", "Hz": "hertz"}.get(self.unit, "a ratio")
 
     @property
     def shown_unit_words(self) -> str:
@@ -167,6 +167,7 @@ QUANTITIES = {
         Quantity("t2star", "T2*", "T2*", **_MS, low=1e-6, high=10.0),
         Quantity("t_short", "time of the short pool", "T short", **_MS, low=1e-6, high=10.0),
         Quantity("t_long", "time of the long pool", "T long", **_MS, low=1e-6, high=10.0),
+        Quantity("b0_change", "change of b0 across the slice", "b0 change", "Hz", "Hz", 1.0, low=-1e3, high=1e3),
         Quantity("fraction", "fraction of the short pool", "fraction", **_RATIO, low=0.0, high=1.0,
                  meaning="a share of all signal", mistaken_for=(_PER_CENT,)),
         Quantity("tr", "repetition time", "TR", **_MS, low=1e-4, high=100.0,

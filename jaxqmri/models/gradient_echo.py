@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
 from .angles import sine_cosine
-from .base import NOTHING, Known, SignalModel, as_float_array, check_times
+from .base import NO_BOUNDS, NOTHING, Known, SignalModel, as_float_array, check_times, optional_float_array
+from .dephasing import check_slice, dephasing, visible_changes
 from .guess import Measurements, fitting_amplitude, inner_product, lowest, squares, total, visible_times
 from .tissue import Value
 
@@ -20,14 +21,16 @@ class OffResonantDecay(NamedTuple):
     m0: Inexact[Array, "..."] | complex  # a.u., signal at TE = 0; complex: with the phase it has there
     t2star: Value  # s
     b0: Value = 0.0  # Hz, off-resonance
+    b0_change: Value = 0.0  # Hz, of it from one side of the slice to the other
 
 
 class ComplexGradientEcho(SignalModel):
     """S(TE) = M0 exp(-TE/T2* + 2 pi i b0 TE): gradient echoes with their phase.
 
     M0 is complex, with the phase of coil and receiver; b0 is the off-resonance in Hz, positive where the phase grows
-    with TE. Some scanners store the conjugate, which turns the sign of b0. It leaves out fat, through-slice dephasing
-    and phase errors of alternating readouts.
+    with TE. Some scanners store the conjugate, which turns the sign of b0. It leaves out fat and phase errors of
+    alternating readouts; with `slice_weights` the signal also dephases through the slice, by the known or fitted
+    b0_change, see `DephasedGradientEcho`.
 
     Two echoes determine M0, T2* and b0. Phases repeat: echoes a spacing apart cannot tell b0 from b0 + 1 / spacing.
     The guess searches -1 / (2 spacing) ... 1 / (2 spacing) with the smallest spacing of the train; uneven spacings have
@@ -40,23 +43,37 @@ class ComplexGradientEcho(SignalModel):
 
     Args:
         te: (echo,) echo times, at least two, in any order [s].
+        slice_weights: (part,) signal from equally wide parts of the slice, side by side; [1.0]: rectangular. None: the
+            field is the same across the slice.
+        slice_width: of all parts together, in slice thicknesses.
 
     Raises:
-        ValueError: fewer than two different echo times, or times that cannot be seconds.
+        ValueError: fewer than two different echo times, times that cannot be seconds, weights that have no sum, a width
+            that is not positive.
     """
 
     te: Float[Array, " echo"] = eqx.field(converter=as_float_array)
+    slice_weights: Float[Array, " part"] | None = eqx.field(default=None, converter=optional_float_array)
+    slice_width: Float[Array, ""] = eqx.field(default=1.0, converter=as_float_array)
 
     parameters: ClassVar[type] = OffResonantDecay
     amplitude: ClassVar[str] = "m0"
-    signed: ClassVar[tuple[str, ...]] = ("b0",)  # pyright: ignore[reportIncompatibleVariableOverride]
+    signed: ClassVar[tuple[str, ...]] = ("b0", "b0_change")  # pyright: ignore[reportIncompatibleVariableOverride]
     broadcasts: ClassVar[bool] = True
 
     def __check_init__(self):
         check_times("te", self.te, different=2)
+        if self.slice_weights is not None:
+            check_slice(self.slice_weights, self.slice_width)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return ("b0_change",) if self.slice_weights is None else ()
 
     def __call__(self, params: OffResonantDecay) -> Complex[Array, "echo ..."]:
         decay = jnp.exp(-self.te / jnp.asarray(params.t2star))
+        if self.slice_weights is not None:
+            decay = decay * dephasing(self.te * params.b0_change, self.slice_weights, self.slice_width)
         return params.m0 * (decay * _turn(self.te * params.b0))
 
     def initial_guess(self, signal: Inexact[Array, " echo"], known: Known = NOTHING) -> OffResonantDecay:
@@ -66,33 +83,42 @@ class ComplexGradientEcho(SignalModel):
 
     def _guess(self, signal: Inexact[Array, " echo"], known: dict[str, Array]) -> OffResonantDecay:
         measured, times = list(signal), list(self.te)
+        left = None  # of the signal, where it dephases
+        if self.slice_weights is not None:
+            if "b0_change" not in known:
+                return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
+            factors = dephasing(self.te * known["b0_change"], self.slice_weights, self.slice_width)
+            left = list(jnp.abs(factors))
+            if jnp.iscomplexobj(signal):  # its phase is not that of a b0
+                measured = list(signal * jnp.exp(-1j * jnp.angle(factors)).astype(signal.dtype))
         if not jnp.iscomplexobj(signal):
             b0 = known.get("b0", jnp.zeros_like(signal[0]))
-            return self._decay(measured, known)[0]._replace(b0=b0)
+            return self._decay(measured, left, known)[0]._replace(b0=b0)
         if "b0" in known:
             turned = [s * _turn(-te * known["b0"]) for s, te in zip(measured, times, strict=True)]
-            return self._decay(turned, known)[0]._replace(b0=known["b0"])
+            return self._decay(turned, left, known)[0]._replace(b0=known["b0"])
         if "m0" in known:
             known["m0"] = known["m0"].astype(signal.dtype)
         magnitude_known = {name: jnp.abs(value) for name, value in known.items()}
-        decay = jnp.asarray(self._decay([jnp.abs(s) for s in measured], magnitude_known)[0].t2star)
+        decay = jnp.asarray(self._decay([jnp.abs(s) for s in measured], left, magnitude_known)[0].t2star)
 
         def search(apart_from, _):
-            b0 = self._search_b0(measured, decay, known, apart_from)
+            b0 = self._search_b0(measured, left, decay, known, apart_from)
             return b0, b0
 
         # Noise or nearly even echo times can put a second peak as high: both are followed to their top.
         _, peaks = jax.lax.scan(search, jnp.full_like(decay, jnp.inf), length=2)
-        guesses, misfits = jax.lax.map(lambda b0: self._climb(measured, b0, decay, known), peaks)
+        guesses, misfits = jax.lax.map(lambda b0: self._climb(measured, left, b0, decay, known), peaks)
         # The second peak may be an alias of the first one, with the same misfit but for its rounding.
         rounding = 64 * jnp.finfo(decay.dtype).eps * squares(measured)
         best = jnp.where(misfits[1] < misfits[0] - rounding, 1, 0)
-        return OffResonantDecay(*(leaf[best] for leaf in guesses))
+        return OffResonantDecay(*(leaf[best] for leaf in guesses))._replace(b0_change=known.get("b0_change", 0.0))
 
     def limits(self) -> OffResonantDecay:
         t2star = visible_times(self.te)
         b0 = 1 / self._spacing()
-        return OffResonantDecay(m0=(0.0, jnp.inf), t2star=t2star, b0=(-b0, b0))  # pyright: ignore[reportArgumentType]
+        change = visible_changes(self.te)
+        return OffResonantDecay(m0=(0.0, jnp.inf), t2star=t2star, b0=(-b0, b0), b0_change=change)  # pyright: ignore[reportArgumentType]
 
     def unaliased(self, params: OffResonantDecay) -> OffResonantDecay:
         periods = self._periods(params.b0)  # pyright: ignore[reportArgumentType]
@@ -120,24 +146,32 @@ class ComplexGradientEcho(SignalModel):
         repeats = jnp.max(jnp.abs(multiples - jnp.round(multiples))) < _UNEVENNESS
         return jnp.where(repeats, jnp.round(b0 * spacing) / spacing, 0.0)
 
-    def _decay(self, on_resonance: Measurements, known: Known) -> tuple[OffResonantDecay, Float[Array, ""]]:
+    def _shape(self, t2star: Array, left: Measurements | None) -> list[Array]:
+        """The magnitudes for an M0 of 1."""
+        decays = [jnp.exp(-te / t2star) for te in list(self.te)]
+        return decays if left is None else [size * decay for size, decay in zip(left, decays, strict=True)]
+
+    def _decay(
+        self, on_resonance: Measurements, left: Measurements | None, known: Known
+    ) -> tuple[OffResonantDecay, Float[Array, ""]]:
         """The best M0 and T2* of a signal that does not precess, and the misfit."""
-        times = list(self.te)
 
         def best(t2star):
-            shape = [jnp.exp(-te / t2star) for te in times]
+            shape = self._shape(t2star, left)
             m0 = known["m0"] if "m0" in known else fitting_amplitude(shape, on_resonance)
             return OffResonantDecay(m0, t2star), shape
 
         return lowest(best, on_resonance, visible_times(self.te), known.get("t2star"))
 
-    def _search_b0(self, signal: Measurements, t2star: Array, known: Known, apart_from: Array) -> Float[Array, ""]:
+    def _search_b0(
+        self, signal: Measurements, left: Measurements | None, t2star: Array, known: Known, apart_from: Array
+    ) -> Float[Array, ""]:
         """The best b0 of a fine grid with M0 eliminated, away from `apart_from` by a turn over the train or more."""
         duration, spacing, times = self._duration(), self._spacing(), list(self.te)
         # The T2* of the magnitudes, and shorter ones: noise makes the magnitudes of late echoes too high.
         filters = []
         for t2 in [t2star] if "t2star" in known else [t2star * shorter for shorter in _DECAYS]:
-            shape = [jnp.exp(-te / t2) for te in times]
+            shape = self._shape(t2, left)
             weighted = [f * s for f, s in zip(shape, signal, strict=True)]
             energy = jnp.maximum(squares(shape), jnp.finfo(t2star.dtype).tiny)
             filters.append(([v.real for v in weighted], [v.imag for v in weighted], energy))
@@ -164,7 +198,7 @@ class ComplexGradientEcho(SignalModel):
         return jax.lax.fori_loop(0, n_steps + 1, compare, (apart_from, jnp.full_like(apart_from, -jnp.inf)))[0]
 
     def _climb(
-        self, signal: Measurements, b0: Array, t2star: Array, known: Known
+        self, signal: Measurements, left: Measurements | None, b0: Array, t2star: Array, known: Known
     ) -> tuple[OffResonantDecay, Float[Array, ""]]:
         """From near a peak to its top, and the misfit there.
 
@@ -177,7 +211,7 @@ class ComplexGradientEcho(SignalModel):
 
         def step(_, state):
             b0, t2star = state
-            turned, shape = turned_back(b0), [jnp.exp(-te / t2star) for te in times]
+            turned, shape = turned_back(b0), self._shape(t2star, left)
             m0 = known["m0"] if "m0" in known else fitting_amplitude(shape, turned)
             energy = jnp.maximum(squares(shape), jnp.finfo(t2star.dtype).tiny)
             te_mean = 0.0 if "m0" in known else inner_product(times, [f**2 for f in shape]) / energy
@@ -192,7 +226,7 @@ class ComplexGradientEcho(SignalModel):
             b0, t2star, _, _ = state
             b0, t2star = jax.lax.fori_loop(0, 3, step, (b0, t2star))
             b0 = b0 - self._periods(b0)
-            guess, least = self._decay(turned_back(b0), known)
+            guess, least = self._decay(turned_back(b0), left, known)
             return b0, guess.t2star, guess.m0, least
 
         start = (b0, t2star, signal[0], jnp.full_like(t2star, jnp.inf))
