@@ -46,7 +46,7 @@ def noisy(model: jq.SignalModel, params: Any, snr: float, rng: np.random.Generat
     noise = rng.normal(size=clean.shape)
     if np.iscomplexobj(clean):
         noise = noise + 1j * rng.normal(size=clean.shape)
-    amplitude = np.abs(np.asarray(getattr(params, model.amplitude)))
+    amplitude = np.abs(np.asarray(getattr(params, model.amplitude or "s0")))
     return jnp.asarray((clean + noise * amplitude[:, None] / snr).astype(clean.dtype))
 
 
@@ -183,6 +183,11 @@ def every_model(n: int, repeats: int) -> None:
     spoiled = jq.SpoiledGradientEcho(jnp.deg2rad(jnp.array([2.0, 5.0, 8.0, 12.0, 16.0])), 5.4e-3)
     cases: dict[str, tuple[jq.SignalModel, Any, dict[str, Any]]] = {
         "MonoExponential, 12 echoes": (jq.MonoExponential(te), jq.Decay(one, uniform(0.01, 0.08)), {}),
+        "MonoExponential with offset, 12 echoes": (
+            jq.MonoExponential(te, offset=True),
+            jq.DecayWithOffset(one, uniform(0.01, 0.03), uniform(0.0, 0.2)),
+            {},
+        ),
         "InversionRecovery, 6 TI, signed": (jq.InversionRecovery(ti, 15.0), recovery, {}),
         "InversionRecovery, 6 TI, magnitude": (jq.InversionRecovery(ti, 15.0, magnitude=True), recovery, {}),
         "SpoiledGradientEcho, 5 angles": (spoiled, jq.Tissue(one, uniform(0.3, 2.5), b1=b1), {"b1": b1}),

@@ -27,6 +27,7 @@ from .mapping import t2star_map as t2star_map
 from .models.base import SignalModel as SignalModel
 from .models.base import simulate as simulate
 from .models.decay import Decay as Decay
+from .models.decay import DecayWithOffset as DecayWithOffset
 from .models.decay import MonoExponential as MonoExponential
 from .models.dephasing import DephasedGradientEcho as DephasedGradientEcho
 from .models.dephasing import DephasingDecay as DephasingDecay

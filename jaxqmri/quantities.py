@@ -253,6 +253,12 @@ MAP_KINDS = {
     "InversionEfficiency": MapKind(
         "1", "efficiency of the inversion: -Mz after / Mz before it, 1 where it is perfect", "inversion efficiency",
         "field", table="batlow", limits=(0.6, 1.1), concept=("INV_EFF", _OWN_CODES, "Inversion efficiency")),
+    "Offset": MapKind("arbitrary", "constant that the signal ends on, such as the floor of magnitudes", "offset",
+                      "amplitude", "a.u.", table="gray", concept=("OFFSET", _OWN_CODES, "Constant offset")),
+    "DeltaAICc": MapKind(
+        "1", "AICc of the model with an offset less that of the one without; below 0 the offset is worth its parameter",
+        "AICc difference", "fit", table="coolwarm", limits=(-20.0, 20.0),
+        concept=("DELTA_AICC", _OWN_CODES, "Difference of the corrected Akaike information criterion")),
     "TB1map": MapKind("relative", "transmit field: true flip angle / nominal flip angle", "B1", "field",
                       table="coolwarm", limits=(0.5, 1.5),  # grey where the flip angle is as wanted
                       concept=("B1", _OWN_CODES, "True by nominal flip angle")),

@@ -242,7 +242,12 @@ def _at_bound(problem: Problem, solution: Solution) -> Array:
             given = [low > of_model[0], high < of_model[1]]
             widths = [jnp.where(g, 1e-5 * jnp.abs(v), width) for g, width in zip(given, widths, strict=True)]
             to_mirror = to_mirror & ~given[1]
-        at_bound |= v <= low + widths[0]
+        least = getattr(problem.model.limits(), name)[0]
+        lowest = v <= low + widths[0]
+        if name in problem.model.signed and isinstance(least, float) and least == 0:
+            # None at all is an answer, as of an offset; the end of a range that is given is not.
+            lowest &= low > 0
+        at_bound |= lowest
         at_bound |= (v >= high - widths[1]) & jnp.logical_not(to_mirror)
     if set(problem.model.ordered) <= set(problem.free):
         of_name = dict(zip(problem.free, solution.values, strict=True))

@@ -38,6 +38,19 @@ NOISE = {
 }  # fmt: skip
 
 
+MODEL: dict[str, Any] = {
+    "choices": {
+        "mono": "a decay to zero",
+        "offset": "to a constant that is not negative, as magnitudes end on a floor; DeltaAICc maps who wants it",
+    },
+}
+DROP_BELOW_SNR: dict[str, Any] = {
+    "help": "compare no echo from the first on that is below this many times the noise, whose level is that of the air "
+    "or `sigma`",
+    "otherwise": "all are compared",
+}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """One kind of map from one kind of series, with its settings."""
@@ -62,6 +75,8 @@ class Job:
         in_python='(x, y, z) bool, True where to fit; "auto" leaves out air; None: every voxel.',
     )  # fmt: skip
     component: str | None = None  # which images to read; a setting of jobs that leave a choice
+    model: str = "mono"  # and these two of jobs of decays
+    drop_below_snr: float | None = None
     negative: "Negative" = setting(
         "keep", "magnitudes below zero", of_reading=True,
         choices={"keep": "fitted as they are, as the real part of the signal", "abs": "their absolute values"},
@@ -86,6 +101,14 @@ class Job:
             raise UsageError(Setting("sigma"), f" must be above 0 and finite, got {self.sigma:g}.")
         if self.sigma is not None and not isinstance(self.noise, str | None):
             raise UsageError("the noise model has its own level; ", LeaveOut("sigma"), ".")
+        if self.drop_below_snr is not None:
+            if not 0 < self.drop_below_snr < float("inf"):
+                raise UsageError(Setting("drop_below_snr"), f" must be above 0, got {self.drop_below_snr:g}.")
+            if self.noise not in (None, "gaussian"):
+                raise UsageError(
+                    Setting("drop_below_snr"), " is for least squares; Rician noise needs no echoes left out; ",
+                    LeaveOut("noise"), ".",
+                )  # fmt: skip
         if self.drop_first is not None and self.drop_first < 0:
             raise UsageError(Setting("drop_first"), f" must not be negative, got {self.drop_first}.")
         if self.drop_first and self._images_named[1]:
@@ -135,7 +158,8 @@ class Job:
         import numpy as np
 
         points = np.linspace(0, 1.05 * float(series.whole.series.values.max()), 100)
-        return points, type(model)(points)  # pyright: ignore[reportArgumentType]
+        constant = {"offset": True} if self.model == "offset" else {}
+        return points, type(model)(points, **constant)  # pyright: ignore
 
     def remark_on(self, maps: "Maps") -> None:
         """Remarks on maps that tell of the images that they are not what the model takes them for."""
@@ -149,7 +173,7 @@ class Job:
         import numpy as np
 
         from .fitting.estimate import Estimate, fit_by_slabs
-        from .fitting.noise import noise_of
+        from .fitting.noise import level_of_air, noise_of
         from .fitting.plan import sidecar_facts
         from .fitting.voxels import remark_if_exactly_determined, remark_if_negative
 
@@ -161,12 +185,17 @@ class Job:
             noise, noise_level = noise_of(series, job.noise_model(series), job.sigma)
             plan = job.plan(series, fitted)
             remark_if_exactly_determined(series, plan.estimated, noise)
-            maps = fit_by_slabs(plan, series, fitted, noise, progress)
+            floor = None
+            if self.drop_below_snr is not None:
+                level = level_of_air(series).sigma if self.sigma is None else self.sigma
+                floor = self.drop_below_snr * level
+                plan = replace(plan, facts={**plan.facts, "LeftOutBelow": float(f"{floor:.6g}")})
+            maps = fit_by_slabs(plan, series, fitted, noise, progress, floor)
             self.remark_on(maps)
         maps.metadata, maps.remarks = sidecar_facts(plan, noise, noise_level), tuple(remarks)
         found = {parameter: maps[name] for name, parameter in plan.maps.items() if name in maps}
         params = plan.model.parameters(**found, **plan.known)
-        return Estimate(maps, plan.model, params, *job.dense(series, plan.model))
+        return Estimate(maps, plan.model, params, *job.dense(series, plan.model), floor)
 
     @property
     def _images_named(self) -> tuple[str, Sequence[str]]:

@@ -149,4 +149,6 @@ def settings_of(job: type) -> tuple[SettingRow, ...]:
     """The settings of a job: its own, then those that all jobs have."""
     rows = [replace(field.metadata["row"], name=field.name) for field in dataclasses.fields(job) if field.metadata]
     inherited = {row.name for row in settings_of(job.__base__)} if dataclasses.is_dataclass(job.__base__) else set()  # pyright: ignore[reportArgumentType]
-    return (*(row for row in rows if row.name not in inherited), *(row for row in rows if row.name in inherited))
+    order = list(job.__annotations__)  # dataclasses put first what a base class has a default for
+    own = sorted((row for row in rows if row.name not in inherited), key=lambda row: order.index(row.name))
+    return (*own, *(row for row in rows if row.name in inherited))

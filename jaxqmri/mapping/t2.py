@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from math import degrees, pi, radians
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import Choose, CorruptInputError, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
+from ..errors import Choose, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
 from ..quantities import ECHO_TIME, QUANTITIES
-from .job import Job, Rows
+from .job import DROP_BELOW_SNR, MODEL, Job, Rows
 from .settings import images_named, setting, values_of
-from .t2star import kind_of_images
+from .t2star import decay_plan, kind_of_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,8 +88,13 @@ class T2(Job):
         "angle of the excitation there",
     )  # fmt: skip
 
+    model: str = setting("mono", **MODEL)
+    drop_below_snr: float | None = setting(None, **DROP_BELOW_SNR)
+
     def __post_init__(self):
         super().__post_init__()
+        if self.model == "offset" and self.method != "mono":
+            raise UsageError(Setting("method"), f" {self.method} knows no offset; ", Choose("method", "mono"), ".")
         given = [name for name in ("b1", "b1_range", "t1", "flip_angle") if getattr(self, name) is not None]
         if self.method == "mono" and given:
             also = [part for name in given[1:] for part in (", ", Setting(name))]
@@ -130,25 +135,18 @@ class T2(Job):
         return np.asarray(whole.echo_times), whole
 
     def _decay(self, series: "ImageSeries", recovery: str) -> "Plan":
-        from ..models.decay import MonoExponential
-        from .fitting.plan import Plan
-
-        return Plan(
-            model=MonoExponential(series.te),
-            equation="S(TE) = M0 exp(-TE / T2)",
-            maps={"T2map": "t2", "M0map": "s0"},
-            estimated=("T2", "M0"),
-            assumed=["perfect refocusing: no stimulated echoes", recovery],
-        )
+        assumed = ["perfect refocusing: no stimulated echoes", recovery]
+        return decay_plan(series, "T2", "M0", self.model == "offset", assumed=assumed)
 
     def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
         import numpy as np
 
         from .fitting.plan import Plan
-        from .fitting.voxels import checked_b1
+        from .fitting.voxels import check_number, checked_b1
 
         estimated = ["T2", "M0", *(["B1"] if self.b1 is None else [])]
-        _check_number_of_echoes(series, estimated)
+        more = [Give("b1", "a B1 map"), ", or ", Choose("method", "mono")] if len(series.te) > 1 else []
+        check_number(series, estimated, *(more or ["give images of more echoes"]))
         model, train_words = spin_echo_train(series, self.flip_angle)
         t1 = _checked_t1(DEFAULT_T1 if self.t1 is None else self.t1, fitted)
         known: dict[str, Any] = {"t1": t1}
@@ -342,16 +340,6 @@ def _remark_if_t1_matters(flip_angle: float, b1: "np.ndarray | None", fitted: "n
             "T2 of fluid comes out 10 to 50 % too long and that of tissue with a T1 of 0.3 s 4 % too short; ",
             Give("t1"), ".",
         )  # fmt: skip
-
-
-def _check_number_of_echoes(series: "ImageSeries", parameters: Sequence[str]) -> None:
-    n = len(series.te)
-    if n < len(parameters):
-        echoes, names = f"{n} echo{'es' if n > 1 else ''}", ", ".join(parameters)
-        too_few = f"{echoes} cannot determine {len(parameters)} parameters ({names}); "
-        if n > 1:
-            raise CorruptInputError(too_few, Give("b1", "a B1 map"), ", or ", Choose("method", "mono"), ".")
-        raise CorruptInputError(too_few, "give images of more echoes.")
 
 
 def _checked_t1(t1: "ArrayLike", fitted: "np.ndarray") -> "np.ndarray":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import Choose, Give, MapWith, Setting, UsageError, remark
 from ..quantities import ECHO_TIME
-from .job import Job
+from .job import DROP_BELOW_SNR, MODEL, Job
 from .settings import images_named, setting, values_of
 
 if TYPE_CHECKING:
@@ -57,10 +57,14 @@ class T2star(Job):
         },
     )  # fmt: skip
 
+    model: str = setting("mono", **MODEL)
+    drop_below_snr: float | None = setting(None, **DROP_BELOW_SNR)
+
     def __post_init__(self):
         super().__post_init__()
-        if self.is_rician and self.method in ("loglinear", "adam"):
-            raise UsageError(Setting("method"), f" {self.method} knows no Rician noise; ", Choose("method", "lm"), ".")
+        unknown = "Rician noise" if self.is_rician else "offset" if self.model == "offset" else ""
+        if unknown and self.method in ("loglinear", "adam"):
+            raise UsageError(Setting("method"), f" {self.method} knows no {unknown}; ", Choose("method", "lm"), ".")
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         import jax.numpy as jnp
@@ -68,8 +72,7 @@ class T2star(Job):
         from ..estimation.solvers.base import Solver
         from ..estimation.solvers.gradient_descent import Adam
         from ..estimation.solvers.log_linear import LogLinear
-        from ..models.decay import Decay, MonoExponential
-        from .fitting.plan import Plan
+        from ..models.decay import Decay
 
         kind = kind_of_images(series)
         if kind.echo == "SE":
@@ -89,13 +92,27 @@ class T2star(Job):
                 "start": lambda signal, _: Decay(s0=signal[:, shortest], t2=t2),
                 "batch_size": ADAM_BATCH_SIZE,
             }
-        return Plan(
-            model=MonoExponential(series.te),
-            equation="S(TE) = S0 exp(-TE / T2star)",
-            maps={"T2starmap": "t2", "S0map": "s0"},
-            estimated=("T2*", "S0"),
-            **search,
-        )
+        return decay_plan(series, "T2star", "S0", self.model == "offset", estimated="T2*", **search)
+
+
+def decay_plan(
+    series: "ImageSeries", time: str, amplitude: str, offset: bool, *, estimated: str = "", **facts: Any
+) -> "Plan":
+    """A mono-exponential, to zero or with an offset to a constant, by the names of its maps."""
+    from ..models.decay import MonoExponential
+    from .fitting.plan import Plan
+    from .fitting.voxels import check_number
+
+    names = [estimated or time, amplitude, *(["Offset"] if offset else [])]
+    check_number(series, names, *([Choose("model", "mono")] if offset else ["give images of more echoes"]))
+    return Plan(
+        model=MonoExponential(series.te, offset=offset),
+        plain=MonoExponential(series.te) if offset else None,
+        equation=f"S(TE) = {amplitude} exp(-TE / {time}){' + Offset' if offset else ''}",
+        maps={f"{time}map": "t2", f"{amplitude}map": "s0", **({"Offset": "offset"} if offset else {})},
+        estimated=names,
+        **facts,
+    )
 
 
 def kind_of_images(series: "ImageSeries") -> "Kind":

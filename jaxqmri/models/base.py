@@ -88,7 +88,7 @@ class SignalModel(eqx.Module):
         """Per parameter the (lowest, highest) value this protocol can tell apart from the values beyond it.
 
         A parameter that may be zero or negative has a negative lowest value; 0 is none, as positive parameters are
-        searched by their logarithm. The range of an amplitude is (0, inf).
+        searched by their logarithm, or, of one that `signed` names, an answer. The range of an amplitude is (0, inf).
         Without an `amplitude`, parameters in units of the signal are those whose highest value is `jnp.inf`, and the
         signal is proportional to all of them together: (0, inf) for S0, (-inf, inf) for an offset. An estimate within
         5 % of an end is AT_BOUND, so ranges should be wider than what is expected.

@@ -1,7 +1,7 @@
 """Exponential decay: gradient echoes (T2*) and ideal spin echoes (T2)."""
 
 import functools
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,27 +19,46 @@ class Decay(NamedTuple):
     t2: Float[Array, ""]  # s; T2* for gradient echoes, T2 for spin echoes
 
 
-class MonoExponential(SignalModel):
-    """S(TE) = S0 exp(-TE / T2): the magnitude of gradient echoes (then T2 is T2*) or of ideal spin echoes.
+class DecayWithOffset(NamedTuple):
+    """Parameters of an exponential decay to a constant."""
 
-    It leaves out the noise floor, through-slice dephasing and stimulated echoes, each of which bends the curve.
-    Source: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences (2004), §14.1.
+    s0: Float[Array, ""]  # a.u., what decays, at TE = 0
+    t2: Float[Array, ""]  # s
+    offset: Float[Array, ""]  # a.u., what is left at late echoes; not negative
+
+
+class MonoExponential(SignalModel):
+    """S(TE) = S0 exp(-TE / T2) [+ C]: the magnitude of gradient echoes (then T2 is T2*) or of ideal spin echoes.
+
+    Without an offset C it leaves out the noise floor, and in any case through-slice dephasing and stimulated echoes,
+    each of which bends the curve. With one its parameters are a `DecayWithOffset`, and T2 is told far worse: the echoes
+    should go on for three T2 or more. C = 0 is an answer, error bars are those as if it could be negative.
+    Source: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences (2004), §14.1; Milford et al., PLoS One 10:e0145255
+    (2015) compare an offset with truncation.
+
+        jq.fit(jq.MonoExponential(te, offset=True), signal, known={"offset": floor})  # or estimated: without known
 
     Args:
-        te: (echo,) echo times, at least two, in any order [s].
+        te: (echo,) echo times, at least two, with an offset three, in any order [s].
+        offset: whether the decay ends on a constant, not negative, that a fit estimates unless it is known.
 
     Raises:
-        ValueError: fewer than two different echo times, or times that cannot be seconds.
+        ValueError: too few different echo times, or times that cannot be seconds.
     """
 
     te: Float[Array, " echo"] = eqx.field(converter=as_float_array)
+    offset: bool = eqx.field(default=False, static=True)
 
-    parameters: ClassVar[type] = Decay
-    amplitude: ClassVar[str] = "s0"
+    parameters: ClassVar[Any] = property(lambda self: DecayWithOffset if self.offset else Decay)
+    amplitude: ClassVar[Any] = property(lambda self: None if self.offset else "s0")
     broadcasts: ClassVar[bool] = True
 
+    @property
+    def signed(self) -> tuple[str, ...]:
+        return ("offset",) if self.offset else ()
+
     def __check_init__(self):
-        check_times("te", self.te, different=2)
+        check_times("te", self.te, different=3 if self.offset else 2)
 
     def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
         if jnp.iscomplexobj(signal):
@@ -48,14 +67,40 @@ class MonoExponential(SignalModel):
                 "echoes by ComplexGradientEcho(te)."
             )
 
-    def __call__(self, params: Decay) -> Float[Array, "echo ..."]:
-        return params.s0 * jnp.exp(-self.te * (1 / params.t2))
+    def __call__(self, params: Any) -> Float[Array, "echo ..."]:
+        decay = params.s0 * jnp.exp(-self.te * (1 / params.t2))
+        return decay + params.offset if self.offset else decay
 
-    def initial_guess(self, signal: Inexact[Array, "echo ..."], known: Known = NOTHING) -> Decay:
+    def initial_guess(self, signal: Inexact[Array, "echo ..."], known: Known = NOTHING) -> Any:
+        if not self.offset:
+            return self._decay(signal)
+        if "offset" in known:
+            s0, t2 = self._decay(signal - known["offset"])
+            return DecayWithOffset(s0, t2, known["offset"])
+        best, (s0, t2) = self._decay_to_constant(signal), self._decay(signal)
+        above = best.offset > 0  # where the best constant is negative, the best one that is not is 0
+        return DecayWithOffset(
+            jnp.where(above, best.s0, s0), jnp.where(above, best.t2, t2), jnp.maximum(best.offset, 0)
+        )
+
+    def _decay_to_constant(self, signal: Inexact[Array, "echo ..."]) -> DecayWithOffset:
+        """The best of a coarse search over T2, with S0 and the constant, of any sign, eliminated."""
+        shapes = jnp.exp(-self.te / self._search()[:, None])
+        from_mean = shapes - jnp.mean(shapes, axis=1, keepdims=True)
+        sizes = jnp.linalg.norm(from_mean, axis=1)
+        seen = jnp.tensordot(from_mean / sizes[:, None], signal, 1, precision=jax.lax.Precision.HIGHEST)
+        at = jnp.argmax(seen, axis=0)
+        s0 = jnp.max(seen, axis=0) / sizes[at]
+        return DecayWithOffset(s0, self._search()[at], jnp.mean(signal, axis=0) - s0 * jnp.mean(shapes, axis=1)[at])
+
+    def _search(self) -> Float[Array, " t2"]:
+        shortest, longest = self.limits().t2
+        return jnp.exp(jnp.linspace(jnp.log(shortest), jnp.log(longest), _COARSE_STEPS))
+
+    def _decay(self, signal: Inexact[Array, "echo ..."]) -> Decay:
         # In noise the sum of squares can have two minima, and the straight line may point to the higher one: a coarse
         # search over T2, with S0 eliminated, sees both.
-        shortest, longest = self.limits().t2
-        search = jnp.exp(jnp.linspace(jnp.log(shortest), jnp.log(longest), _COARSE_STEPS))
+        search = self._search()
         shapes = jnp.exp(-self.te / search[:, None])
         unit_shapes = shapes / jnp.linalg.norm(shapes, axis=1, keepdims=True)
 
@@ -75,11 +120,12 @@ class MonoExponential(SignalModel):
         (_, t2), _ = jax.lax.scan(compare, (start, line), (unit_shapes, search), unroll=4)
         return Decay(fitting_amplitude(list(jnp.exp(-te / t2)), echoes), t2)
 
-    def batched_guess(self, signal: Inexact[Array, "echo voxel"], known: Known = NOTHING) -> Decay:
+    def batched_guess(self, signal: Inexact[Array, "echo voxel"], known: Known = NOTHING) -> Any:
         return self.initial_guess(signal, known)  # which broadcasts
 
-    def limits(self) -> Decay:
-        return Decay(s0=(0.0, jnp.inf), t2=visible_times(self.te))  # pyright: ignore[reportArgumentType]
+    def limits(self) -> Any:
+        ends: dict[str, Any] = {"s0": (0.0, jnp.inf), "t2": visible_times(self.te)}
+        return DecayWithOffset(**ends, offset=(0.0, jnp.inf)) if self.offset else Decay(**ends)  # pyright: ignore
 
     def log_linear(
         self, signal: Inexact[Array, "echo ..."], weighted: bool = True, weights: Float[Array, "echo ..."] | None = None

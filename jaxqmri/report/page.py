@@ -38,6 +38,7 @@ class VoxelFits:
     curve_x: np.ndarray  # (point,) where the curves are given [SI unit of what varies]
     curves: np.ndarray  # (voxel, point) [a.u.]
     labels: Sequence[str]  # (voxel,) words
+    used: np.ndarray | None = None  # (voxel, n) bool, False where a measurement is left out; None: all are in the fit
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,11 @@ def _fit_plots(report: ReportInput) -> list[tuple[str, bytes]]:
     if fits is None:
         return []
     x, curve_x, xlabel = axis.shown(report.values), axis.shown_per_si * fits.curve_x, f"{axis.term} [{axis.shown_unit}]"
-    voxels = zip(fits.labels, fits.measured, fits.curves, strict=True)
-    figures = ((of, voxel_fit_figure(x, signal, curve_x, curve, xlabel, report.used)) for of, signal, curve in voxels)
+    used = np.ones(fits.measured.shape, bool) if fits.used is None else fits.used
+    voxels = zip(fits.labels, fits.measured, fits.curves, used, strict=True)
+    figures = (
+        (of, voxel_fit_figure(x, signal, curve_x, curve, xlabel, in_fit)) for of, signal, curve, in_fit in voxels
+    )
     return [(label, png_bytes(figure, FIGURE_DPI)) for label, figure in figures]
 
 

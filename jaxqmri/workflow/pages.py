@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import visible
 from ..io.maps import Maps
 from ..io.series import ImageSeries
-from ..mapping.fitting.estimate import Estimate
+from ..mapping.fitting.estimate import Estimate, above
 from ..quantities import Status, map_kind
 from ..report.figures import main_maps
 from ..report.page import ReportInput, VoxelFits, report_files
@@ -79,7 +79,11 @@ def _example_fits(series: ImageSeries, estimate: Estimate, main_map: str) -> Vox
     ranks = np.linspace(0.05, 0.95, N_EXAMPLES) * (len(ranked) - 1)
     chosen = np.unravel_index(ok[ranked[np.unique(ranks.round().astype(int))]], maps[main_map].shape)
     words = [_fit_words(maps, main_map, voxel) for voxel in zip(*chosen, strict=True)]
-    return VoxelFits(series.whole.series.data[chosen], estimate.points, estimate.curves(chosen), words)
+    whole, used = series.whole
+    used = np.tile(used, (len(words), 1))
+    if estimate.floor is not None:
+        used[:, series.whole.used] = above(series.data[chosen], estimate.floor)
+    return VoxelFits(whole.data[chosen], estimate.points, estimate.curves(chosen), words, used)
 
 
 def _fit_words(maps: Maps, main_map: str, voxel: tuple[int, ...]) -> str:

@@ -29,10 +29,11 @@ class LogLinear(Solver):
     weighted: bool = eqx.field(default=True, static=True)
 
     def solve(self, problem: Problem) -> Solution:
-        if not isinstance(problem.model, MonoExponential) or problem.known:
+        model = problem.model
+        if not isinstance(model, MonoExponential) or model.offset or problem.known:
             raise ValueError(
-                f"LogLinear solves MonoExponential with all its parameters free, not {type(problem.model).__name__} "
-                f"with {sorted(problem.known)} known; use LevenbergMarquardt()."
+                f"LogLinear solves MonoExponential without offset, with all its parameters free, not "
+                f"{type(model).__name__} with {sorted(problem.known)} known; use LevenbergMarquardt()."
             )
         if problem.prior or problem.bounded:
             raise ValueError("LogLinear knows neither bounds nor priors; use LevenbergMarquardt().")
@@ -41,7 +42,7 @@ class LogLinear(Solver):
                 f"LogLinear is least squares and knows no {type(problem.noise).__name__} noise; use "
                 "LevenbergMarquardt(), or noise=jq.Gaussian(sigma)."
             )
-        params = problem.model.log_linear(problem.signal, self.weighted, problem.noise.weights)
+        params = model.log_linear(problem.signal, self.weighted, problem.noise.weights)
         values = tuple(getattr(params, name) for name in problem.free)
         equations = problem.full_equations(problem.coordinates(values))
         return Solution(values, jnp.ones(problem.scale.shape, bool), equations.cost, equations.curvature)

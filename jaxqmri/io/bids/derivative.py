@@ -57,6 +57,8 @@ figures
 /{SUMMARY}
 *_residual.*
 *_InversionEfficiency.*
+*_Offset.*
+*_DeltaAICc.*
 """
 
 
@@ -171,7 +173,7 @@ def map_place(series: BidsName, map_name: str, siblings: Collection[str]) -> str
     shared = [suffix for suffix in {*siblings, series.suffix} if base in MAPS_OF[suffix]]
     if base == "status":
         name = series.described(f"{series.suffix}status", "dseg")
-    elif base == "residual":
+    elif base in ("residual", "Offset", "DeltaAICc"):
         name = series.described(series.suffix, base)
     else:
         name = series.described((series.suffix if len(shared) > 1 else "") + error, base)

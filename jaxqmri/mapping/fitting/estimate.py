@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ...batching.batches import in_batches
+from ...estimation.criterion import aicc
 from ...estimation.fit import FitResult, fit
-from ...estimation.noise import Noise
+from ...estimation.noise import Gaussian, Noise
 from ...io.maps import Maps
 from ...io.series import ImageSeries
 from ...io.storage.memory import slabs
@@ -33,6 +34,7 @@ class Estimate:
     params: Params  # of all voxels, known ones too, numbers or (x, y, z)
     points: Float[np.ndarray, " point"]  # values of what varies that sample it densely [s] or [rad]
     dense_model: SignalModel  # the model at those
+    floor: float | None = None  # [a.u.] see `above`
 
     def params_of(self, voxels: tuple[np.ndarray, ...]) -> Params:
         """The parameters of voxels, given by their indices along x, y and z; numbers or (voxel,)."""
@@ -50,8 +52,12 @@ def fit_by_slabs(
     fitted: Bool[np.ndarray, "x y z"],
     noise: Noise | None,
     progress: Callable[[int], None] | None,
+    floor: float | None = None,
 ) -> Maps:
-    """(x, y, z) maps of a plan; a voxel that may be clipped keeps what was found, as SATURATED."""
+    """(x, y, z) maps of a plan; a voxel that may be clipped keeps what was found, as SATURATED.
+
+    With a `floor` [a.u.] measurements from the first on that is below it are not compared.
+    """
     maps: dict[str, np.ndarray] = {}
     for slices in slabs(series.data):
         where = fitted[:, :, slices]
@@ -63,12 +69,18 @@ def fit_by_slabs(
         held: dict[str, Any] = {name: getattr(noise, name, None) for name in ("sigma", "weights")}
         is_map = {"sigma": np.ndim(held["sigma"]) > 0, "weights": np.ndim(held["weights"]) > 1}
         here = {name: _within(value, slices, where) for name, value in held.items() if is_map[name]}
+        noise_here = replace(noise, **here) if noise is not None and here else noise
+        if floor is not None:
+            noise_here = Gaussian(getattr(noise_here, "sigma", None), above(signal, floor).astype(np.float32))
+        how: dict[str, Any] = {"known": known, "noise": noise_here, "batch_size": plan.batch_size}
+        start = plan.start(signal, known)
         result = fit(
-            plan.model, signal, known=known, init=plan.start(signal, known), bounds=plan.bounds, solver=plan.solver,
-            noise=replace(noise, **here) if noise is not None and here else noise,
-            batch_size=plan.batch_size, progress=progress,
+            plan.model, signal, init=start, bounds=plan.bounds, solver=plan.solver, progress=progress, **how
         )  # fmt: skip
-        for name, values in _values(plan, signal, result).items():
+        found_here = _values(plan, signal, result)
+        if plan.plain is not None:
+            found_here = _compared(plan, plan.plain, signal, result, how) | found_here
+        for name, values in found_here.items():
             found = np.asarray(values, np.uint8 if name == "status" else None)
             if name not in maps:
                 outside = Status.MASKED if name == "status" else np.nan
@@ -77,6 +89,24 @@ def fit_by_slabs(
     if series.clipped is not None:
         maps["status"][series.clipped & (maps["status"] == Status.OK)] = Status.SATURATED
     return Maps(maps)
+
+
+def above(signal: Float[np.ndarray, "voxel n"], floor: float) -> Bool[np.ndarray, "voxel n"]:
+    """True for each measurement before the first, of those after the very first, that is below the floor."""
+    below = signal < floor
+    below[:, 0] = False
+    return ~np.logical_or.accumulate(below, axis=1)
+
+
+def _compared(
+    plan: Plan, plain: SignalModel, signal: np.ndarray, result: FitResult, how: dict[str, Any]
+) -> dict[str, ArrayLike]:
+    """By how much the AICc of the model is above that of the plain one; NaN where either has no answer."""
+    other = fit(plain, signal, bounds=plan.bounds, **how)
+    noise, names = how["noise"] or Gaussian(), set(plan.maps.values()) - set(plan.known)
+    n_free = len(names)
+    of_model = aicc(plan.model, result.params, signal, noise, n_free)
+    return {"DeltaAICc": np.asarray(of_model) - np.asarray(aicc(plain, other.params, signal, noise, n_free - 1))}
 
 
 def _within(value: Any, slices: slice, where: Bool[np.ndarray, "x y z"]) -> ArrayLike:

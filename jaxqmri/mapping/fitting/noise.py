@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from ...errors import CorruptInputError, Give, UsageError
 from ...estimation.noise import Gaussian, Noise, Rician
-from ...estimation.noise_level import NO_AIR, noise_level
+from ...estimation.noise_level import NO_AIR, NoiseLevel, noise_level
 from ...io.series import ImageSeries
 from ...io.storage.memory import middle_slab
 
@@ -25,9 +25,14 @@ def noise_of(series: ImageSeries, noise: Noise | str | None, sigma: float | None
         return model(jnp.asarray(sigma)), f"{model.__name__}, sigma {sigma:.6g}, given"
     if model is Gaussian:
         return None, None
-    try:
-        level = noise_level(middle_slab(series.data))  # any slab has its air
-    except ValueError as error:
-        raise CorruptInputError(f"the images {NO_AIR}. ", Give("sigma", "its level"), ".") from error
+    level = level_of_air(series)
     words = f"{model.__name__}, sigma {level.sigma:.6g}, from {level.n_voxels} voxels of air"
     return model(jnp.asarray(level.sigma)), words
+
+
+def level_of_air(series: ImageSeries) -> NoiseLevel:
+    """That of all images, those that are left out too; raises CorruptInputError where they show no air."""
+    try:
+        return noise_level(middle_slab(series.whole.series.data))  # any slab has its air
+    except ValueError as error:
+        raise CorruptInputError(f"the images {NO_AIR}. ", Give("sigma", "its level"), ".") from error

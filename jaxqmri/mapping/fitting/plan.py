@@ -23,6 +23,7 @@ class Plan:
 
     model: SignalModel  # with the protocol of the images
     equation: str  # its formula in plain text
+    plain: SignalModel | None = None  # the same without its last parameter: `DeltaAICc` says whether that is worth it
     maps: Mapping[str, str]  # name of a map -> the parameter it shows: the main map, the amplitude, others
     estimated: Sequence[str]  # in print
     known: Mapping[str, ArrayLike] = field(default_factory=dict)  # parameters, by field: a number or (x, y, z)

@@ -6,12 +6,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ...errors import Choose, CorruptInputError, MetadataError, UsageError, remark
+from ...errors import Choose, CorruptInputError, MetadataError, Part, UsageError, remark
 from ...estimation.noise import Noise
 from ...io.negative import NEGATIVE_SHARE
 from ...io.series import ImageSeries
 from ...io.storage.memory import slabs
 from ...quantities import INVERSION_TIME, QUANTITIES
+
+
+def check_number(series: ImageSeries, parameters: Sequence[str], *remedy: Part) -> None:
+    """Refuses fewer images than parameters."""
+    if (n := len(series.values)) < len(parameters):
+        images, names = f"{n} {series.axis.many if n > 1 else series.axis.one}", ", ".join(parameters)
+        raise CorruptInputError(f"{images} cannot determine {len(parameters)} parameters ({names}); ", *remedy, ".")
 
 
 def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: Noise | None) -> None:
