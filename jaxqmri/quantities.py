@@ -301,6 +301,9 @@ class Status(enum.IntEnum):
     AT_BOUND = 4, "outside what these measurements can tell apart, such as a signal that does not change, or at a bound"
     UNIDENTIFIABLE = 5, "the measurements do not determine all the parameters"
     MASKED = 6, "outside the mask, not fitted"
-    SATURATED = 7, "fitted, but a stored value is at the top of its range: perhaps clipped, left out of all numbers"
+    SATURATED = (
+        7,
+        "fitted, but a stored value is at or beyond the top of its range: perhaps clipped, left out of all numbers",
+    )
     NEGATIVE_MAGNITUDE = 8, "a measurement is negative, which no magnitude is"
     AMBIGUOUS = 9, "two different sets of parameters describe the measurements equally well"

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptInputError, LeaveOut, NoInputError, remark, remarks_kept
-from ..quantities import Axis
+from ..quantities import INVERSION_TIME, Axis
 from .axis import ROUNDING, Values, given_values
 from .candidates import OTHER_SERIES, Candidate, Scan, at, only_number
 from .choose import choose
+from .course import check_given_order, computed_of_the_others, strong_signals
 from .formats import files_below
-from .negative import Negative, settle_negative
+from .negative import Negative, has_signs, settle_negative
 from .phase import common_factor, to_radians
 from .protocol import CONSTANT
-from .repeats import of_time_point
+from .repeats import of_time_point, only
 from .sequence import kind_of_candidate
 from .series import ImageSeries
 from .storage.archive import unpacked
@@ -77,12 +78,18 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
             saturated[index[:3]] |= at_top
             n_negative += np.count_nonzero(data[index] < 0)
     _remark_on_copies(middle_slab(data), chosen)
+    if chosen.component == "magnitude" and not n_negative and (others := _without_computed(chosen, data)):
+        return read_candidate(scan, others, negative)
     affine = reader.affine(chosen)
     if chosen.component in ("real", "imaginary") and not n_negative and not chosen.first.component_is_stated:
         what = f"{chosen}: said to be {chosen.component}, but none of their values is negative; "
         raise CorruptInputError(what, LeaveOut("component"), ".")
     if chosen.component == "magnitude":
         settle_negative(data, saturated, int(n_negative), negative, chosen.axis, comparable.wraps)
+    signed = chosen.axis is INVERSION_TIME and (chosen.component == "real" or has_signs(data))
+    has_course = signed or (chosen.component == "magnitude" and not n_negative)
+    if has_course and scan.given is not None and len(chosen.along(chosen.axis).values) < 2:
+        check_given_order(strong_signals(data), chosen.axis, scan.given, signed)
     return ImageSeries(
         data=data,
         axis=chosen.axis,
@@ -114,6 +121,20 @@ def _remark_on_copies(some: np.ndarray, chosen: Candidate) -> None:
                 "measurements never are: one is a copy of the other, and the map is wrong; export the images again."
             )
             return
+
+
+def _without_computed(chosen: Candidate, data: np.ndarray) -> Candidate | None:
+    """The candidate without an image that was computed of all others, with a remark, or None where there is none."""
+    found = computed_of_the_others(strong_signals(data), np.array(chosen.values))
+    if found is None:
+        return None
+    which, how = found
+    value = chosen.values[which]
+    remark(
+        f"the image at {at(chosen.axis, value)} is the {how} of the others, not a measurement of its own; it is left "
+        "out."
+    )
+    return only(chosen, np.array(chosen.each) != value)
 
 
 def _acquisition(chosen: Candidate, physics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:

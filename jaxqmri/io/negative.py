@@ -7,11 +7,11 @@ import numpy as np
 
 from ..errors import Choose, remark
 from ..quantities import FLIP_ANGLE, INVERSION_TIME, Axis, Status
+from .course import ENOUGH_VOXELS, against_a_valley
 from .storage.memory import middle_slab
 
 Negative = Literal["keep", "abs"]
 NEGATIVE_SHARE = 0.05  # of the values of an image: more are no ringing of an interpolated magnitude image
-ENOUGH_VOXELS = 10_000
 
 
 def settle_negative(
@@ -78,11 +78,7 @@ def _are_wrapped(some: np.ndarray, wraps: np.ndarray, axis: Axis) -> bool:
         return False
     whole = np.where(signals < 0, signals + wraps, signals)
     if axis is INVERSION_TIME:
-        step = np.diff(whole, axis=-1)
-        rises, falls = np.maximum(step, 0), np.maximum(-step, 0)
-        before = np.insert(np.cumsum(rises, axis=-1), 0, 0, axis=-1)  # what rises before each possible null
-        behind = falls.sum(-1, keepdims=True) - np.insert(np.cumsum(falls, axis=-1), 0, 0, axis=-1)
-        return 2 * np.sum((before + behind).min(-1)) < np.sum(np.maximum(-np.diff(signals, axis=-1), 0))
+        return 2 * np.sum(against_a_valley(whole)) < np.sum(np.maximum(-np.diff(signals, axis=-1), 0))
     shorter = bool(np.sum(np.abs(np.diff(whole, axis=-1))) < np.sum(np.abs(np.diff(signals, axis=-1))))
     if axis is FLIP_ANGLE:
         return shorter

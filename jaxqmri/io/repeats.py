@@ -33,7 +33,7 @@ def of_time_point(scan: Scan, time_point: int | str) -> Scan:
         if points and not 1 <= n <= n_points:
             raise UsageError(f"{candidate}: there are {n_points} time points, counted from 1; no time point {n}.")
         use = np.array([place == n for place, _ in points] or [True] * len(candidate.images))
-        kept.append(_only(candidate, use))
+        kept.append(only(candidate, use))
         others += [name for name, used in zip(candidate.names, use, strict=True) if not used]
     return replace(scan, candidates=tuple(kept), skipped={**scan.skipped, OTHER_TIMES: tuple(sorted(others))})
 
@@ -97,7 +97,7 @@ def _first_echo(candidate: Candidate) -> Candidate:
     use = np.array([value == first[place] for place, value in zip(candidate.places, te, strict=True)])
     if candidate.value_error or np.isnan(te).any() or use.all():
         return candidate
-    return replace(_only(candidate, use), echo_times=candidate.stated(ECHO_TIME))
+    return replace(only(candidate, use), echo_times=candidate.stated(ECHO_TIME))
 
 
 def _time_points(candidate: Candidate) -> list[tuple[int, str]]:
@@ -129,12 +129,13 @@ def _ranks(
     return found
 
 
-def _only(candidate: Candidate, use: np.ndarray) -> Candidate:
+def only(candidate: Candidate, use: np.ndarray) -> Candidate:
     """The candidate with some of its images, at least one of each slice."""
     if use.all():
         return candidate
+    counted = candidate.names if len(candidate.names) == len(use) else ()  # files of several volumes stay
     images, names, each = (
-        tuple(one for one, used in zip(ones, use, strict=True) if used)
-        for ones in (candidate.images, candidate.names, candidate.each)
+        tuple(one for one, used in zip(ones, use, strict=bool(ones)) if used)
+        for ones in (candidate.images, counted, candidate.each)
     )
-    return replace(candidate, images=images, names=names, each=each, slices=candidate.slices[use])
+    return replace(candidate, images=images, names=names or candidate.names, each=each, slices=candidate.slices[use])

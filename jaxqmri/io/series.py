@@ -38,7 +38,8 @@ class ImageSeries:
         acquisition: physics of the acquisition under BIDS key names and units (`RepetitionTime` s, `FlipAngle` deg,
             `MagneticFieldStrength` T, `Manufacturer`, ...); never a patient's identity.
         skipped: what was passed over and why, reason -> count of images, or of files that hold none.
-        saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or None.
+        saturated: (x, y, z) bool, True where a stored value is at the top of its range in any image, or seems to have
+            run over it to 0; or None.
         identity: whose images they are, if DICOM files said so; shown and written only where it is asked for.
         remarks: what was mended, assumed or passed over on reading.
         n_series: how many series of the scanner the images come from.
@@ -195,11 +196,13 @@ class ImageSeries:
 
     @property
     def clipped(self) -> np.ndarray | None:
-        """(x, y, z) bool, True where the signal may be clipped, or None: nowhere.
+        """(x, y, z) bool, True where the signal may be clipped or wrapped, or None: nowhere.
 
-        One voxel alone at the top of the range is where a scanner scales images to the whole of it.
+        The largest voxel of all alone at the top of the range is where a scanner scales images to the whole of it.
         """
-        return self.saturated if self.saturated is not None and np.count_nonzero(self.saturated) > 1 else None
+        if self.saturated is None or not (n := np.count_nonzero(self.saturated)):
+            return None
+        return self.saturated if n > 1 or self.data[self.saturated].max() < self.data.max() else None
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:

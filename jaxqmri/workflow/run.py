@@ -193,8 +193,8 @@ def _remark_on_saturation(series: ImageSeries, where: np.ndarray) -> None:
     if n_saturated := int(looked_at.sum()):
         remark(
             f"{100 * n_saturated / looked_at.size:.3g} % of the voxels ({n_saturated} of {looked_at.size}) hold the "
-            "largest value that can be stored: their signal may be clipped and their maps wrong (status SATURATED); "
-            "look at them, and export the series at another scale if they matter."
+            "largest value that can be stored, or seem to have run over it to 0: their signal may be clipped and their "
+            "maps wrong (status SATURATED); look at them, and export the series at another scale if they matter."
         )
 
 

@@ -195,7 +195,7 @@ def with_dimensions(images, pointers, indices):
 
 @pytest.mark.parametrize(
     ("axis", "pointer"),
-    [("te", "EffectiveEchoTime"), ("ti", "InversionTimes"), ("flip_angles", "FlipAngle"), ("tsl", 0x20051011)],
+    [("te", "EffectiveEchoTime"), ("ti", "InversionTimes"), ("flip_angles", "FlipAngle"), ("ti", 0x20051011)],
 )
 def test_given_values_follow_the_indices_of_frames_not_their_order(tmp_path, axis, pointer):
     images = series((5.0, 5.0, 5.0))[::-1]

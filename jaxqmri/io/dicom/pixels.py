@@ -13,6 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from ...errors import CorruptInputError, remark
 from ..scale import AS_STORED, ROUNDING, Line
 from ..storage.plain_files import unchanged
+from ..wrapped import wrapped
 from .codec import Decoder, has_decoder
 from .header import Frame, as_int
 from .scale import REAL_WORLD, RESCALE, TABLE, Scale
@@ -215,10 +216,10 @@ def _no_common_scale(why: str) -> CorruptInputError:
 
 
 def at_top(frame: Frame, stored: np.ndarray) -> np.ndarray:
-    """(row, column) bool: the largest storable value, where the signal may have been clipped."""
+    """(row, column) bool: the largest storable value, where the signal may have been clipped, or what ran over it."""
     bits = as_int(frame.dataset.get("BitsStored")) or 16
     signed = as_int(frame.dataset.get("PixelRepresentation")) or 0
-    return stored == 2 ** (bits - signed) - 1
+    return (stored == 2 ** (bits - signed) - 1) | wrapped(stored)
 
 
 def upright(image: np.ndarray) -> np.ndarray:

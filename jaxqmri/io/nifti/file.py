@@ -24,6 +24,7 @@ from ..affines import SAME_GRID, check_affine, same_grid, voxel_edges
 from ..candidates import number
 from ..formats import NOT_FETCHED, is_not_fetched
 from ..storage.plain_files import Stamp, opened, stamp_of, unchanged
+from ..wrapped import wrapped
 from .sidecar import read_sidecar, sidecar_values
 
 INFLATION = 1032  # no byte of deflated data holds more
@@ -159,7 +160,7 @@ def read_on_grid(path: str | Path, what: str, affine: np.ndarray, shape: tuple[i
 
 
 def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Of each volume (x, y, z) float32, rescaled, in the machine's byte order, and bool: at the top of its range.
+    """Of each volume (x, y, z) float32, rescaled, in the machine's byte order; bool: at the top of its range or over.
 
     A wrong checksum is known only behind the last volume.
     """
@@ -174,7 +175,8 @@ def read_volumes(image: NiftiFile) -> Generator[tuple[np.ndarray, np.ndarray], N
             content = _read_exactly(file, n_bytes, image.offset + k * n_bytes, image)
             stored = np.frombuffer(content, dtype).reshape(shape, order="F")
             values = stored * np.float64(image.slope) + image.intercept if is_scaled else stored
-            yield values.astype(np.float32), stored == top
+            at_top = stored == top
+            yield values.astype(np.float32), at_top if is_scaled else at_top | wrapped(stored)
         n_behind = 0
         while more := file.read(CHUNK):  # up to the checksum at the end of a compressed one
             n_behind += len(more)

@@ -174,12 +174,13 @@ def _load(candidate: Candidate) -> Images:
 
 
 def _volumes(candidate: Candidate) -> Images:
-    places = {value: k for k, value in enumerate(candidate.values)}
-    each = iter(candidate.each)
+    order = {value: k for k, value in enumerate(candidate.values)}
+    places = {(v.file, v.index): order[value] for v, value in zip(candidate.images, candidate.each, strict=True)}
     for file in _files(candidate):
         with closing(read_volumes(file)) as volumes:
-            for values, at_top in volumes:
-                yield (slice(None), slice(None), slice(None), places[next(each)]), values, at_top
+            for index, (values, at_top) in enumerate(volumes):
+                if (place := places.get((file, index))) is not None:
+                    yield (slice(None), slice(None), slice(None), place), values, at_top
 
 
 READER = Reader(

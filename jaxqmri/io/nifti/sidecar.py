@@ -190,7 +190,9 @@ def image_numbers(image: Path, content: Mapping[str, Any], axis: Axis) -> dict[s
     if axis is ECHO_TIME and isinstance(number := content.get("EchoNumber"), int):
         found["EchoNumber"] = number
     # dcm2niix: _e2, and a letter where the name is already taken
-    named = re.findall(rf"(?:^|[-_. ])({_IN_NAMES[axis.name]})(\d+)[a-d]?(?=[_. ]|$)", stem(image).lower())
+    named = re.findall(
+        rf"(?:^|[-_. ])({_IN_NAMES.get(axis.name, axis.name)})(\d+)[a-d]?(?=[_. ]|$)", stem(image).lower()
+    )
     if named:
         prefix, digits = named[-1]
         found[f"the number behind {'_' * (prefix == 'e')}{prefix} in its name"] = int(digits)
