@@ -24,6 +24,7 @@ from .mapping import t1_map as t1_map
 from .mapping import t1rho_map as t1rho_map
 from .mapping import t2_map as t2_map
 from .mapping import t2star_map as t2star_map
+from .mapping.t2star import through_slice_gradient as through_slice_gradient
 from .models.base import SignalModel as SignalModel
 from .models.base import simulate as simulate
 from .models.decay import Decay as Decay

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CorruptInputError, LeaveOut, MetadataError, NoInputError, Setting, UsageError, remarks_kept
-from ..quantities import ECHO_TIME, Axis
+from ..quantities import ECHO_TIME, QUANTITIES, Axis
 from .axis import axis_named, given_values
 from .candidates import Scan
 from .choose import choose, choose_axis
@@ -132,9 +132,10 @@ def _as_input(place: Path, folders: Sequence[Path]) -> str:
     return Path("INPUT", place.relative_to(folders[0])).as_posix()
 
 
-def read_b1_map(path: Path, series: ImageSeries) -> np.ndarray:
-    """Reads a transmit field map, true / nominal flip angle, (x, y, z) as stored."""
-    return read_on_grid(path, "B1 map", series.affine, series.data.shape[:3], "resample it onto")
+def read_map(path: Path, setting: str, series: ImageSeries) -> np.ndarray:
+    """Reads the map of a setting, such as b1, on the grid of the images, (x, y, z) as stored."""
+    name = QUANTITIES[setting].term if setting in QUANTITIES else f"map of {setting}"
+    return read_on_grid(path, name, series.affine, series.data.shape[:3], "resample it onto")
 
 
 def _are_nifti(paths: Sequence[Path]) -> bool:

@@ -236,12 +236,15 @@ class Job:
 
     def with_files_read(self, series: "ImageSeries") -> "Job":
         """The same job with its maps read from their files, and its mask as an array."""
-        from ..io.images import read_b1_map
+        from ..io.images import read_map
         from ..io.nifti.reader import read_mask
         from .fitting.voxels import voxels_to_fit
 
-        readers = {name: read_mask if name == "mask" else read_b1_map for name in self.files}
-        job = replace(self, **{name: read(self.files[name], series) for name, read in readers.items()})
+        read = {
+            name: read_mask(path, series) if name == "mask" else read_map(path, name, series)
+            for name, path in self.files.items()
+        }
+        job = replace(self, **read)
         return replace(job, mask=voxels_to_fit(job.mask, series))
 
     def arguments(self, axis: Axis | None = None) -> dict[str, Any]:

@@ -32,10 +32,11 @@ def settings_for(job: type[Job]) -> dict[str, SettingRow]:
     common = {row.name for row in settings_of(Job)}
     decided = {name for settings in job.suffixes.values() for name in settings}
     for row in rows.values():
-        if row.name in common or row.name in decided or row.of_reading or not (row.choices or row.is_map):
+        of_session = row.name == "b1"  # of the maps of a setting the only one that a session may have
+        if row.name in common or row.name in decided or row.of_reading or not (row.choices or of_session):
             continue
         choices = {"estimate": row.otherwise, FROM_FMAP: "the fmap/*_TB1map of the session"}
-        as_choice = {"is_map": False, "otherwise": "", "choices": choices} if row.is_map else {}
+        as_choice = {"is_map": False, "otherwise": "", "choices": choices} if of_session else {}
         own = {"name": f"{job.name}_{row.name}", "help": f"of {' and '.join(job.suffixes)}", "always_stated": False}
         found[row.name] = replace(row, **own, **as_choice)
     return found | {name: replace(rows[name], is_map=False) for name in FOR_ALL_SERIES}
