@@ -37,6 +37,9 @@ from .models.gradient_echo import ComplexGradientEcho as ComplexGradientEcho
 from .models.gradient_echo import OffResonantDecay as OffResonantDecay
 from .models.recovery import InversionRecovery as InversionRecovery
 from .models.recovery import Recovery as Recovery
+from .models.slice_profile import SliceProfile as SliceProfile
+from .models.slice_profile import measured_profile as measured_profile
+from .models.slice_profile import slice_profile as slice_profile
 from .models.spoiled import SpoiledGradientEcho as SpoiledGradientEcho
 from .models.tissue import Tissue as Tissue
 from .models.two_pools import BiExponential as BiExponential

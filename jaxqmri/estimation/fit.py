@@ -135,7 +135,7 @@ def fit(
     for name in () if init is None else free:
         check_range(f"init.{name}", getattr(init, name))
     check_signal(model, voxels.signal)
-    model = with_dtype(model, real)
+    model = with_dtype(model, real).prepared(free)
     of_model = TRAINS_ON_A_CPU if model.sequential else DEFAULT_BATCH_SIZE
     usual_size = min(of_model, solver.most_on_a_cpu) if on_cpu() else DEFAULT_BATCH_SIZE
     if starts is None:

@@ -67,7 +67,7 @@ class SignalModel(eqx.Module):
         accepts_missing: `initial_guess` takes NaN for measurements that are left out; if not, the mean of their
             neighbours stands in for them.
         knows_valleys: `guesses` are in valleys of their own, the deepest first.
-        `initial_guess`, `guesses`, `batched_guess`, `batched`, `to_coordinate` and `from_coordinate` may be overridden.
+        `initial_guess`, `guesses`, `batched_guess`, `batched`, `prepared` and the coordinates may be overridden.
     """
 
     parameters: eqx.AbstractClassVar[type]
@@ -134,8 +134,7 @@ class SignalModel(eqx.Module):
         leaves, structure = jax.tree.flatten(self)
         key = (structure, *map(jnp.shape, leaves))
         if key not in _lengths:
-            protocol = [leaf.dtype for leaf in leaves if eqx.is_inexact_array(leaf)]
-            number = jax.ShapeDtypeStruct((), protocol[0] if protocol else jnp.float32)
+            number = jax.ShapeDtypeStruct((), next((p.dtype for p in leaves if eqx.is_inexact_array(p)), jnp.float32))
             shape = jax.eval_shape(self, self.parameters(*[number] * len(self.limits()))).shape
             if len(shape) != 1:
                 raise ValueError(f"{type(self).__name__} returns an array of shape {shape}, wanted one axis: (n,).")
@@ -174,6 +173,10 @@ class SignalModel(eqx.Module):
         """
         return coarse_search(self, signal, known, bounds, n)
 
+    def prepared(self, free: Sequence[str]) -> "SignalModel":
+        """The same model, for many fits of these parameters; optional."""
+        return self
+
     def unaliased(self, params: Params) -> Params:
         """Of all parameters that have this very signal, those within the range in which a guess searches."""
         return params
@@ -211,6 +214,7 @@ class SignalModel(eqx.Module):
         return jax.vmap(self.initial_guess, in_axes=-1)(signal, dict(known))
 
 
+_FOR_EVER = 1e6  # s; nothing is left by then, in double precision either
 _lengths: dict[Any, int] = {}  # of the signals of models of one structure; to trace one takes a millisecond
 
 
@@ -335,9 +339,6 @@ def finite_or_none(value: ArrayLike | None) -> Float[Array, "..."] | None:
     time = as_float_array(value)
     # Where it is not known yet whether it is infinite; infinity times a signal of 0 would be a derivative of NaN.
     return jnp.where(jnp.isinf(time), _FOR_EVER, time) if isinstance(time, Tracer) else time
-
-
-_FOR_EVER = 1e6  # s; nothing is left by then, in double precision either
 
 
 def protocol_as_arrays(model: SignalModel) -> SignalModel:

@@ -1,38 +1,16 @@
-"""Fast spin echo (multi-echo spin echo, RARE, TSE): stimulated echoes, imperfect refocusing, B1.
-
-The fast form of the recursion, explained once. Between two pulses lie two shifts, so the orders present at the pulses
-keep their parity. What the excitation made transverse is at order 1 at the first pulse and stays on odd orders; only
-from there does it return to order 0 at an echo. What is longitudinal at the first pulse, or recovers later, stays on
-even orders and never meets an echo (that is what the crushers are for); it decides how much there is to excite in the
-next repetition. So the two parities are followed apart, in steps of a whole echo spacing:
-
-    odd:   F+_k -> F+_{k+2},  F-_k -> F-_{k-2},  F-_1 -> echo = conj(F-_1) -> F+_1
-    even:  F+_k -> F+_{k+2},  F-_k -> F-_{k-2},  F-_2 -> F-_0,  F+_0 = conj(F-_0)
-
-Half as many orders as there are echoes are exact: higher ones cannot return before the train ends.
-
-With W = -iZ the transition matrix of a pulse about x (phase 0) is real,
-
-    F+' =  cos^2(a/2) F+ + sin^2(a/2) F- + sin(a) W
-    F-' =  sin^2(a/2) F+ + cos^2(a/2) F- - sin(a) W
-    W'  = -sin(a)/2 F+   + sin(a)/2 F-   + cos(a) W,
-
-so that a CPMG train needs real numbers only: (F+, F-, W) are real on odd orders, i (F+, F-, W) = (iF+, iF-, Z) on even
-ones. A pulse of another phase p turns F+ by exp(-ip) and F- by exp(ip) before, and back after.
-
-Source: Weigel, J Magn Reson Imaging 41:266 (2015), eq. 15; Hennig, J Magn Reson 78:397 (1988).
-"""
+"""Fast spin echo (multi-echo spin echo, RARE, TSE): stimulated echoes, imperfect refocusing, B1."""
 
 import operator
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Inexact
+from jaxtyping import Array, ArrayLike, Bool, Float, Inexact
 
 from ..batching.context import on_cpu
 from .angles import sine_cosine
@@ -50,28 +28,18 @@ from .base import (
     optional_float_array,
 )
 from .guess import summit
+from .slice_profile import SliceProfile, half_angle, polynomial
 from .tissue import Tissue
-
-Orders = tuple[Inexact[Array, ""], ...]  # one number per order: vmapped, one contiguous vector of voxels each
+from .train import Decays, Excitation, Pulses, echoes, longitudinal_end
+from .train_table import LONGEST, TrainTable, enough, tabulate
 
 _VOXELS_AT_ONCE = 4096  # of whose orders a processor's cache holds all
 _COARSE_T2, _COARSE_B1 = 32, 72  # trains that a first guess is chosen from
 _FINE_T2 = 256  # to space them
 
 
-class Pulses(NamedTuple):
-    """The refocusing pulses of one voxel."""
-
-    sine: Float[Array, " echo"]  # of half the true flip angle
-    cosine: Float[Array, " echo"]
-    turn: Complex[Array, " echo"] | None  # exp(i phase); None: phase 0 throughout, real arithmetic
-
-
-class Decays(NamedTuple):
-    """What one echo spacing leaves of longitudinal and transverse magnetisation."""
-
-    e1: Float[Array, ""]
-    e2: Float[Array, ""]
+def _profile(value: SliceProfile | ArrayLike | None) -> SliceProfile | Float[Array, " sample"] | None:
+    return value if isinstance(value, SliceProfile) else optional_float_array(value)
 
 
 def _indices_or_none(value: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -116,9 +84,10 @@ class FSE(SignalModel):
         tr: repetition time, from excitation to excitation, nothing transverse left by then [s]; inf: full recovery.
         n_states: orders 0 ... n_states - 1 are kept; None: as many as can reach an echo, which is exact. Ten, as is
             usual elsewhere, put a train of 96 pulses of 60 degrees wrong by a tenth of its first echo.
-        slice_profile: (sample,) true over nominal flip angle across the slice; the signal is the weighted mean over it.
-            None: the same flip angle everywhere.
-        slice_weights: (sample,) weights of the samples, their sum is 1; None: equal.
+        slice_profile: what the pulses do across the slice, a `SliceProfile` such as `slice_profile` makes; the signal
+            is the weighted sum over it. Or (sample,) true over nominal flip angles of all pulses alike. None: the same
+            flip angle everywhere, with which b1 of a selective train is an effective one.
+        slice_weights: (sample,) weights of an array's samples, their sum is 1; None: equal.
         echoes: which echoes of the train are recorded, counted from 0; None: all. Many scanners drop the first one.
         magnitude: whether the signal is what a magnitude image shows. Echoes of a CPMG train may be negative where b1
             is off and t2 is short.
@@ -137,11 +106,12 @@ class FSE(SignalModel):
     # None: even orders do not contribute
     tr: Float[Array, ""] | None = eqx.field(default=None, converter=finite_or_none)
     n_states: int | None = eqx.field(default=None, static=True)
-    slice_profile: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
+    slice_profile: SliceProfile | Float[Array, " sample"] | None = eqx.field(default=None, converter=_profile)
     slice_weights: Float[Array, " sample"] | None = eqx.field(default=None, converter=optional_float_array)
     echoes: tuple[int, ...] | None = eqx.field(default=None, static=True, converter=_indices_or_none)
     magnitude: bool = eqx.field(default=False, static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
     b1_range: Float[Array, "2"] = eqx.field(default=(0.4, 1.4), converter=as_float_array)
+    table: TrainTable | None = eqx.field(default=None, repr=False)  # of `prepared`
 
     parameters: ClassVar[type] = Tissue
     amplitude: ClassVar[str] = "m0"
@@ -160,10 +130,8 @@ class FSE(SignalModel):
             raise ValueError(f"phases has shape {self.phases.shape}, flip_angles {self.flip_angles.shape}.")
         if self.n_states is not None and self.n_states < 2:
             raise ValueError(f"n_states must be at least 2, got {self.n_states}: no echo forms from order 0 alone.")
-        if self.slice_weights is not None and (
-            self.slice_profile is None or self.slice_weights.shape != self.slice_profile.shape
-        ):
-            raise ValueError("slice_weights needs a slice_profile of its shape.")
+        if self.slice_weights is not None and self.slice_weights.shape != getattr(self.slice_profile, "shape", None):
+            raise ValueError("slice_weights needs a slice_profile of its shape, an array.")
         n = self.flip_angles.shape[0]
         if self.echoes is not None and not (self.echoes and all(0 <= i < n for i in self.echoes)):
             raise ValueError(f"echoes counts the echoes of the train from 0, got {self.echoes} for a train of {n}.")
@@ -184,6 +152,10 @@ class FSE(SignalModel):
         return self.flip_angles.shape[0] if self.echoes is None else len(self.echoes)
 
     @property
+    def _n_odd(self) -> int:
+        return (self.flip_angles.shape[0] + 1) // 2 if self.n_states is None else self.n_states // 2
+
+    @property
     def echo_times(self) -> Float[Array, " n"]:
         """Times of the recorded echoes after the excitation [s]."""
         numbers = np.arange(self.flip_angles.shape[0]) if self.echoes is None else np.array(self.echoes)
@@ -192,18 +164,27 @@ class FSE(SignalModel):
     def __call__(self, params: Tissue) -> Inexact[Array, " n"]:
         m0, b1 = jnp.asarray(params.m0), jnp.asarray(params.b1)
         t1, t2 = jnp.asarray(params.t1), jnp.asarray(params.t2)
-        if self.slice_profile is None:
-            train = self._train(t1, t2, b1)
-        else:
-            across = jax.vmap(lambda scaling: self._train(t1, t2, b1 * scaling))(self.slice_profile)
-            weights = self.slice_weights
-            train = jnp.mean(across, axis=0) if weights is None else jnp.tensordot(weights, across, 1)
+        train = self._across(b1, lambda *pulses: self._train(t1, t2, *pulses))
         signal = m0 * (train if self.echoes is None else train[np.array(self.echoes)])
+        return jnp.abs(signal) if self.magnitude else signal
+
+    def prepared(self, free: Sequence[str]) -> "FSE":
+        """Where b1 is sought with a slice profile: the mean over the slice, of which every step needs that of a b1."""
+        numbers = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self))
+        ordinary = self.phases is None and self.tr is None and self.flip_angles.shape[0] <= LONGEST
+        if self.slice_profile is None or "b1" not in free or not numbers or not ordinary:
+            return self
+        order = enough(self.flip_angles.size, float(jnp.max(jnp.abs(self.flip_angles))), float(jnp.ptp(self.b1_range)))
+        return replace(self, table=_table(self, order))
+
+    def _by_table(self, params: Tissue) -> Float[Array, "n voxel"]:
+        train = self.table(params.b1, self.echo_spacing / params.t1, self.echo_spacing / params.t2)  # pyright: ignore[reportOptionalCall, reportArgumentType]
+        signal = params.m0 * (train if self.echoes is None else train[np.array(self.echoes)])
         return jnp.abs(signal) if self.magnitude else signal
 
     def batched(self, params: Tissue) -> Inexact[Array, "n voxel"]:
         n_voxels = params.t2.shape[0]  # pyright: ignore[reportAttributeAccessIssue]
-        of_block = jax.vmap(self, out_axes=-1)
+        of_block = jax.vmap(self, out_axes=-1) if self.table is None else self._by_table
         if n_voxels <= _VOXELS_AT_ONCE or not on_cpu():
             return of_block(params)
         # The orders of all voxels at once would not fit a processor's cache, which takes twice as long.
@@ -235,8 +216,9 @@ class FSE(SignalModel):
     def guesses(self, signal: Inexact[Array, " n"], known: Known, bounds: Bounds, n: int) -> Tissue:
         # The most similar of some trains, a b1 at a time, and the others that are the best of their surroundings.
         t2, b1 = self._coarse_grid()
-        at_t2 = jax.vmap(lambda t2, b1: self(Tissue(m0=1.0, t1=1.0, t2=t2, b1=b1)), (0, None))
-        trains = jax.vmap(at_t2, (None, 0))(t2, b1)
+        of_b1, of_t2 = (leaf.ravel() for leaf in jnp.meshgrid(b1, t2, indexing="ij"))
+        ones = jnp.ones_like(of_t2)
+        trains = self.batched(Tissue(ones, ones, of_t2, ones, of_b1)).T.reshape(b1.size, t2.size, -1)
         # As `Problem` compares them: magnitudes where the model is complex and the signal is real.
         trains = jnp.abs(trains) if jnp.iscomplexobj(trains) and not jnp.iscomplexobj(signal) else trains
         norms = jnp.sqrt(jnp.sum(jnp.abs(trains) ** 2, axis=-1))
@@ -311,80 +293,53 @@ class FSE(SignalModel):
         lowest, highest = self.limits().b1  # pyright: ignore[reportGeneralTypeIssues]
         return t2, jnp.linspace(lowest, highest, _COARSE_B1, dtype=t2.dtype)
 
-    def _train(self, t1: Float[Array, ""], t2: Float[Array, ""], b1: Float[Array, ""]) -> Inexact[Array, " echo"]:
+    def _across(self, b1: Float[Array, ""], at_one: Callable[[Pulses, Excitation], Array]) -> Array:
+        """The weighted mean over the slice of what pulses do at one position."""
+        profile, turn = self.slice_profile, None if self.phases is None else jnp.exp(1j * self.phases)
+        if isinstance(profile, SliceProfile):
+
+            def at(transverse: Array, excitation: Array, refocusing: Array) -> Array:
+                flip = half_angle(refocusing, b1 * self.flip_angles / (2 * jnp.pi))
+                longitudinal = 1 - 2 * polynomial(excitation, b1 / 2) ** 2
+                return at_one(Pulses(*flip, turn), Excitation(polynomial(transverse, b1 / 2), longitudinal))
+
+            across = jax.vmap(at)(profile.transverse, profile.excitation, profile.refocusing)
+            return jnp.tensordot(profile.weights, across, 1)
+
+        def scaled(b1: Float[Array, ""]) -> Array:
+            # Sines and cosines before the scan: inside, XLA would repeat them for every order.
+            pulses, excitation = Pulses(*sine_cosine(b1 * self.flip_angles / 2), turn), b1 * (jnp.pi / 2)
+            return at_one(pulses, Excitation(jnp.sin(excitation), jnp.cos(excitation)))
+
+        if profile is None:
+            return scaled(b1)
+        across = jax.vmap(lambda scaling: scaled(b1 * scaling))(profile)
+        return jnp.mean(across, 0) if self.slice_weights is None else jnp.tensordot(self.slice_weights, across, 1)
+
+    def _train(
+        self, t1: Float[Array, ""], t2: Float[Array, ""], pulses: Pulses, excitation: Excitation
+    ) -> Inexact[Array, " echo"]:
         """The echoes for m0 = 1."""
         n = self.flip_angles.shape[0]
-        # Sines and cosines before the scan: inside, XLA would repeat them for every order.
-        angle = b1 * self.flip_angles
-        turn = None if self.phases is None else jnp.exp(1j * self.phases)
-        pulses = Pulses(*sine_cosine(angle / 2), turn)
         decays = Decays(jnp.exp(-self.echo_spacing / t1), jnp.exp(-self.echo_spacing / t2))
-        excitation = b1 * (jnp.pi / 2)
-        n_odd = (n + 1) // 2 if self.n_states is None else self.n_states // 2
-        echoes = _echoes(pulses, decays, jnp.sin(excitation), n_odd)
+        signal = echoes(pulses, decays, excitation.sine, self._n_odd)
         if self.tr is None:
-            return echoes
+            return signal
         # The longitudinal magnetisation at the end of the train is linear in that at its start; in the steady state
         # recovery until the next excitation brings it back.
         n_even = (n + 1) // 2 if self.n_states is None else (self.n_states + 1) // 2
-        kept = _longitudinal_end(pulses, decays, jnp.cos(excitation), n_even, recovery=0.0)
-        recovered = _longitudinal_end(pulses, decays, jnp.zeros_like(excitation), n_even, recovery=1.0)
+        kept = longitudinal_end(pulses, decays, excitation.cosine, n_even, recovery=0.0)
+        recovered = longitudinal_end(pulses, decays, jnp.zeros_like(excitation.cosine), n_even, recovery=1.0)
         rest = jnp.exp(-(self.tr - n * self.echo_spacing) / t1)
-        return echoes * (1 - rest + recovered * rest) / (1 - kept * rest)
+        return signal * (1 - rest + recovered * rest) / (1 - kept * rest)
 
 
-def _echoes(pulses: Pulses, decays: Decays, transverse: Float[Array, ""], n_orders: int) -> Inexact[Array, " echo"]:
-    """Odd orders 1, 3, ...: the echoes of magnetisation that was transverse after the excitation."""
-    start = transverse * jnp.ones_like(decays.e2)
-    start = start if pulses.turn is None else start.astype(pulses.turn.dtype)
-    zero = jnp.zeros_like(start)
-    empty = (zero,) * n_orders
+@eqx.filter_jit
+def _table(model: FSE, order: int) -> TrainTable:
+    lowest, highest = model.b1_range
 
-    def spacing(orders, pulse):
-        f_plus, f_minus, w = _transition(pulse, *orders)
-        # From a pulse to the next; both halves of the transverse decay are applied here, those of the first echo too.
-        echo = f_minus[0].conj() * decays.e2
-        f_plus = (echo, *(f * decays.e2 for f in f_plus[:-1]))
-        f_minus = (*(f * decays.e2 for f in f_minus[1:]), zero)
-        seen = echo if pulse.turn is None else echo * pulse.turn.conj()
-        return (f_plus, f_minus, tuple(z * decays.e1 for z in w)), seen
+    def without_t2(b1: Array, e1: Array) -> Array:
+        decays = Decays(e1, jnp.ones_like(e1))
+        return model._across(b1, lambda pulses, excitation: echoes(pulses, decays, excitation.sine, model._n_odd))
 
-    return jax.lax.scan(spacing, ((start, *empty[1:]), empty, empty), pulses)[1]
-
-
-def _longitudinal_end(
-    pulses: Pulses, decays: Decays, start: Float[Array, ""], n_orders: int, recovery: float
-) -> Float[Array, ""]:
-    """Even orders 0, 2, ...: Z_0 at the last echo from Z_0 after the excitation; `recovery` 0 turns T1 recovery off."""
-    real = pulses.turn is None
-    unit = 1.0 if real else -1j  # W of a longitudinal magnetisation of 1, see the top of the file
-    half = jnp.sqrt(decays.e1)
-    w_start = unit * (start * half + recovery * (1 - half))
-    zero = jnp.zeros_like(w_start if pulses.turn is None else w_start.astype(pulses.turn.dtype))
-    empty = (zero,) * n_orders
-
-    def spacing(orders, pulse):
-        f_plus, f_minus, w = _transition(pulse, *orders)
-        f_minus_next = (*(f * decays.e2 for f in f_minus[1:]), zero)
-        mirrored = -f_minus_next[0] if real else f_minus_next[0].conj()
-        f_plus_next = (mirrored, *(f * decays.e2 for f in f_plus[:-1]))
-        relaxed = w[0] * decays.e1 + unit * recovery * (1 - decays.e1)
-        return (f_plus_next, f_minus_next, (relaxed, *(z * decays.e1 for z in w[1:]))), w[0]
-
-    after_pulse = jax.lax.scan(spacing, (empty, empty, (w_start + zero, *empty[1:])), pulses)[1][-1]
-    return (after_pulse / unit).real * half + recovery * (1 - half)
-
-
-def _transition(pulse: Pulses, f_plus: Orders, f_minus: Orders, w: Orders) -> tuple[Orders, Orders, Orders]:
-    """One pulse on all orders of one parity."""
-    sine, cosine, turn = pulse
-    cos2, sin2, sin, cos = cosine**2, sine**2, 2 * sine * cosine, cosine**2 - sine**2
-    if turn is not None:
-        f_plus, f_minus = tuple(f * turn.conj() for f in f_plus), tuple(f * turn for f in f_minus)
-    orders = list(zip(f_plus, f_minus, w, strict=True))
-    f_plus = tuple(cos2 * p + sin2 * m + sin * z for p, m, z in orders)
-    f_minus = tuple(sin2 * p + cos2 * m - sin * z for p, m, z in orders)
-    w = tuple((m - p) * (sin / 2) + cos * z for p, m, z in orders)
-    if turn is not None:
-        f_plus, f_minus = tuple(f * turn for f in f_plus), tuple(f * turn.conj() for f in f_minus)
-    return f_plus, f_minus, w
+    return tabulate(without_t2, model.flip_angles.shape[0], order, lowest, highest)
