@@ -43,8 +43,8 @@ def error_bars(problem: Problem, solution: Solution) -> ErrorBars:
         away, weight = _second_minimum(problem, solution)
         size = range(len(away))
         covariance = tuple(tuple(covariance[i][j] + weight * away[i] * away[j] for j in size) for i in size)
-    if not problem.noise.least_squares:
-        covariance = covariance_over_polarities(problem, solution) or covariance
+    if problem.model.restores_polarity:
+        covariance = covariance_over_polarities(problem, solution, covariance, variance, left_over)
     diagonal = [row[i] for i, row in enumerate(inverse)]
     identified = jnp.all(jnp.isfinite(jnp.stack(diagonal)), axis=0)
     if problem.noise.weights is not None and problem.model.spare:

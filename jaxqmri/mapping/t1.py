@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 LONGEST_TR = 100.0  # s, of an inversion recovery; longer ones are milliseconds
 MOST_EFFICIENCY = 1.05  # 1 and the noise of a median; Look-Locker comes out as T1 / T1*
-_SIGNS_TAKEN_FOR_KNOWN = (
-    "error bars by least squares, up to 1.6 times too small where a magnitude lies near its null; those of Rician "
-    "noise (of a given sigma, or measured in air) cover both signs"
-)
 LARGEST_FLIP_ANGLE = 100.0  # degrees, of excitations
 LONGEST_GRADIENT_ECHO_TR = 2.0  # s; spoiled gradient echoes of several flip angles are repeated in milliseconds
 
@@ -34,8 +30,8 @@ class T1(Job):
     """T1 and M0 of images of different inversion times, or of spoiled gradient echoes of different flip angles.
 
     Inversion recovery: S(TI) = M0 [1 - (1 + f) exp(-TI/T1) + f exp(-TR/T1)] by exact least squares; of magnitude images
-    the polarity is restored, and where `sigma` is given their noise is Rician, whose error bars cover both signs. Where
-    the efficiency f of the inversion is estimated, an unknown TR does not harm T1.
+    the polarity is restored, and error bars cover both signs next to the null; where `sigma` is given their noise is
+    Rician. Where the efficiency f of the inversion is estimated, an unknown TR does not harm T1.
     Variable flip angles: S(a) = M0 sin(B1 a) (1 - E1) / (1 - cos(B1 a) E1), E1 = exp(-TR/T1), by exact least squares.
     An error of B1 makes about twice the error of T1. All images have the receiver gain of the first.
 
@@ -151,7 +147,7 @@ class T1(Job):
             )
 
     def noise_model(self, series: "ImageSeries") -> "Noise | str | None":
-        # Next to its null a magnitude does not tell its sign, which least squares takes for known.
+        # Least squares is off where a magnitude is next to its null.
         of_magnitudes = series.axis is INVERSION_TIME and self.noise is None and not _is_signed(series)[0]
         return "rician" if of_magnitudes and self.sigma is not None else self.noise
 
@@ -173,10 +169,7 @@ class T1(Job):
             maps={"T1map": "t1", "M0map": "m0", "InversionEfficiency": "efficiency"},
             estimated=["T1", "M0", *([] if known else ["InversionEfficiency"])],
             known=known,
-            assumed=[
-                efficiency_words, f"TR {tr:g} s ({tr_words})", signed_words, "readout by 90 degree pulses",
-                *([] if signed or self.is_rician or self.noise_model(series) == "rician" else [_SIGNS_TAKEN_FOR_KNOWN]),
-            ],
+            assumed=[efficiency_words, f"TR {tr:g} s ({tr_words})", signed_words, "readout by 90 degree pulses"],
             facts={} if model.tr is None else {"RepetitionTime": float(f"{float(model.tr):.6g}")},
         )  # fmt: skip
 
@@ -333,7 +326,7 @@ def _is_signed(series: "ImageSeries") -> tuple[bool, str]:
         return True, "real images: signed signal"
     if has_signs(series.data):
         return True, "signed signal, as many values are negative"
-    return False, "magnitude images: polarity restored in each voxel"
+    return False, "magnitude images: polarity restored in each voxel, error bars cover both signs next to the null"
 
 
 def _stated(series: "ImageSeries", *keys: str) -> tuple[float | None, str]:

@@ -181,9 +181,10 @@ class SignalModel(eqx.Module):
         """Of all parameters that have this very signal, those within the range in which a guess searches."""
         return params
 
-    def polarities(self, signal: Float[Array, " n"], known: Known) -> tuple[Float[Array, "polarity n"], Params] | None:
-        """Signs that one voxel's magnitudes may have had, and the least-squares fit, nearly, for each; optional."""
-        return None
+    @property
+    def restores_polarity(self) -> bool:
+        """Whether its magnitudes had a sign that a fit finds: negative up to some measurement, positive beyond."""
+        return False
 
     def to_coordinate(self, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """A parameter as the fit moves it, such that equal steps change the signal about equally."""

@@ -33,9 +33,10 @@ class InversionRecovery(SignalModel):
 
     M0, T1 and f can be told apart from 3 different TI, at least one near or beyond T1; with 2, or to gain precision,
     hold `known={"efficiency": 1.0}`. Magnitude images need one TI more, as else several polarities fit exactly; a fit
-    refuses fewer. Near its null a magnitude does not tell its sign: least squares picks one and has error bars up to
-    1.6 times too small there, those of `noise=Rician(sigma)` cover every polarity that the noise allows. Left out are
-    relaxation during the pulse and readouts other than 90 degrees, whose effect f takes up in part.
+    refuses fewer. Near its null a magnitude does not tell its sign; a fit picks one, and error bars cover the other as
+    far as it is likely. SD of (T1 - truth) / error bar with a TI at the null, 5 ... 8 TI, SNR 20 ... 200: 0.97 ... 1.06
+    by `noise=Rician(sigma)`, 0.86 ... 1.14 by `Gaussian(sigma)`, the same by `Gaussian()` against Student's t. Left out
+    are relaxation during the pulse and readouts other than 90 degrees, whose effect f takes up in part.
 
     Limits: T1 from a tenth of the shortest TI (or the smallest step between TIs, if that is longer) to 100 times the
     longest; f from -0.95 to 10, wider than the physical [-1, 1], because noise carries estimates beyond it. Where f is
@@ -135,14 +136,9 @@ class InversionRecovery(SignalModel):
         """What recovers within TR."""
         return 1.0 if self.tr is None else -jnp.expm1(-self.tr * rate)
 
-    def polarities(
-        self, signal: Inexact[Array, " inversion"], known: Known
-    ) -> tuple[Float[Array, "polarity inversion"], Recovery] | None:
-        if not self.magnitude:
-            return None
-        signs, measured = self._signs(), [jnp.maximum(s, 0) for s in signal]
-        fits = jax.lax.map(lambda sign: self._signed_guess(_with_signs(sign, measured), known), signs)
-        return signs, fits[0]
+    @property
+    def restores_polarity(self) -> bool:
+        return self.magnitude
 
     def _signs(self) -> Float[Array, "polarity inversion"]:
         """The recovery rises, so it is the first measurements in time that are negative: none, one, ..., all."""

@@ -262,3 +262,18 @@ def test_error_bars_of_magnitudes_cover_both_signs_next_to_the_null(t1, snr, kno
     for name in set(truth) - set(known or {}):
         z = (np.asarray(getattr(result.params, name)) - truth[name]) / np.asarray(getattr(result.stderr, name))
         assert 0.95 < np.nanstd(z) < 1.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("t1", "snr"), NULLS)
+def test_error_bars_of_least_squares_cover_both_signs_next_to_the_null(t1, snr, rng):
+    """Alone, the curvature at one of them has 14 to 22 % of the estimates beyond two error bars."""
+    ti = np.array([0.05, 0.2, 0.5, 1.0, 1.8])
+    signal = 1000 * (1 - 1.96 * np.exp(-ti / t1) + 0.96 * np.exp(-2.0 / t1))
+    real, imaginary = rng.normal(scale=1000 / snr, size=(2, 4096, 5))
+    model = jq.InversionRecovery(ti, tr=2.0, magnitude=True)
+    for noise, quantile in ((jq.Gaussian(1000 / snr), 1.96), (None, 3.18)):  # of Student's t with 3 degrees of freedom
+        result = jq.fit(model, np.hypot(signal + real, imaginary), noise=noise, known={"efficiency": 0.96})
+        z = (np.asarray(result.params.t1) - t1) / np.asarray(result.stderr.t1)
+        assert np.mean(np.abs(z) > quantile) < 0.1
+        assert noise is None or 0.9 < np.std(z) < 1.12
