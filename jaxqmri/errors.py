@@ -59,6 +59,12 @@ class MapWith(Remedy):
     python, command_line = "`{setting}_map` maps that", "`jaxqmri {setting}` maps that"
 
 
+class SwitchOn(Remedy):
+    """Set a setting that is on or off."""
+
+    python, command_line = "{setting}=True", "{flag}"
+
+
 class Setting(Remedy):
     """No remedy, but the name of a setting within a sentence."""
 

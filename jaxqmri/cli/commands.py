@@ -147,7 +147,9 @@ def _demo(arguments: argparse.Namespace, started: float) -> None:
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add_input(parser)
-    add_setting(parser, next(row for row in settings_of(Job) if row.name == "series"))
+    for row in settings_of(Job):
+        if row.name in ("series", "time_point"):
+            add_setting(parser, row)
     given = parser.add_mutually_exclusive_group()
     for row in axis_settings():
         add_setting(given, row)
@@ -159,7 +161,8 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 def _inspect(arguments: argparse.Namespace, started: float) -> None:
     from ..workflow.inspection import inspect_images
 
-    found = inspect_images(arguments.inputs, settings_given(arguments, axis_settings()), arguments.series or ())
+    given = settings_given(arguments, axis_settings())
+    found = inspect_images(arguments.inputs, given, arguments.series or (), arguments.time_point)
     _print(arguments, found.facts(), found.lines(verbose=arguments.verbose, names=not arguments.no_names))
 
 

@@ -106,6 +106,7 @@ class Candidate:
     value_error: MetadataError | UsageError | None = None  # why these cannot be used
     is_given: bool = False  # whether they come from the caller
     parts: tuple["Candidate", ...] = ()  # what it was joined from
+    time_point: int | None = None  # of images repeated in time, where only those of one are here
     echo_times: tuple[float, ...] = ()  # of all echoes, where only images of the first are here [s]
 
     def along(self, axis: Axis) -> "Candidate":

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,12 @@ from .candidates import Scan
 from .choose import choose, choose_axis
 from .dicom.reader import scan_dicom
 from .formats import check_paths, files_below, input_errors, is_dicom, is_nifti, name_of
-from .load import read_candidate
+from .load import narrowed, read_candidate
 from .negative import Negative
 from .nifti.file import read_on_grid
 from .nifti.reader import scan_nifti
 from .nifti.sidecar import read_sidecar
-from .repeats import of_time_point
+from .repeats import is_repeated, of_time_point
 from .series import ImageSeries
 from .storage.archive import unpacked
 from .storage.plain_files import is_plain_file
@@ -39,9 +40,8 @@ def read_images(
 
     `given` (n,) values [s] or [rad] replace those in the files; `axes` has one entry then.
     """
-    with remarks_kept() as remarks, scan_images(paths, given, axis_named(axes[0]), series) as scan:
-        scan = scan.of_component(component)
-        scan = scan if time_point is None else of_time_point(scan, time_point)
+    narrow = {"series": series, "component": component, "time_point": time_point}
+    with remarks_kept() as remarks, scan_images(paths, axis_named(axes[0]), given, **narrow) as scan:
         scan, chosen = (scan, choose(scan, component)) if len(axes) == 1 else choose_axis(scan, axes, component)
         if negative == "abs" and chosen.component != "magnitude":
             raise UsageError(
@@ -53,12 +53,12 @@ def read_images(
 
 @contextmanager
 def scan_images(
-    paths: Sequence[Path],
-    given: Sequence[float] | None = None,
-    axis: Axis = ECHO_TIME,
-    series: Sequence[str] = (),
+    paths: Sequence[Path], axis: Axis = ECHO_TIME, given: Sequence[float] | None = None, **narrow: Any
 ) -> Iterator[Scan]:
-    """Lists what is there without reading images, for the block: the files of an archive are gone afterwards."""
+    """Lists what is there without reading images, for the block: the files of an archive are gone afterwards.
+
+    `given` values replace those in the files; see `narrowed` for what can be left out.
+    """
     values = given_values(axis, given)
     with unpacked(paths) as folders:
         if _are_nifti(folders):
@@ -74,15 +74,17 @@ def scan_images(
                     "searched; name the folder that holds them (unpack an archive first), or map a BIDS data set with "
                     "`jaxqmri bids`."
                 ) from None
-        yield replace(scan, given=values).of_series(series)
+        yield narrowed(scan, values, **narrow)
 
 
 @contextmanager
 def scan_tree(
     paths: Sequence[Path],
-    given: Sequence[float] | None = None,
     axis: Axis = ECHO_TIME,
+    given: Sequence[float] | None = None,
+    *,
     series: Sequence[str] = (),
+    time_point: int | None = None,
 ) -> Iterator[list[tuple[str, Scan]]]:
     """All that lies below the paths, for the block: the DICOM files, and the NIfTI files of each folder.
 
@@ -94,7 +96,7 @@ def scan_tree(
         nifti = dict.fromkeys(file.parent for file in files if _is_image(file))
         dicom = [file.parent for file in files if is_dicom(file)] if nifti else []
         if not nifti or (not dicom and set(nifti) <= {p if p.is_dir() else p.parent for p in folders}):
-            with scan_images(paths, given, axis, series) as scan:
+            with scan_images(paths, axis, given, series=series, time_point=time_point) as scan:
                 yield [("INPUT", scan)]
             return
         mixed = set(nifti) & set(dicom)
@@ -106,6 +108,9 @@ def scan_tree(
         if series:
             named = [(place, scan) for place, scan in places if scan.has_series(series)]
             places = [(place, scan.of_series(series)) for place, scan in named or places]
+        if time_point is not None:
+            repeated = [(place, scan) for place, scan in places if is_repeated(scan)]
+            places = [(place, of_time_point(scan, time_point)) for place, scan in repeated or places]
         names = ["FOLDER" if place in mixed else _as_input(place, folders) for place, _ in places]
         values = given_values(axis, given)
         yield [

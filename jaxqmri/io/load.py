@@ -48,13 +48,12 @@ def read_files(
     values = given_values(axis, given)
     with remarks_kept() as remarks, unpacked(paths) as folders:
         try:
-            scan = replace(scan_files(folders, axis), given=values)
+            scan = scan_files(folders, axis)
         except NoInputError as error:
             if any(map(is_other, files_below(folders))):
                 raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
-        scan = scan.of_series(series).of_component(component)
-        scan = scan if time_point is None else of_time_point(scan, time_point)
+        scan = narrowed(scan, values, series=series, component=component, time_point=time_point)
         chosen = choose(scan, component)
         is_phase = chosen.component == "phase"
         factor = common_factor(scan.reader.radians(chosen), str(chosen)) if is_phase else 1.0  # before all are read
@@ -62,6 +61,19 @@ def read_files(
         if is_phase:
             to_radians(found.data, factor, str(chosen))
         return replace(found, remarks=tuple(remarks))
+
+
+def narrowed(
+    scan: Scan,
+    given: np.ndarray | None = None,
+    *,
+    series: int | str | Sequence[int | str] = (),
+    component: str | None = None,
+    time_point: int | str | None = None,
+) -> Scan:
+    """The same with given values, as if only the images of some series, component and time point were there."""
+    scan = replace(scan, given=given).of_series(series).of_component(component)
+    return scan if time_point is None else of_time_point(scan, time_point)
 
 
 def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -> ImageSeries:
@@ -90,19 +102,30 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
     has_course = signed or (chosen.component == "magnitude" and not n_negative)
     if has_course and scan.given is not None and len(chosen.along(chosen.axis).values) < 2:
         check_given_order(strong_signals(data), chosen.axis, scan.given, signed)
+    return _as_series(scan, chosen, data, affine, saturated if saturated.any() else None)
+
+
+def headers_as_series(scan: Scan, chosen: Candidate) -> ImageSeries:
+    """What the headers say of a candidate, with one empty voxel in place of its images."""
+    return _as_series(scan, chosen, np.zeros((1, 1, 1, len(chosen.values)), np.float32), np.eye(4), None)
+
+
+def _as_series(
+    scan: Scan, chosen: Candidate, data: np.ndarray, affine: np.ndarray, saturated: np.ndarray | None
+) -> ImageSeries:
     return ImageSeries(
         data=data,
         axis=chosen.axis,
-        values=np.array(values, np.float64),
+        values=np.array(chosen.values, np.float64),
         affine=affine,
         component=chosen.component,
         description=chosen.first.description,
-        source_format=reader.source_format,
+        source_format=scan.reader.source_format,
         n_files=len({id(image.file) for image in chosen.one_each.values()}),
-        acquisition=_acquisition(chosen, reader.physics),
+        acquisition=_acquisition(chosen, scan.reader.physics),
         skipped=_skipped(scan, chosen),
-        saturated=saturated if saturated.any() else None,
-        identity=reader.identity(chosen),
+        saturated=saturated,
+        identity=scan.reader.identity(chosen),
         n_series=len({(image.series_uid, image.series_number) for image in chosen.images}),
         kind=kind_of_candidate(chosen),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from ..errors import OutputError, Remark, Setting, UsageError
+from ..errors import OutputError, Remark, SwitchOn, UsageError
 from ..quantities import map_kind
 from .affines import same_grid
 from .formats import as_path, check_series
@@ -45,7 +45,7 @@ def check_output_folder(folder: str | Path, *, inputs: Iterable[str | Path] = ()
         n_files = sum(not entry.name.startswith(".") for entry in there)
         if n_files:
             full = f"{folder}: already has {n_files} file{'s' * (n_files > 1)}; "
-            raise OutputError(full, "choose another folder, or replace them with ", Setting("overwrite"), ".")
+            raise OutputError(full, "choose another folder, or replace them with ", SwitchOn("overwrite"), ".")
         check_writable(folder)
 
 
@@ -91,7 +91,7 @@ def write_maps(
         present = [path.name for path in files if path.exists()]
     if present and not overwrite:
         there = f"{folder}: {', '.join(present)} already there; choose another folder, or replace them with "
-        raise OutputError(there, Setting("overwrite"), ".")
+        raise OutputError(there, SwitchOn("overwrite"), ".")
     check_writable(folder)
     write_files(files)
     return [path for path in files if path.suffix == ".gz"]

@@ -19,6 +19,11 @@ _IN_TIME = {
 }
 
 
+def is_repeated(scan: Scan) -> bool:
+    """Whether images of any candidate are repeated in time."""
+    return any(_time_points(candidate) for candidate in scan.candidates)
+
+
 def of_time_point(scan: Scan, time_point: int | str) -> Scan:
     """The same as if of images repeated in time only those of one time point, counted from 1, were there."""
     n = int(time_point)
@@ -33,7 +38,7 @@ def of_time_point(scan: Scan, time_point: int | str) -> Scan:
         if points and not 1 <= n <= n_points:
             raise UsageError(f"{candidate}: there are {n_points} time points, counted from 1; no time point {n}.")
         use = np.array([place == n for place, _ in points] or [True] * len(candidate.images))
-        kept.append(only(candidate, use))
+        kept.append(replace(only(candidate, use), time_point=n if points else None))
         others += [name for name, used in zip(candidate.names, use, strict=True) if not used]
     return replace(scan, candidates=tuple(kept), skipped={**scan.skipped, OTHER_TIMES: tuple(sorted(others))})
 

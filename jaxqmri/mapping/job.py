@@ -61,6 +61,7 @@ class Job:
     summary: ClassVar[str]  # for the list of commands
     fits: ClassVar[Mapping[str, str]]  # name of an axis -> what is fitted to images along it, in print
     components: ClassVar[tuple[str, ...]] = ("magnitude",)  # the kinds of images it can be fitted to
+    simpler: ClassVar[Mapping[str, Any]] = {}  # settings of a model that asks less of the images
     # The BIDS suffixes of raw images for it, each with the settings that go with it; of a map "fmap": the session's.
     suffixes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
 
@@ -148,6 +149,9 @@ class Job:
     def is_compared(self) -> bool:
         """Whether there is a simpler model to hold it against."""
         return False
+
+    def check_headers(self, series: "ImageSeries") -> None:
+        """Raises what `plan` would where the headers of these images lack what it needs; the images do not matter."""
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         """The signal model of these images, what is known of the voxels `fitted`, (x, y, z), and what is assumed."""

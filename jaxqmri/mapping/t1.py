@@ -111,6 +111,13 @@ class T1(Job):
         if axis is FLIP_ANGLE and self.efficiency is not None:
             raise UsageError("variable flip angles have no inversion; ", LeaveOut("efficiency"), ".")
 
+    def check_headers(self, series: "ImageSeries") -> None:
+        if series.axis is INVERSION_TIME:
+            self._recovery_time(series)
+            self._known_efficiency(series, magnitude=series.component == "magnitude")
+        else:
+            self._pulse_spacing(series)
+
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         self._check_settings_for(series.axis)
         return self._inversion_recovery(series) if series.axis is INVERSION_TIME else self._flip_angles(series, fitted)

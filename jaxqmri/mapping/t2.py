@@ -58,6 +58,7 @@ class T2(Job):
     main_map = "T2map"
     summary = "T2 maps from multi-echo spin echoes"
     fits: ClassVar = {"te": "a train of spin echoes"}
+    simpler: ClassVar = {"method": "mono"}
     suffixes: ClassVar = {"MESE": {}}
 
     te: Sequence[float] | None = values_of(ECHO_TIME)
@@ -112,6 +113,13 @@ class T2(Job):
     def is_compared(self) -> bool:
         return self.method != "mono"
 
+    def check_headers(self, series: "ImageSeries") -> None:
+        from ..io.series import echo_train
+
+        if self.method != "mono":
+            self._check_number(series)
+            echo_train(series.te, "the series")
+
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         kind = kind_of_images(series)
         if kind.echo == "GR":
@@ -138,15 +146,22 @@ class T2(Job):
         assumed = ["perfect refocusing: no stimulated echoes", recovery]
         return decay_plan(series, "T2", "M0", self.model == "offset", assumed=assumed)
 
-    def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
-        import numpy as np
-
-        from .fitting.plan import Plan
-        from .fitting.voxels import check_number, checked_b1
+    def _check_number(self, series: "ImageSeries") -> list[str]:
+        """What is estimated, if there are echoes enough for it."""
+        from .fitting.voxels import check_number
 
         estimated = ["T2", "M0", *(["B1"] if self.b1 is None else [])]
         more = [Give("b1", "a B1 map"), ", or ", Choose("method", "mono")] if len(series.te) > 1 else []
         check_number(series, estimated, *(more or ["give images of more echoes"]))
+        return estimated
+
+    def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
+        import numpy as np
+
+        from .fitting.plan import Plan
+        from .fitting.voxels import checked_b1
+
+        estimated = self._check_number(series)
         model, train_words = spin_echo_train(series, self.flip_angle)
         t1 = _checked_t1(DEFAULT_T1 if self.t1 is None else self.t1, fitted)
         known: dict[str, Any] = {"t1": t1}

@@ -18,7 +18,7 @@ from ..errors import (
     About,
     PartialFailureError,
     Remark,
-    Setting,
+    SwitchOn,
     Wording,
     error_in_words,
     in_python,
@@ -62,7 +62,7 @@ class BidsResult:
         numbers = {
             "made": self.n_made,
             "complete before": self.n_there - n_outdated,
-            in_words(["outdated (", Setting("overwrite"), " does them again)"], wording): n_outdated,
+            in_words(["outdated (", SwitchOn("overwrite"), " does them again)"], wording): n_outdated,
             "failed": len(self.errors),
         }
         yield f"series          {', '.join(f'{n} {what}' for what, n in numbers.items() if n)}"
@@ -200,7 +200,7 @@ def _run_series(task: _Task, overwrite: bool, result: BidsResult, on_error: Call
         there = None if overwrite else derivative.read_record(task.out, name)
         if there is not None:
             changed = _what_changed(task, there)
-            message = in_words([changed, "; left as it is, ", Setting("overwrite"), " does it again"], task.wording)
+            message = in_words([changed, "; left as it is, ", SwitchOn("overwrite"), " does it again"], task.wording)
             result.n_there += 1
             result.rows.append(there["row"] | ({"status": "outdated", "message": message} if changed else {}))
             return f"outdated: {message}" if changed else "complete, left as it is"

@@ -15,7 +15,7 @@ from ..io.choose import choose, choose_axis
 from ..io.images import scan_tree
 from ..mapping import all_jobs
 from ..quantities import AXES, ECHO_TIME, FLIP_ANGLE, INVERSION_TIME, Axis
-from .verdicts import jobs_for, verdicts
+from .verdicts import jobs_for, jobs_that_run, verdicts
 
 IN_EVERY_HEADER = (ECHO_TIME, INVERSION_TIME, FLIP_ANGLE)  # other axes are told of where they vary
 
@@ -123,7 +123,10 @@ def _timing(facts: Mapping[str, Any]) -> str:
 
 
 def inspect_images(
-    paths: Sequence[Path], given: Mapping[str, Sequence[float]] | None = None, series: Sequence[str] = ()
+    paths: Sequence[Path],
+    given: Mapping[str, Sequence[float]] | None = None,
+    series: Sequence[str] = (),
+    time_point: int | None = None,
 ) -> Inspection:
     """Looks at the headers of a folder or archive of DICOM or NIfTI files, and at what each job would do with them.
 
@@ -133,7 +136,7 @@ def inspect_images(
     axis = axis_named(name)
     with ExitStack() as files:  # of an archive they are there as long as it lasts
         with remarks_collected():
-            places = files.enter_context(scan_tree(paths, values, axis, series))
+            places = files.enter_context(scan_tree(paths, axis, values, series=series, time_point=time_point))
         option = "" if values is None else f" --{axis.flag} {axis.listed(values, ' ')}"
         return _inspected(places, option)
 
@@ -169,8 +172,9 @@ def _of_whole(scan: Scan, given: bool) -> tuple[dict[str, Mapping[str, Any]], di
             continue
         for one in remarks:  # on what a job would mend, not on what it would refuse
             remark(*one.parts)
-        names = jobs_for(chosen) if chosen.axis is ECHO_TIME else jobs
+        names, why_not = jobs_that_run(scan, chosen, jobs_for(chosen) if chosen.axis is ECHO_TIME else jobs)
         would_fit |= dict.fromkeys(names, _facts(chosen, is_chosen=True))
+        refusals |= {jobs[-1]: why_not} if not names else {}
     return would_fit, refusals
 
 

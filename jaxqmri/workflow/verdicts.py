@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..errors import error_in_words, in_words, on_the_command_line, remarks_collected
+from ..errors import error_in_words, flag_of, in_words, on_the_command_line, remarks_collected
 from ..io.candidates import Candidate, Scan, at
 from ..io.choose import apart, choose, enhanced_copies, names_of
 from ..io.join import joined
+from ..io.load import headers_as_series
 from ..io.repeats import first_echoes
 from ..io.sequence import kind_of_candidate, varies_instead
 from ..mapping import all_jobs
@@ -58,8 +59,11 @@ def verdicts(scan: Scan, source: str, given: str = "") -> list[Verdict]:
                 else:
                     options = f"{_options(group, name, scan, several)}{given}"
                     if set(chosen.images) & set(group.images):
-                        fitted.append(group)
-                        verdict.commands = {job: f"jaxqmri {job} {source} -o OUT{options}" for job in jobs_for(group)}
+                        jobs, verdict.why_not = jobs_that_run(turned, chosen, jobs_for(group))
+                        verdict.commands = {
+                            job: f"jaxqmri {job} {source} -o OUT{options}{more}" for job, more in jobs.items()
+                        }
+                        fitted += [group] if jobs else []
                     else:
                         verdict.why_not = "derived from other images of its series"
                 for member in dict.fromkeys(of_image[image] for image in group.images):
@@ -72,6 +76,22 @@ def verdicts(scan: Scan, source: str, given: str = "") -> list[Verdict]:
         else:
             verdict.why_not = spin_locks.get(candidate) or verdict.why_not or _why_not(candidate, fitted)
     return list(found.values())
+
+
+def jobs_that_run(scan: Scan, chosen: Candidate, names: Sequence[str]) -> tuple[dict[str, str], str]:
+    """The jobs that the headers of a candidate have all for -> the options that takes; why another has not."""
+    series, found, why_not = headers_as_series(scan, chosen), {}, ""
+    for job in sorted((job for job in all_jobs() if job.name in names), key=lambda job: names.index(job.name)):
+        for settings in ({}, job.simpler) if job.simpler else ({},):
+            try:
+                with remarks_collected():
+                    job(**settings).check_headers(series)
+            except ValueError as error:
+                why_not = why_not or error_in_words(error)[1]
+            else:
+                found[job.name] = "".join(f" {flag_of(name)} {value}" for name, value in settings.items())
+                break
+    return found, why_not
 
 
 def _components(axis: Axis) -> Sequence[str]:
@@ -105,6 +125,7 @@ def _options(group: Candidate, name: str | None, scan: Scan, several: bool) -> s
     options = " (its files in a folder of their own)" if name is None else f" --series {name}" if name else ""
     if group.component != "magnitude" and any(c.component == "magnitude" for c in scan.candidates):
         options += f" --component {group.component}"
+    options += f" --time-point {group.time_point}" if group.time_point else ""
     varying = [axis for axis in AXES.values() if axis.job == group.axis.job and len(group.stated(axis)) > 1]
     method = "ir" if group.axis is INVERSION_TIME else "vfa"
     return f"{options} --method {method}" if several or len(varying) > 1 else options

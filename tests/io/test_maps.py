@@ -159,7 +159,7 @@ def test_existing_maps_are_kept_unless_told_otherwise(tmp_path):
     series = make_series()
     (tmp_path / "notes.txt").write_text("stays")
     write_maps(tmp_path, {"T2map": np.ones(SHAPE)}, series)
-    with pytest.raises(OutputError, match=r"T2map.*replace them with overwrite"):
+    with pytest.raises(OutputError, match=r"T2map.*replace them with overwrite=True"):
         write_maps(tmp_path, {"T2map": np.zeros(SHAPE), "S0map": np.zeros(SHAPE)}, series)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["T2map.json", "T2map.nii.gz", "notes.txt"]
     np.testing.assert_array_equal(load(tmp_path / "T2map.nii.gz").get_fdata(), 1)

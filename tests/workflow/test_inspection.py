@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import run
-from dicom_series import enhanced, image, save, series, values
+from dicom_series import N_SLICES, enhanced, image, save, series, values
 from nifti_files import echo_values, save_series
 from nifti_files import save as save_nifti
 from t1_scans import flip_angle_nifti, inversion_dicom, inversion_nifti
@@ -179,7 +179,8 @@ def test_dicom_and_nifti_series_of_one_tree_get_a_verdict_each(tmp_path, capsys)
     assert commands == {
         ("INPUT/dicom", 7): {"t2star": "jaxqmri t2star INPUT/dicom -o OUT"},
         ("INPUT/nifti", 7): {
-            "t2star": "jaxqmri t2star INPUT/nifti -o OUT", "t2": "jaxqmri t2 INPUT/nifti -o OUT",
+            "t2star": "jaxqmri t2star INPUT/nifti -o OUT",
+            "t2": "jaxqmri t2 INPUT/nifti -o OUT --method mono",  # the echoes are not those of one train
         },
         ("INPUT/sub-01/anat", None): {"t1": "jaxqmri t1 INPUT/sub-01/anat -o OUT"},
     }  # fmt: skip
@@ -200,6 +201,31 @@ def test_of_two_series_each_gets_its_own_command_which_works(tmp_path, capsys):
         words = found["commands"]["t2star"].replace("INPUT", str(scan)).split()[2:]
         with remarks_collected(), scan_images([Path(words[0])], series=words[4:]) as read:
             assert choose(read).numbers == (found["number"],)
+
+
+def test_what_a_job_would_refuse_is_said_in_place_of_a_command(tmp_path, capsys):
+    files = series((3.0, 3.0, 3.0), RepetitionTime=None)
+    for i, ds in enumerate(files):
+        ds.FlipAngle = (3, 8, 17)[i // N_SLICES]
+    facts = inspect(capsys, save(tmp_path / "scan", files))
+    (found,) = facts["series"]
+    assert (found["commands"], facts["would_fit"]) == ({}, {})
+    assert "no single RepetitionTime" in found["why_not"]
+    assert "--tr-ms" in found["why_not"]
+    assert "--tr-ms" in facts["refusals"]["t1"]
+
+
+def test_time_points_are_inspected_one_by_one(tmp_path, capsys):
+    files = series() + series(SeriesInstanceUID="1.2.4", SeriesNumber=8)
+    for i, ds in enumerate(files[:6] + (later := series())):
+        ds.TemporalPositionIdentifier = 1 + i // 6
+    scan = save(tmp_path / "scan", files + later)
+    commands = [found["commands"] for found in inspect(capsys, scan, "--time-point", 2)["series"]]
+    assert commands == [
+        {"t2star": "jaxqmri t2star INPUT -o OUT --series 7 --time-point 2"},
+        {"t2star": "jaxqmri t2star INPUT -o OUT --series 8"},
+    ]
+    assert "--time-point 1" in inspect(capsys, scan)["series"][0]["why_not"]
 
 
 @pytest.mark.parametrize("separate", [True, False], ids=["one series each", "one series"])

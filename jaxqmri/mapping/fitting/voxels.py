@@ -1,17 +1,19 @@
 """Which voxels of a series are fitted, and whether the series and what is given for its voxels can be used."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from ...errors import Choose, CorruptInputError, MetadataError, Part, UsageError, remark
-from ...estimation.noise import Noise
 from ...io.negative import NEGATIVE_SHARE
 from ...io.series import ImageSeries
 from ...io.storage.memory import slabs
 from ...quantities import INVERSION_TIME, QUANTITIES
+
+if TYPE_CHECKING:  # a check of headers alone needs no JAX
+    from ...estimation.noise import Noise
 
 
 def check_number(series: ImageSeries, parameters: Sequence[str], *remedy: Part) -> None:
@@ -21,7 +23,7 @@ def check_number(series: ImageSeries, parameters: Sequence[str], *remedy: Part) 
         raise CorruptInputError(f"{images} cannot determine {len(parameters)} parameters ({names}); ", *remedy, ".")
 
 
-def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: Noise | None) -> None:
+def remark_if_exactly_determined(series: ImageSeries, parameters: Sequence[str], noise: "Noise | None") -> None:
     """Says so where there are as many images as parameters: the curve then runs through every point, right or wrong."""
     if len(series.values) != len(parameters):
         return
