@@ -94,15 +94,14 @@ class T2(Job):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.model == "offset" and self.method != "mono":
-            raise UsageError(Setting("method"), f" {self.method} knows no offset; ", Choose("method", "mono"), ".")
         given = [name for name in ("b1", "b1_range", "t1", "flip_angle") if getattr(self, name) is not None]
         if self.method == "mono" and given:
             also = [part for name in given[1:] for part in (", ", Setting(name))]
             what = Setting("method"), " mono knows no B1, T1 or refocusing angle; "
             raise UsageError(*what, LeaveOut(given[0]), *also, ".")
-        if self.method == "dictionary" and self.is_rician:
-            raise UsageError(Setting("method"), " dictionary knows no Rician noise; ", Choose("method", "lm"), ".")
+        unknown = "Rician noise" if self.is_rician else "offset" if self.model == "offset" else ""
+        if self.method == "dictionary" and unknown:
+            raise UsageError(Setting("method"), f" dictionary knows no {unknown}; ", Choose("method", "lm"), ".")
         if self.b1_range is not None:
             lowest, highest = map(float, self.b1_range)
             if not QUANTITIES["b1"].low <= lowest < highest <= QUANTITIES["b1"].high:
@@ -118,7 +117,7 @@ class T2(Job):
 
         if self.method != "mono":
             self._check_number(series)
-            echo_train(series.te, "the series")
+            echo_train(series.whole.series.te, "the series")
 
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         kind = kind_of_images(series)
@@ -136,11 +135,13 @@ class T2(Job):
         import numpy as np
 
         from ..models.fse import FSE
+        from ..models.offset import WithOffset
 
-        if not isinstance(model, FSE):
+        train = model.model if isinstance(model, WithOffset) else model
+        if not isinstance(train, FSE):
             return super().dense(series, model)
-        whole = FSE(model.flip_angles, model.echo_spacing, magnitude=True)
-        return np.asarray(whole.echo_times), whole
+        whole = FSE(train.flip_angles, train.echo_spacing, magnitude=True)
+        return np.asarray(whole.echo_times), whole if train is model else WithOffset(whole)
 
     def _decay(self, series: "ImageSeries", recovery: str) -> "Plan":
         assumed = ["perfect refocusing: no stimulated echoes", recovery]
@@ -150,7 +151,8 @@ class T2(Job):
         """What is estimated, if there are echoes enough for it."""
         from .fitting.voxels import check_number
 
-        estimated = ["T2", "M0", *(["B1"] if self.b1 is None else [])]
+        offset = ["Offset"] if self.model == "offset" else []
+        estimated = ["T2", "M0", *(["B1"] if self.b1 is None else []), *offset]
         more = [Give("b1", "a B1 map"), ", or ", Choose("method", "mono")] if len(series.te) > 1 else []
         check_number(series, estimated, *(more or ["give images of more echoes"]))
         return estimated
@@ -158,10 +160,11 @@ class T2(Job):
     def _train(self, series: "ImageSeries", fitted: "np.ndarray", recovery: str) -> "Plan":
         import numpy as np
 
+        from ..models.offset import WithOffset
         from .fitting.plan import Plan
         from .fitting.voxels import checked_b1
 
-        estimated = self._check_number(series)
+        estimated, offset = self._check_number(series), self.model == "offset"
         model, train_words = spin_echo_train(series, self.flip_angle)
         t1 = _checked_t1(DEFAULT_T1 if self.t1 is None else self.t1, fitted)
         known: dict[str, Any] = {"t1": t1}
@@ -199,9 +202,10 @@ class T2(Job):
                 "start": lambda signal, known: most_similar_train(model, signal, t1_of_trains, known.get("b1")),
             }
         return Plan(
-            model=model,
-            equation="S(n) = M0 EPG_n(T2, T1, B1 x flip angles)",
-            maps={"T2map": "t2", "M0map": "m0", "TB1map": "b1"},
+            model=WithOffset(model) if offset else model,
+            plain=model if offset else None,
+            equation=f"S(n) = M0 EPG_n(T2, T1, B1 x flip angles){' + Offset' if offset else ''}",
+            maps={"T2map": "t2", "M0map": "m0", "TB1map": "b1", **({"Offset": "offset"} if offset else {})},
             estimated=estimated,
             known=known,
             bounds=bounds,
@@ -244,10 +248,11 @@ class T2(Job):
         if not any(part[0].size for part in parts):
             return []
         t2, error, rms, decay_t2, decay_error, decay_rms = map(np.concatenate, zip(*parts, strict=True))
-        n, n_parameters = len(series.te), 3 if self.b1 is None else 2
+        n, n_parameters = len(series.te), 2 + (self.b1 is None) + (self.model == "offset")
         return [
             {
-                "model": "EPG + B1" if self.b1 is None else "EPG, B1 given",
+                "model": ("EPG + B1" if self.b1 is None else "EPG, B1 given")
+                + (" + offset" if self.model == "offset" else ""),
                 **_numbers(t2, error),
                 "rms_misfit_to_mono": float(np.median(rms / np.maximum(decay_rms, 1e-30))),
                 "by_noise_alone": float(np.sqrt(max(n - n_parameters, 0) / max(n - 2, 1))),

@@ -93,6 +93,27 @@ def test_echoes_that_are_left_out_stay_in_the_train(kept):
     np.testing.assert_allclose(found, signal()[5, 3][kept], rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_train_may_end_on_a_constant():
+    found = jq.t2_map(series(signal() + 0.08 * M0), model="offset")
+    assert np.all(found["status"] == OK)
+    np.testing.assert_allclose(found["T2map"][..., 0], T2, rtol=2e-3)  # 8 echoes of 80 ms, T2 up to 200 ms
+    np.testing.assert_allclose(found["TB1map"][..., 0], B1, rtol=1e-3)
+    np.testing.assert_allclose(found["Offset"], 0.08 * M0, atol=2e-3 * M0)
+    assert np.all(found["DeltaAICc"] < 0)
+
+
+def test_the_signal_of_a_train_with_an_offset_is_that_of_the_train_and_a_constant():
+    plan = T2Job(model="offset", b1=0.8).plan(series(signal()), np.ones((16, 16, 1), bool))
+    tissue = jq.TissueWithOffset(m0=M0, t1=1.0, t2=T2[5, 3], b1=B1[5, 3], offset=70.0)
+    np.testing.assert_allclose(jq.simulate(plan.model, tissue), signal()[5, 3] + 70.0, rtol=1e-4)
+    assert (plan.plain, plan.maps["Offset"]) == (plan.model.model, "offset")
+    with pytest.raises(UsageError, match="dictionary knows no offset; use method='lm'"):
+        T2Job(model="offset", method="dictionary")
+    with pytest.raises(ValueError, match="MonoExponential, wanted one of a Tissue"):
+        jq.WithOffset(jq.MonoExponential(TE))
+
+
 def test_a_b1_above_the_angle_of_perfect_refocusing_gives_its_mirror_image_and_the_same_t2():
     found = jq.t2_map(series(M0 * np.abs(train(T2, 2 - B1))))
     np.testing.assert_allclose(found["T2map"][..., 0], T2, rtol=1e-4)
