@@ -1,6 +1,7 @@
 """A train of pulses whose signal ends on a constant."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -81,6 +82,9 @@ class WithOffset(SignalModel):
     def check_signal(self, signal: Inexact[ArrayLike, "*voxel n"]) -> None:
         if jnp.iscomplexobj(signal):
             raise ValueError("signal is complex, but an offset is that of magnitudes; fit jnp.abs(signal).")
+
+    def prepared(self, free: Sequence[str]) -> "WithOffset":
+        return replace(self, model=self.model.prepared(free))
 
     def usual_starts(self, free: Sequence[str]) -> int:
         return self.model.usual_starts(free)
