@@ -64,8 +64,7 @@ class SignalModel(eqx.Module):
     Speed, never the result:
         broadcasts: `__call__` is a formula that also takes a protocol in columns and (voxel,) parameters.
         sequential: each measurement is computed from the one before, as in a train of pulses.
-        accepts_missing: `initial_guess` takes NaN for measurements that are left out; if not, the mean of their
-            neighbours stands in for them.
+        accepts_missing: `initial_guess` takes NaN for what is left out, else it gets the mean of the neighbours.
         knows_valleys: `guesses` are in valleys of their own, the deepest first.
         `initial_guess`, `guesses`, `batched_guess`, `batched`, `prepared` and the coordinates may be overridden.
     """
@@ -106,10 +105,7 @@ class SignalModel(eqx.Module):
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """Parameters that these measurements do not determine together with the others.
-
-        A fit holds them, and those that are ignored, at their default unless it is told what they are.
-        """
+        """Parameters that these measurements do not determine; unless told, a fit holds them at their default."""
         return ()
 
     @property
