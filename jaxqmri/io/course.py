@@ -17,8 +17,9 @@ VISIBLE = 0.2  # of its largest signal: the range of a voxel whose course can be
 
 def strong_signals(data: np.ndarray) -> np.ndarray:
     """(voxel, n) float64, some of the voxels of (x, y, z, n) images whose signal is strong."""
-    some = middle_slab(data).reshape(-1, data.shape[-1])
-    some = some[:: max(some.shape[0] // (10 * ENOUGH_VOXELS), 1)]
+    some = middle_slab(data)
+    step = max(round((some[..., 0].size / (10 * ENOUGH_VOXELS)) ** (1 / 3)), 1)  # before anything is copied
+    some = some[::step, ::step, ::step].reshape(-1, data.shape[-1])
     some = some[np.isfinite(some).all(axis=-1)].astype(np.float64)
     if not some.size:
         return some
