@@ -179,6 +179,7 @@ def every_model(n: int, repeats: int) -> None:
 
     te, ti = jnp.linspace(4.6e-3, 55.3e-3, 12), jnp.array([0.05, 0.1, 0.2, 0.5, 2.0, 4.0])
     b1, one = uniform(0.8, 1.2), jnp.ones(n)
+    many_te, t_short, change = 5e-3 * jnp.arange(1, 33), uniform(0.01, 0.03), uniform(-20, 20)
     recovery = jq.Recovery(one, uniform(0.3, 2.5), uniform(0.85, 1.0))
     spoiled = jq.SpoiledGradientEcho(jnp.deg2rad(jnp.array([2.0, 5.0, 8.0, 12.0, 16.0])), 5.4e-3)
     cases: dict[str, tuple[jq.SignalModel, Any, dict[str, Any]]] = {
@@ -187,6 +188,17 @@ def every_model(n: int, repeats: int) -> None:
             jq.MonoExponential(te, offset=True),
             jq.DecayWithOffset(one, uniform(0.01, 0.03), uniform(0.0, 0.2)),
             {},
+        ),
+        "MonoExponential, 32 echoes": (jq.MonoExponential(many_te), jq.Decay(one, uniform(0.01, 0.08)), {}),
+        "BiExponential, 32 echoes": (
+            jq.BiExponential(many_te),
+            jq.TwoPools(one, uniform(0.2, 0.8), t_short, t_short * uniform(3.5, 8)),
+            {},
+        ),
+        "DephasedGradientEcho, 12 echoes": (
+            jq.DephasedGradientEcho(te),
+            jq.DephasingDecay(one, uniform(0.01, 0.08), change),
+            {"b0_change": change},
         ),
         "InversionRecovery, 6 TI, signed": (jq.InversionRecovery(ti, 15.0), recovery, {}),
         "InversionRecovery, 6 TI, magnitude": (jq.InversionRecovery(ti, 15.0, magnitude=True), recovery, {}),

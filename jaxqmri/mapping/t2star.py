@@ -140,8 +140,13 @@ class T2star(Job):
             raise UsageError(what, LeaveOut(given), ".")
         thickness = slice_thickness(series, self.slice_thickness_mm)
         if self.b0_hz is not None:
+            if thickness > 2 * (spacing := series.voxel_size[2]):
+                raise MetadataError(
+                    f"slices of {thickness:g} mm lie {spacing:g} mm apart along the third axis of the images, so these "
+                    "are not the slices that were excited; ", Give("gradient_hz_per_mm", "the gradient"), ".",
+                )  # fmt: skip
             b0 = number_or_map("b0_hz", self.b0_hz, fitted.shape)
-            gradient, source = through_slice_gradient(b0, series.voxel_size[2]), "the slices of a map of b0"
+            gradient, source = through_slice_gradient(b0, spacing), "the slices of a map of b0"
         else:
             gradient, source = number_or_map("gradient_hz_per_mm", self.gradient_hz_per_mm, fitted.shape), "given"
         if wrong := GRADIENT.out_of_range(np.abs(gradient[fitted] if gradient.ndim else gradient)):

@@ -78,6 +78,7 @@ def test_what_cannot_be_is_refused(series, gradient):
             MetadataError,
             "may hold a gap; give the thick",
         ),
+        ({"b0_hz": gradient, "slice_thickness_mm": 12.0}, series, MetadataError, "not the slices that were excited"),
         ({"gradient_hz_per_mm": gradient, "slice_thickness_mm": 4e-3}, series, MetadataError, "cannot be"),
     ):
         with pytest.raises(error, match=message):
