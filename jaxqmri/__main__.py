@@ -1,7 +1,9 @@
 """`python -m jaxqmri` and the program `jaxqmri`: the command in a process of its own."""
 
+import os
 import signal
 import sys
+from contextlib import suppress
 
 
 def main() -> int:
@@ -15,6 +17,12 @@ def main() -> int:
         code = 130
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if code == 130:
+        # Python would wait for what is still loaded or computed, for a minute say, and may crash in it.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):  # None, full or closed
+                stream.flush()
+        os._exit(code)
     return code
 
 

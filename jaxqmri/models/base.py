@@ -319,9 +319,8 @@ def _native(values: NDArray[Any]) -> NDArray[Any]:
 def as_float_array(value: Numbers) -> Inexact[Array, "..."]:
     """Protocol numbers: floating point even if they were written as integers."""
     numbers = as_numbers(value, "the protocol", "a number or a list of numbers, in SI units")
-    in_precision = numbers.astype(float_dtype(numbers))
-    # `jnp.asarray` would compile a program for every shape.
-    return jax.device_put(in_precision) if isinstance(in_precision, np.ndarray) else in_precision
+    numbers = numbers.astype(float_dtype(numbers))
+    return jax.device_put(numbers) if isinstance(numbers, np.ndarray) else numbers  # `jnp.asarray` would compile
 
 
 def optional_float_array(value: Numbers | None) -> Inexact[Array, "..."] | None:

@@ -4,7 +4,7 @@ A job says what is estimated; `run_job` does everything else and is the same for
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -114,7 +114,7 @@ def fill_folder(
     """The same into a folder of `result_folder`; what is in it already is recorded as part of the results."""
     if report:  # matplotlib takes half a second to load, and XLA's compiler leaves a processor free
         # Python waits for it when it ends early: ended within C++, a daemon would abort the process.
-        Thread(target=import_module, args=(".pages", __package__)).start()
+        Thread(target=_load_pages).start()
     clock = Clock(dict(timings or {}))
     with remarks_kept() as made:
         for before in remarks:
@@ -160,6 +160,11 @@ def fill_folder(
         arguments = {**job.arguments(series.axis), "report": report, "dicom": dicom}
         write_bytes(folder / RECORD, strict_json(_provenance(result, command, arguments)).encode())
     return result
+
+
+def _load_pages() -> None:
+    with suppress(Exception):  # it is told where they are needed
+        import_module(".pages", __package__)
 
 
 def _check_dicom(dicom: DicomOut, series: ImageSeries) -> None:

@@ -184,9 +184,11 @@ def test_a_signal_outside_of_the_command_prints_no_traceback(capsys, monkeypatch
     def interrupted():
         raise KeyboardInterrupt
 
-    after = []
+    after, ended = [], []
+    monkeypatch.setattr(program.os, "_exit", ended.append)
     monkeypatch.setattr(sys.modules[command_line.__module__], "main", interrupted)
     monkeypatch.setattr(program.signal, "signal", lambda *words: after.append(words))
     assert program.main() == 130
+    assert ended == [130], "whatever is still loaded or computed"
     assert capsys.readouterr().err == "jaxqmri: interrupted\n"
     assert after == [(signal.SIGINT, signal.SIG_DFL)], "a signal that comes when all is done ends the process at once"

@@ -10,6 +10,7 @@ from command import ENVIRONMENT
 
 from jaxqmri.errors import OutputError
 from jaxqmri.io.storage import locks
+from jaxqmri.io.storage.locks import uninterrupted
 from jaxqmri.io.storage.result_folder import staging_folder
 
 HOLDS = """
@@ -73,3 +74,17 @@ def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
     with staging_folder(tmp_path) as folder:
         assert folder.is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_waits_for_a_step_of_milliseconds():
+    done = []
+
+    def step():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

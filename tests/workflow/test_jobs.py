@@ -7,9 +7,11 @@ import re
 import signal as signals
 import sys
 import threading
+import time
 import warnings
 from dataclasses import replace
 from functools import partial
+from importlib.machinery import ExtensionFileLoader
 
 import nibabel as nib
 import numpy as np
@@ -244,6 +246,30 @@ def test_python_waits_at_its_end_for_what_is_still_loading(scan, tmp_path, monke
     monkeypatch.setattr(job, "import_module", lambda *_: threads.append(threading.current_thread()))
     run_job(T2star(method="loglinear"), [scan], tmp_path / "out")
     assert [thread.daemon for thread in threads] == [False]
+
+
+def test_a_stop_waits_until_a_library_is_loaded():
+    """An exception within the loading of jaxlib crashes the process."""
+    loaded = []
+
+    class Library(ExtensionFileLoader):
+        def exec_module(self, module):
+            signals.raise_signal(signals.SIGTERM)
+            loaded.append(module)
+
+    library = Library("library", "library.so")
+    with stop_on_signals(), pytest.raises(KeyboardInterrupt):
+        time.sleep(5 + len([library.exec_module("library")]))
+    assert loaded == ["library"]
+
+
+def test_a_stop_whose_exception_was_lost_comes_again():
+    class Swallowing:
+        def __del__(self):
+            signals.raise_signal(signals.SIGTERM)
+
+    with stop_on_signals(), pytest.raises(KeyboardInterrupt):
+        time.sleep(5 + len([Swallowing()][:0]))
 
 
 def test_a_stop_whose_exception_was_lost_stops_the_run_at_the_next_batch(scan, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ...errors import OutputError, named_as
-from .locks import acquire, remove_locked
+from .locks import acquire, remove_locked, uninterrupted
 from .memory import temporary_folder
 from .unpacking import is_archive, unpack
 
@@ -65,17 +65,20 @@ def _folder_of(archive: Path) -> Iterator[Path]:
 def _private_folder(archive: Path) -> Iterator[Path]:
     """A temporary folder, locked while it is used, so that no other run takes it for the leftovers of a killed one."""
     lock = folder = None
-    while folder is None or not folder.exists():  # another run that tidied up was faster than the lock
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary_folder()))
-        except OSError as error:
-            raise _no_room(archive, error) from error
-        with suppress(Timeout):
-            lock = acquire(folder / _LOCK)
     try:
+        while folder is None or not folder.exists():  # another run that tidied up was faster than the lock
+            with uninterrupted():
+                try:
+                    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary_folder()))
+                except OSError as error:
+                    raise _no_room(archive, error) from error
+                with suppress(Timeout):
+                    lock = acquire(folder / _LOCK)
         yield folder
     finally:
-        remove_locked(folder, lock)
+        if folder is not None:
+            with uninterrupted():
+                remove_locked(folder, lock)
 
 
 def _remove_leftovers() -> None:

@@ -1,9 +1,12 @@
-"""Locks between runs, by lock files; the lock of a process that died is free at once."""
+"""Locks between runs, by lock files; the lock of a process that died is free at once. Steps that Ctrl-C waits for."""
 
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -11,6 +14,25 @@ from ...errors import OutputError
 
 MAX_WAIT = 60.0  # s; a folder is held while the files of one run are moved, which takes far less
 _NAME = ".jaxqmri.lock"
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end of the block, which takes milliseconds."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # which alone receives signals
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from filelock import Timeout
 from ...errors import named_as, remark
 from ..maps import check_output_folder
 from .atomic import TEMPORARY, output_errors, sync_folders
-from .locks import acquire, one_at_a_time, release, remove_locked
+from .locks import acquire, one_at_a_time, release, remove_locked, uninterrupted
 from .plain_files import read_bytes
 
 RECORD = "provenance.json"  # its "outputs" name the files of a run
@@ -64,16 +64,19 @@ def staging_folder(folder: Path) -> Iterator[Path]:
     It is locked as long as it exists, so that no other run takes it for the leftovers of a killed one. Errors name
     `folder` in its place.
     """
-    with output_errors(folder), one_at_a_time(folder):  # no other run tidies up before there is a lock
-        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
-        lock = acquire(staging / _LOCK)
-        (files := staging / _FILES).mkdir()
+    staging = lock = None
     try:
+        # No other run tidies up before there is a lock.
+        with uninterrupted(), output_errors(folder), one_at_a_time(folder):
+            staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+            lock = acquire(staging / _LOCK)
+            (files := staging / _FILES).mkdir()
         with named_as({files: folder}):
             yield files
     finally:
-        with one_at_a_time(folder):
-            remove_locked(staging, lock)
+        if staging is not None:
+            with uninterrupted(), one_at_a_time(folder):
+                remove_locked(staging, lock)
 
 
 def recorded_files(folder: Path, record: Path | str = RECORD, below: str = "") -> set[Path]:
