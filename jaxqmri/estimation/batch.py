@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 from ..models.base import Params, SignalModel
 from ..quantities import Status
 from . import implicit
-from .constraints import is_possible
+from .constraints import ends_at_bound, is_possible, range_of
 from .error_bars import ErrorBars, error_bars, noise_variance
 from .noise import Noise
 from .problem import Problem
@@ -38,7 +37,8 @@ class FitResult(NamedTuple):
             of them, its real and its imaginary part); None unless asked for.
         gap: by how much the second-lowest minimum that was found is worse, in units of the variance of the noise: twice
             the logarithm of how many times less likely it is. inf where there is no other, NaN where the noise is not
-            known. None unless there were several starts.
+            known; negative, down to -4, where that is at a bound and so no answer. None unless there were several
+            starts.
     """
 
     params: Params
@@ -80,7 +80,7 @@ def fit_batch(
     begin = jax.lax.stop_gradient((problem.start, problem.other_starts))
     problem = dataclasses.replace(problem, start=begin[0], other_starts=begin[1])
     solution = implicit.solve(SeveralStarts(solver) if starts > 1 else solver, problem)
-    at_bound = _at_bound(problem, solution)
+    at_bound = ends_at_bound(problem, solution.values)
     # In scanner units an amplitude may overflow.
     in_units = [v * problem.units[name] for name, v in zip(free, solution.values, strict=True)]
     found = functools.reduce(operator.and_, map(jnp.isfinite, in_units))
@@ -185,9 +185,6 @@ def _where(usable: Array, pair: tuple[Array, Array], otherwise: tuple[float, flo
     return jnp.where(usable, pair[0], otherwise[0]), jnp.where(usable, pair[1], otherwise[1])
 
 
-# Of parameters in units of the signal, relative to the largest measurement. The lower end of positive ones is reached
-# by signals that are negative throughout; the upper one would need a decay by exp(-14) before the first echo.
-_LEAST_AMPLITUDE, _MOST_AMPLITUDE = 1e-6, 1e6
 _EQUALLY_GOOD = 1.0  # of two minima, the most that their misfits differ by, in units of the variance of the noise
 _LEAST_MAGNITUDE = 0.1  # interpolation makes magnitudes so much negative, relative to the largest measurement
 
@@ -206,54 +203,8 @@ def _problem(model: SignalModel, kind_of_noise: type[Noise], free: tuple[str, ..
     sigmas = {name: given["sigma"] * units[name] for name in voxels.prior}
     prior = {name: (mean / units[name], sigmas[name] / sd) for name, (mean, sd) in voxels.prior.items()}
     problem = dataclasses.replace(problem, known=known, prior=prior)
-    lower, upper = zip(*(_range(problem, name, voxels.bounds) for name in free), strict=True)
+    lower, upper = zip(*(range_of(problem, name, voxels.bounds) for name in free), strict=True)
     return dataclasses.replace(problem, lower=lower, upper=upper, bounded=tuple(sorted(voxels.bounds)))
-
-
-def _range(problem: Problem, name: str, bounds: Mapping[str, tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Lowest and highest value of a free parameter in the units of the problem."""
-    model = problem.model
-    low, high = (jnp.full_like(problem.scale, end) / problem.units[name] for end in getattr(model.limits(), name))
-    if name in model.signal_units and not (problem.is_complex and name == model.amplitude):
-        least = -_MOST_AMPLITUDE if name in model.signed else _LEAST_AMPLITUDE
-        low, high = jnp.clip(low, least, _MOST_AMPLITUDE), jnp.clip(high, least, _MOST_AMPLITUDE)
-    if name == model.amplitude and problem.noise.least_amplitude is not None:
-        low = jnp.maximum(low, problem.noise.least_amplitude)
-    for lower, higher in zip(model.ordered[:-1], model.ordered[1:], strict=True):
-        low = jnp.maximum(low, problem.known[lower]) if name == higher and lower in problem.known else low
-        high = jnp.minimum(high, problem.known[higher]) if name == lower and higher in problem.known else high
-    if name in bounds:
-        least, most = bounds[name]
-        low, high = jnp.maximum(low, least / problem.units[name]), jnp.minimum(high, most / problem.units[name])
-    return low, high
-
-
-def _at_bound(problem: Problem, solution: Solution) -> Array:
-    """Within 5 % of a limit of the model, at a bound that was given, or beyond it."""
-    at_bound = jnp.zeros(problem.scale.shape, bool)
-    slack = 0.05  # the limits are orders of magnitude; near them the cost is flat
-    for name, v, low, high in zip(problem.free, solution.values, problem.lower, problem.upper, strict=True):
-        if jnp.iscomplexobj(v):
-            continue
-        widths = [slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)] * 2
-        to_mirror = problem.model.ends_at_mirror(name)
-        if name in problem.bounded:
-            of_model = _range(problem, name, {})
-            given = [low > of_model[0], high < of_model[1]]
-            widths = [jnp.where(g, 1e-5 * jnp.abs(v), width) for g, width in zip(given, widths, strict=True)]
-            to_mirror = to_mirror & ~given[1]
-        least = getattr(problem.model.limits(), name)[0]
-        lowest = v <= low + widths[0]
-        if name in problem.model.signed and isinstance(least, float) and least == 0:
-            # None at all is an answer, as of an offset; the end of a range that is given is not.
-            lowest &= low > 0
-        at_bound |= lowest
-        at_bound |= (v >= high - widths[1]) & jnp.logical_not(to_mirror)
-    if set(problem.model.ordered) <= set(problem.free):
-        of_name = dict(zip(problem.free, solution.values, strict=True))
-        for lower, higher in zip(problem.model.ordered[:-1], problem.model.ordered[1:], strict=True):
-            at_bound |= of_name[lower] >= (1 - slack) * of_name[higher]
-    return at_bound
 
 
 def _maps(

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ..models.base import SignalModel, as_float_array, in_short
 from ..quantities import QUANTITIES
+from .problem import Problem
 
 Bounds = Mapping[str, tuple[ArrayLike | None, ArrayLike | None]]
 
@@ -102,6 +103,59 @@ def open_ends(pair: Sequence[ArrayLike | None]) -> tuple[ArrayLike, ArrayLike]:
     """Infinite where an end is None."""
     low, high = pair
     return -np.inf if low is None else low, np.inf if high is None else high
+
+
+# --- the ranges of a fit ----------------------------------------------------------------------------------------------
+
+# Of parameters in units of the signal, relative to the largest measurement. The lower end of positive ones is reached
+# by signals that are negative throughout; the upper one would need a decay by exp(-14) before the first echo.
+_LEAST_AMPLITUDE, _MOST_AMPLITUDE = 1e-6, 1e6
+
+
+def range_of(problem: Problem, name: str, bounds: Mapping[str, tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Lowest and highest value of a free parameter in the units of the problem."""
+    model = problem.model
+    low, high = (jnp.full_like(problem.scale, end) / problem.units[name] for end in getattr(model.limits(), name))
+    if name in model.signal_units and not (problem.is_complex and name == model.amplitude):
+        least = -_MOST_AMPLITUDE if name in model.signed else _LEAST_AMPLITUDE
+        low, high = jnp.clip(low, least, _MOST_AMPLITUDE), jnp.clip(high, least, _MOST_AMPLITUDE)
+    if name == model.amplitude and problem.noise.least_amplitude is not None:
+        low = jnp.maximum(low, problem.noise.least_amplitude)
+    for lower, higher in zip(model.ordered[:-1], model.ordered[1:], strict=True):
+        low = jnp.maximum(low, problem.known[lower]) if name == higher and lower in problem.known else low
+        high = jnp.minimum(high, problem.known[higher]) if name == lower and higher in problem.known else high
+    if name in bounds:
+        least, most = bounds[name]
+        low, high = jnp.maximum(low, least / problem.units[name]), jnp.minimum(high, most / problem.units[name])
+    return low, high
+
+
+def ends_at_bound(problem: Problem, values: tuple[Array, ...]) -> Array:
+    """Within 5 % of a limit of the model, at a bound that was given, or beyond it."""
+    at_bound = jnp.zeros(problem.scale.shape, bool)
+    slack = 0.05  # the limits are orders of magnitude; near them the cost is flat
+    for name, v, low, high in zip(problem.free, values, problem.lower, problem.upper, strict=True):
+        if jnp.iscomplexobj(v):
+            continue
+        widths = [slack * jnp.maximum(jnp.abs(v), jnp.finfo(v.dtype).tiny)] * 2
+        to_mirror = problem.model.ends_at_mirror(name)
+        if name in problem.bounded:
+            of_model = range_of(problem, name, {})
+            given = [low > of_model[0], high < of_model[1]]
+            widths = [jnp.where(g, 1e-5 * jnp.abs(v), width) for g, width in zip(given, widths, strict=True)]
+            to_mirror = to_mirror & ~given[1]
+        least = getattr(problem.model.limits(), name)[0]
+        lowest = v <= low + widths[0]
+        if name in problem.model.signed and isinstance(least, float) and least == 0:
+            # None at all is an answer, as of an offset; the end of a range that is given is not.
+            lowest &= low > 0
+        at_bound |= lowest
+        at_bound |= (v >= high - widths[1]) & jnp.logical_not(to_mirror)
+    if set(problem.model.ordered) <= set(problem.free):
+        of_name = dict(zip(problem.free, values, strict=True))
+        for lower, higher in zip(problem.model.ordered[:-1], problem.model.ordered[1:], strict=True):
+            at_bound |= of_name[lower] >= (1 - slack) * of_name[higher]
+    return at_bound
 
 
 # --- physical ranges --------------------------------------------------------------------------------------------------

@@ -67,10 +67,10 @@ def fit(
             `sigma` of the noise.
         mask: where to fit, with the leading shape of `signal`; elsewhere all is NaN and the status MASKED.
         starts: from how many places the search begins, spread over the ranges within `bounds`; the lowest minimum is
-            the answer. None: 1, and 2 for an `FSE` of unequal pulses or with a slice profile whose b1 is fitted. Takes
-            as many times longer; `FitResult.gap` says how much worse the next minimum is. A voxel where that is less
-            than the variance of the noise is AMBIGUOUS, unless only amplitude and b1 differ; error bars cover the next
-            minimum as far as it is likely.
+            the answer, or one within the bounds that is as good but for the noise. None: 1, and 2 for an `FSE` of
+            unequal pulses or with a slice profile whose b1 is fitted. Takes as many times longer; `FitResult.gap` says
+            how much worse the next minimum is. A voxel where that is less than the variance of the noise is AMBIGUOUS,
+            unless only amplitude and b1 differ; error bars cover the next minimum as far as it is likely.
         solver: how to search; None: `LevenbergMarquardt()`.
         noise: what is known of the noise; None: `Gaussian()`, its level taken from the residuals.
         covariance: also return the covariance of the free parameters.

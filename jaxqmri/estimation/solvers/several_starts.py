@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...models.guess import inner_product
+from ..constraints import ends_at_bound
 from ..error_bars import noise_variance
 from ..problem import Problem, Values
 from .base import Solution, Solver
 
+_BOUND_IS_WORSE = 4.0  # units of the variance of the noise: two standard deviations
 _APART = 0.01  # of a coordinate, 1 % of a positive parameter: what is nearer is one minimum
 
 
@@ -25,8 +27,12 @@ class SeveralStarts(Solver):
         )
         found = jax.lax.map(lambda start: self.solver.solve(dataclasses.replace(problem, start=start)), starts)
         cost = jnp.where(found.converged & jnp.isfinite(found.cost), found.cost, jnp.inf)
-        # Of minima that are the same to rounding it is the first one.
-        best = jnp.argmax(cost <= jnp.min(cost, axis=0) + cost_rounding(problem), axis=0)
+        # Of minima that are the same to rounding it is the first one, and one within the ranges rather than one at a
+        # bound, beyond which the answer would lie, as long as the noise may have decided between them.
+        variance = jnp.nan_to_num(noise_variance(problem, found._replace(cost=jnp.min(cost, axis=0))))
+        at_bound = jax.vmap(lambda values: ends_at_bound(problem, values))(found.values)
+        judged = cost + jnp.where(at_bound, _BOUND_IS_WORSE * variance, 0.0)
+        best = jnp.argmax(judged <= jnp.min(judged, axis=0) + cost_rounding(problem), axis=0)
         lowest = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, best[None], axis=0)[0], found)
         x, every = _place(problem, lowest.values), jax.vmap(lambda values: _place(problem, values))(found.values)
         steps = [to - of for to, of in zip(every, x, strict=True)]
