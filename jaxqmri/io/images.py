@@ -137,9 +137,15 @@ def _as_input(place: Path, folders: Sequence[Path]) -> str:
     return Path("INPUT", place.relative_to(folders[0])).as_posix()
 
 
+_UNITS_OF_MAPS = {"b0_hz": "Hz", "gradient_hz_per_mm": "Hz/mm"}
+
+
 def read_map(path: Path, setting: str, series: ImageSeries) -> np.ndarray:
     """Reads the map of a setting, such as b1, on the grid of the images, (x, y, z) as stored."""
     name = QUANTITIES[setting].term if setting in QUANTITIES else f"map of {setting}"
+    unit = _UNITS_OF_MAPS.get(setting)
+    if unit is not None and (stated := read_sidecar(path).get("Units", unit)) != unit:
+        raise MetadataError(f"{path.name}: its Units are {stated}, wanted {unit}; convert the values and its sidecar.")
     return read_on_grid(path, name, series.affine, series.data.shape[:3], "resample it onto")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -83,6 +84,14 @@ def test_what_cannot_be_is_refused(series, gradient):
     ):
         with pytest.raises(error, match=message):
             jq.t2star_map(scan, **wrong)
+
+
+def test_a_map_in_another_unit_by_its_sidecar_is_refused(series, gradient, tmp_path):
+    file = tmp_path / "fieldmap.nii.gz"
+    nib.save(nib.Nifti1Image(gradient * np.arange(3), series.affine), file)
+    (tmp_path / "fieldmap.json").write_text('{"Units": "rad/s"}')
+    with pytest.raises(MetadataError, match=r"its Units are rad/s, wanted Hz"):
+        jq.t2star_map(series, b0_hz=file)
 
 
 def test_a_dataset_offers_no_transmit_field_for_a_gradient():
