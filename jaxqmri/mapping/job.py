@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import LeaveOut, Setting, UsageError, remarks_kept
+from ..errors import Choose, LeaveOut, Setting, UsageError, remark, remarks_kept
 from ..quantities import Axis
 from .settings import setting, settings_of, whole_numbers
 
@@ -35,6 +35,8 @@ NOISE = {
     },
     "in_python": "what is known of the noise, e.g. `Gaussian(sigma)`; None: its level is taken from the residuals; "
     '"rician": its level is taken from the air around the patient, unless it is given.',
+    "otherwise": "rician for magnitudes of an inversion recovery whose sigma is given, and where the last echoes of "
+    "half of the tissue are below 5 times the noise of the air; else gaussian",
 }  # fmt: skip
 
 
@@ -143,7 +145,26 @@ class Job:
 
     def noise_model(self, series: "ImageSeries") -> "Noise | str | None":
         """The noise of these images: `noise`, or what is usual for them where that is left open."""
-        return self.noise
+        from .fitting.noise import last_echoes_drown
+
+        left_open = self.noise is None and self.drop_below_snr is None and series.component == "magnitude"
+        if not left_open or not last_echoes_drown(series, self.mask, self.sigma):  # pyright: ignore[reportArgumentType]
+            return self.noise
+        below = f"the last {series.axis.many} of most tissue are below 5 times the noise"
+        biased = f"{below}: least squares finds times too long there; "
+        if self.sigma is not None:
+            remark(biased, Choose("noise", "rician"), ".")
+        elif not self.knows_rician:
+            remark(biased, Choose("method", "lm"), ".")
+        else:
+            remark(f"{below} of the air, which is taken to be Rician; ", Choose("noise", "gaussian"), " if it is not.")
+            return "rician"
+        return None
+
+    @property
+    def knows_rician(self) -> bool:
+        """Whether its method can take magnitudes for what they are."""
+        return True
 
     @property
     def is_compared(self) -> bool:

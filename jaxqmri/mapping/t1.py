@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import CorruptInputError, Give, LeaveOut, MetadataError, Setting, UsageError, remark
 from ..quantities import FLIP_ANGLE, INVERSION_TIME, QUANTITIES, Axis
-from .job import NOISE, Job
+from .job import Job
 from .settings import images_named, setting, values_of
 from .t2star import kind_of_images
 
@@ -79,9 +79,6 @@ class T1(Job):
         None, "vfa: true / nominal flip angle, within 0.1 ... 2", is_map=True,
         otherwise="1 everywhere, which makes T1 wrong by about twice the error of the flip angle",
     )  # fmt: skip
-    noise: "Noise | str | None" = setting(
-        None, **NOISE, otherwise="rician for magnitudes of an inversion recovery whose sigma is given, else gaussian"
-    )
     ti: Sequence[float] | None = values_of(INVERSION_TIME)
     flip_angles: Sequence[float] | None = values_of(FLIP_ANGLE)
     images: Sequence[str] = images_named("inversion times or flip angles")

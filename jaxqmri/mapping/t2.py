@@ -109,6 +109,10 @@ class T2(Job):
                 raise UsageError(Setting("b1_range"), wanted)
 
     @property
+    def knows_rician(self) -> bool:
+        return self.method != "dictionary"
+
+    @property
     def is_compared(self) -> bool:
         return self.method != "mono"
 

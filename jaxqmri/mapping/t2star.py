@@ -96,6 +96,10 @@ class T2star(Job):
             what = Setting("slice_thickness_mm"), " matters to the correction for a field gradient alone; "
             raise UsageError(*what, LeaveOut("slice_thickness_mm"), ".")
 
+    @property
+    def knows_rician(self) -> bool:
+        return self.method == "lm"
+
     def plan(self, series: "ImageSeries", fitted: "np.ndarray") -> "Plan":
         import jax.numpy as jnp
 

@@ -84,6 +84,26 @@ def test_echoes_from_the_first_below_the_noise_on_are_left_out():
 
 
 @pytest.mark.parametrize(
+    ("last", "settings", "noise", "words"),
+    [
+        (2.0, {}, "rician", "below 5 times the noise of the air, which is taken to be Rician; use noise='gaussian' if"),
+        (2.0, {"sigma": 1.0}, None, "finds times too long there; use noise='rician'"),
+        (2.0, {"method": "loglinear"}, None, "finds times too long there; use method='lm'"),
+        (2.0, {"noise": "gaussian"}, "gaussian", None),
+        (2.0, {"drop_below_snr": 3.0}, None, None),
+        (20.0, {}, None, None),
+    ],
+)
+def test_noise_is_rician_where_the_last_echoes_are_below_5_times_that_of_the_air(recwarn, last, settings, noise, words):
+    rng, tissue = np.random.default_rng(1), np.arange(64 * 32).reshape(64, 32, 1, 1) % 2  # every second voxel
+    clean = tissue * last * np.exp((TE[-1] - TE) / 0.08)
+    noisy = np.abs(clean + rng.normal(size=clean.shape) + 1j * rng.normal(size=clean.shape))
+    series = jq.ImageSeries.from_arrays(noisy, te=TE)
+    assert T2star(**settings, mask=np.ones((64, 32, 1), bool)).noise_model(series) == noise
+    assert [words in str(w.message) for w in recwarn] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
     ("job", "settings", "words"),
     [
         (T2star, {"model": "offset", "method": "loglinear"}, "method loglinear knows no offset; use method='lm'"),

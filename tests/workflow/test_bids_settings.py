@@ -34,7 +34,7 @@ def test_series_are_looked_for_by_the_suffixes_that_jobs_map():
     [
         ("MEGRE", ["--t2star-method", "loglinear"], "method", {"method": "loglinear"}),
         ("MEGRE", ["--noise", "rician"], "noise", {"noise": "rician", "sigma": None}),
-        ("MEGRE", ["--sigma", "12.5"], "sigma", {"noise": "gaussian", "sigma": 12.5}),
+        ("MEGRE", ["--sigma", "12.5"], "sigma", {"noise": None, "sigma": 12.5}),
         ("MEGRE", ["--t2-method", "mono"], "", {"method": "lm"}),
         ("MESE", ["--t2-method", "dictionary"], "method", {"method": "dictionary"}),
         ("MESE", ["--t2-method", "mono", "--noise", "rician"], "method and noise", {"method": "mono"}),
