@@ -7,12 +7,12 @@ An unknown at an end of its range stays there: it moves as that end does, and th
 Source: Griewank, Walther, Evaluating Derivatives (2008), ch. 15; Blondel et al., NeurIPS (2022), arXiv:2105.15183.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from ..batching.context import mixed_ranks
 from ..models.guess import total
@@ -58,7 +58,7 @@ def _with_derivative(problem: Problem, solver: Solver, direction: Any) -> tuple[
     held, size = problem.at_end(values), range(len(x))
     ends_dot = jax.jvp(lambda n: eqx.combine(n, others).nearer_ends(values), (numbers,), (directions,))[1]
     moved = [jnp.where(h & fine, dot, 0.0) for h, dot in zip(held, ends_dot, strict=True)]
-    hessian = [jax.jvp(lambda x: _gradient(problem, x), (x,), (unit,))[1] for unit in linalg.unit_vectors(x)]
+    hessian = _along_each(problem, lambda x: _gradient(problem, x), x)
     mixed = jax.jvp(lambda n: _gradient(eqx.combine(n, others), x), (numbers,), (directions,))[1]
     pulled = [mixed[i] + total(hessian[i][j] * moved[j] for j in size) for i in size]
     coupled = tuple(
@@ -73,6 +73,22 @@ def _with_derivative(problem: Problem, solver: Solver, direction: Any) -> tuple[
     return solution, Solution(values_dot, None, cost_dot, curvature_dot)  # pyright: ignore[reportArgumentType]
 
 
-def _gradient(problem: Problem, x: Values) -> tuple[Float[Array, " voxel"], ...]:
-    """dC/dx, direction by direction: reverse mode would keep every step of a train of pulses."""
-    return tuple(jax.jvp(problem.cost, (x,), (unit,))[1] for unit in linalg.unit_vectors(x))
+def _gradient(problem: Problem, x: Values) -> Any:
+    """dC/dx, forward: reverse mode would keep every step of a train of pulses."""
+    return _along_each(problem, problem.cost, x)
+
+
+def _along_each(problem: Problem, function: Callable[[Values], Any], x: Values) -> Any:
+    """The derivatives along each unknown.
+
+    Those of a recursion at once: one by one they take twice as long to compile. Those of a formula are 4 times faster
+    one by one.
+    """
+
+    def along(unit: Values) -> Any:
+        return jax.jvp(function, (x,), (unit,))[1]
+
+    units = linalg.unit_vectors(x)
+    if problem.model.sequential:
+        return jax.vmap(along)(jax.tree.map(lambda *parts: jnp.stack(parts), *units))
+    return [along(unit) for unit in units]
