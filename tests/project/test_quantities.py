@@ -88,8 +88,8 @@ def test_files_of_a_folder_take_given_values_by_their_bids_numbers(tmp_path):
 
 def test_spin_lock_times_have_numbers_in_names_too(tmp_path):
     for number in (2, 1):
-        nifti_files.save(tmp_path / f"tsl-{number}.nii", np.full((2, 2, 1), 5.0 * number))
-    assert read_nifti(tmp_path, tsl=[0.0, 0.02]).data[0, 0, 0].tolist() == [5.0, 10.0]
+        nifti_files.save(tmp_path / f"tsl-{number}.nii", np.full((2, 2, 1), 10.0 / number))
+    assert read_nifti(tmp_path, tsl=[0.0, 0.02]).data[0, 0, 0].tolist() == [10.0, 5.0]
     for number in (1, 2):
         (tmp_path / f"tsl-{number}.nii").rename(tmp_path / f"{'ab'[number - 1]}.nii")
     with pytest.raises(UsageError, match=r"neither SpinLockTime nor a number \(tsl-1 in the names\) tells"):
