@@ -7,9 +7,10 @@ Numbers are SI units everywhere but on display, in DICOM and on the command line
 import enum
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np  # the command line reads this table before it knows whether anything is to be computed
@@ -269,10 +270,23 @@ MAP_KINDS = {
 }  # fmt: skip
 
 
-def map_kind(name: str) -> MapKind:
-    """What a map holds; `name` is one of `MAP_KINDS`, or `<name>_stderr`, its standard error."""
+# In the metadata of maps and in sidecars: B1 of a fit without the slice's profile, for which it makes up.
+EFFECTIVE = "EffectiveB1"
+_EFFECTIVE_B1 = replace(
+    MAP_KINDS["TB1map"],
+    description="effective flip angle / nominal flip angle: makes up for the slice profile, no transmit field",
+    symbol="effective B1",
+    concept=("EFFECTIVE_B1", _OWN_CODES, "Effective by nominal flip angle"),
+)
+
+
+def map_kind(name: str, metadata: Mapping[str, Any] = MappingProxyType({})) -> MapKind:
+    """What a map holds; `name` is one of `MAP_KINDS`, or `<name>_stderr`, its standard error.
+
+    `metadata` of the maps tell whether their B1 is an effective one.
+    """
     base = name.removesuffix("_stderr")
-    kind = MAP_KINDS.get(base)
+    kind = _EFFECTIVE_B1 if base == "TB1map" and metadata.get(EFFECTIVE) else MAP_KINDS.get(base)
     if kind is None or (base != name and kind.role == "fit"):
         raise ValueError(f"no map is called {name!r}; known are {', '.join(MAP_KINDS)} and <name>_stderr.")
     if base == name:

@@ -54,6 +54,8 @@ def add_setting(parser: Any, row: SettingRow) -> None:
     if row.is_map:
         kind = {"metavar": "|".join(["FILE", *row.choices]), "type": str}
         choices = ["a NIfTI file on the grid of the images", *choices]
+    elif row.is_table:
+        kind = {"metavar": "|".join([*row.choices, "FILE"]), "type": str}
     elif row.choices:
         kind = {"choices": tuple(row.choices)}
     elif row.axis is not None:
@@ -80,7 +82,7 @@ def settings_given(arguments: argparse.Namespace, rows: Iterable[SettingRow]) ->
 
 
 def _in_si(row: SettingRow, typed: Any) -> Any:
-    if row.is_map:
+    if row.is_map or row.is_table:
         return typed if typed in row.choices else Path(typed)
     if row.axis is not None:
         return [row.axis.from_shown(number) for group in typed for number in group]  # nargs: a list of lists

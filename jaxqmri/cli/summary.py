@@ -18,11 +18,14 @@ def summary_lines(result: JobResult) -> Iterator[str]:
     if "sigma" in (noise := str(result.maps.metadata.get("Noise", ""))):
         yield f"noise           {noise}"
     if maps := summary["maps"]:
+        kinds = {name: map_kind(name, result.maps.metadata) for name in maps}
+        symbols = {name: kind.symbol for name, kind in kinds.items() if kind.role == "field"}
+        fields = [(name, words if len(words) <= 15 else words.split()[-1]) for name, words in symbols.items()]
         low, median, high = (_ms(maps[result.job.main_map][key]) for key in ("q25", "median", "q75"))
         yield f"{result.job.label:<15} {median} ms median, quartiles {low} ... {high} ms"
-        for name in (name for name in maps if map_kind(name).role == "field"):  # of two words the last one fits
+        for name, symbol in fields:  # of long words the last one fits
             low, median, high = (f"{maps[name][key]:.3f}" for key in ("q25", "median", "q75"))
-            yield f"{map_kind(name).symbol.split()[-1]:<15} {median} median, quartiles {low} ... {high}"
+            yield f"{symbol:<15} {median} median, quartiles {low} ... {high}"
         yield f"relative error  {100 * maps['residual']['median']:.2f} % median"
     shares = (f"{n} {name} ({100 * n / summary['n_voxels']:.1f} %)" for name, n in summary["status"].items())
     yield f"voxels          {', '.join(shares)}"

@@ -20,7 +20,7 @@ from .load import narrowed, read_candidate
 from .negative import Negative
 from .nifti.file import read_on_grid
 from .nifti.reader import scan_nifti
-from .nifti.sidecar import read_sidecar
+from .nifti.sidecar import check_transmit_field, read_sidecar
 from .repeats import is_repeated, of_time_point
 from .series import ImageSeries
 from .storage.archive import unpacked
@@ -142,6 +142,8 @@ _UNITS_OF_MAPS = {"b0_hz": "Hz", "gradient_hz_per_mm": "Hz/mm"}
 
 def read_map(path: Path, setting: str, series: ImageSeries) -> np.ndarray:
     """Reads the map of a setting, such as b1, on the grid of the images, (x, y, z) as stored."""
+    if setting == "b1":
+        check_transmit_field(path)
     name = QUANTITIES[setting].term if setting in QUANTITIES else f"map of {setting}"
     unit = _UNITS_OF_MAPS.get(setting)
     if unit is not None and (stated := read_sidecar(path).get("Units", unit)) != unit:

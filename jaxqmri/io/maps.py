@@ -119,7 +119,7 @@ def _nifti(name: str, values: np.ndarray, series: ImageSeries) -> Nifti1Image:
 
 
 def _sidecar(name: str, series: ImageSeries, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    kind = map_kind(name)
+    kind = map_kind(name, metadata)
     axis = series.axis
     facts = {
         "Description": kind.description,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -32,6 +33,7 @@ class SettingRow:
     object_type: str = ""  # the type of that, "package.module:Class", loaded only to check
     in_python: str = ""  # what it is for callers of functions, where that differs
     is_map: bool = False  # a number or a map on the grid of the images; on the command line a NIfTI file
+    is_table: bool = False  # one of its choices, or the path of a file that is read by its job
     is_list: bool = False  # several words
     are_numbers: bool = False  # several words, of whole numbers and ranges of them: 1,3-8
     is_count: bool = False  # a whole number
@@ -70,7 +72,7 @@ class SettingRow:
             return ["UID" if "." in word else word for word in value]  # a UID leads to the patient
         if isinstance(value, str | Number):
             return value
-        return "FILE" if self.is_map else type(value).__name__
+        return "FILE" if self.is_map or isinstance(value, Path) else type(value).__name__
 
     def words(self, value: Any) -> str:
         """What states a value on the command line; "" for the default, unless it is always stated."""
@@ -97,7 +99,10 @@ class SettingRow:
                 Setting(self.name),
                 f" {value!r} is text, not a map; give an array (x, y, z) or the pathlib.Path of a NIfTI file{words}.",
             )
-        of_type = self.object_type and not isinstance(value, str) and isinstance(value, resolve_name(self.object_type))
+        of_type = (
+            bool(self.object_type) and not isinstance(value, str) and isinstance(value, resolve_name(self.object_type))
+        )
+        of_type |= self.is_table and isinstance(value, Path)
         if self.choices and not self.is_map and not of_type:
             other = f" or {self.or_object}" if self.or_object else ""
             raise UsageError(Setting(self.name), f" {value!r} is not one of {', '.join(self.choices)}{other}.")

@@ -6,8 +6,9 @@ from math import degrees, pi, radians
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import Choose, Give, LeaveOut, MapWith, MetadataError, Setting, UsageError, remark
-from ..quantities import ECHO_TIME, QUANTITIES
+from ..quantities import ECHO_TIME, EFFECTIVE, QUANTITIES
 from .job import DROP_BELOW_SNR, MODEL, Job, Rows
+from .pulses import SLICE_PROFILE, THICKNESS_RATIO, TIME_BANDWIDTH, check_pulses
 from .settings import images_named, setting, values_of
 from .t2star import decay_plan, kind_of_images
 
@@ -89,15 +90,21 @@ class T2(Job):
         "angle of the excitation there",
     )  # fmt: skip
 
+    slice_profile: Any = setting("none", **SLICE_PROFILE)
+    time_bandwidth: float | None = setting(None, **TIME_BANDWIDTH)
+    thickness_ratio: float | None = setting(None, **THICKNESS_RATIO)
+
     model: str = setting("mono", **MODEL)
     drop_below_snr: float | None = setting(None, **DROP_BELOW_SNR)
 
     def __post_init__(self):
         super().__post_init__()
+        check_pulses(self)
         given = [name for name in ("b1", "b1_range", "t1", "flip_angle") if getattr(self, name) is not None]
+        given += ["slice_profile"] * (self.slice_profile not in (None, "none"))
         if self.method == "mono" and given:
             also = [part for name in given[1:] for part in (", ", Setting(name))]
-            what = Setting("method"), " mono knows no B1, T1 or refocusing angle; "
+            what = Setting("method"), " mono knows no B1, T1, slice or refocusing angle; "
             raise UsageError(*what, LeaveOut(given[0]), *also, ".")
         unknown = "Rician noise" if self.is_rician else "offset" if self.model == "offset" else ""
         if self.method == "dictionary" and unknown:
@@ -144,7 +151,7 @@ class T2(Job):
         train = model.model if isinstance(model, WithOffset) else model
         if not isinstance(train, FSE):
             return super().dense(series, model)
-        whole = FSE(train.flip_angles, train.echo_spacing, magnitude=True)
+        whole = replace(train, echoes=None)
         return np.asarray(whole.echo_times), whole if train is model else WithOffset(whole)
 
     def _decay(self, series: "ImageSeries", recovery: str) -> "Plan":
@@ -166,16 +173,22 @@ class T2(Job):
 
         from ..models.offset import WithOffset
         from .fitting.plan import Plan
+        from .fitting.slice import profile_of
         from .fitting.voxels import checked_b1
 
         estimated, offset = self._check_number(series), self.model == "offset"
         model, train_words = spin_echo_train(series, self.flip_angle)
+        profile, profile_words = profile_of(series, self.slice_profile, self.time_bandwidth, self.thickness_ratio)
+        is_effective = profile is None and series.acquisition.get("MRAcquisitionType") != "3D"
+        if profile is not None:
+            model = replace(model, slice_profile=profile)
         t1 = _checked_t1(DEFAULT_T1 if self.t1 is None else self.t1, fitted)
         known: dict[str, Any] = {"t1": t1}
         assumed = [
             train_words,
             f"{f'T1 = {t1:g} s everywhere' if t1.ndim == 0 else 'T1 from a map'}: one echo train hardly depends on it",
             recovery,
+            profile_words or f"the same flip angle everywhere in a voxel{', B1 is an effective one' * is_effective}",
         ]
         bounds = {}
         if self.b1 is None and self.b1_range is not None:
@@ -184,10 +197,10 @@ class T2(Job):
             # The fit ends at the range that is given, a model shortly before its own.
             widest = min(lowest, float(model.b1_range[0])), max(highest, float(model.b1_range[1]))
             model = replace(model, b1_range=widest)
-        if self.b1 is None:
+        if self.b1 is None and profile is None:
             mirrored = "from which on it acts as its mirror image (only M0 would change)"
             assumed.append(f"B1 not above that of perfect refocusing, {mirrored}")
-        else:
+        if self.b1 is not None:
             known["b1"] = checked_b1(self.b1, fitted, "T2")
             if series.n_series > 1:
                 remark(
@@ -215,6 +228,7 @@ class T2(Job):
             bounds=bounds,
             assumed=assumed,
             facts={
+                **({EFFECTIVE: True} if is_effective and self.b1 is None else {}),
                 "EchoSpacing": float(f"{model.echo_spacing:.6g}"),  # s
                 "RefocusingFlipAngle": float(f"{degrees(model.flip_angles[0]):.6g}"),  # as FlipAngle of BIDS
             },

@@ -6,6 +6,8 @@ nothing depends on a display, on a backend or on figures that somebody else has 
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +55,8 @@ def maps_figure(
     missing = [name for name in names if name not in maps]
     if missing or not names:
         raise ValueError(f"names must be among the maps {sorted(maps)}, got {list(names)}.")
-    view, kinds = radiological_view(affine), [map_kind(name) for name in names]
+    metadata = getattr(maps, "metadata", {})
+    view, kinds = radiological_view(affine), [map_kind(name, metadata) for name in names]
     shown = [displayed(maps[n], kind, maps.get("status")) for n, kind in zip(names, kinds, strict=True)]
     if slice_index is None:
         relaxometry = (s for s, kind in zip(shown, kinds, strict=True) if kind.relaxometry)
@@ -76,15 +79,22 @@ def maps_figure(
     return figure
 
 
-def histogram_figure(values: np.ndarray, name: str, *, status: np.ndarray | None = None) -> Figure:
+def histogram_figure(
+    values: np.ndarray,
+    name: str,
+    *,
+    status: np.ndarray | None = None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+) -> Figure:
     """How often each value occurs, in the colours of the map, with the median and the share beyond the scale in words.
 
     Args:
         values: any shape, SI units.
         name: the map's name, see `map_kind`.
         status: codes of the same shape; voxels that are not OK are not counted.
+        metadata: of the maps, see `map_kind`.
     """
-    kind = map_kind(name)
+    kind = map_kind(name, metadata)
     shown = displayed(values, kind, status)
     finite = shown[np.isfinite(shown)]
     scale, (low, high) = colour_scale(shown, kind), scale_limits(shown, kind)

@@ -82,7 +82,8 @@ def report_html(report: ReportInput) -> str:
         ValueError: there is no map besides "status", one has an unknown name, or the affine is singular.
     """
     status = report.maps.get("status")
-    maps = {n: _ShownMap(map_kind(n), values, status) for n, values in report.maps.items() if n != "status"}
+    metadata = getattr(report.maps, "metadata", {})
+    maps = {n: _ShownMap(map_kind(n, metadata), values, status) for n, values in report.maps.items() if n != "status"}
     if not maps:
         raise ValueError(f"maps needs at least one map besides 'status', got {sorted(report.maps)}.")
     names = main_maps(maps)
@@ -112,7 +113,8 @@ def report_html(report: ReportInput) -> str:
         ],
         slice_labels=[f"slice {i}" for i in every],
         histograms=[
-            (maps[n].kind, png_bytes(histogram_figure(report.maps[n], n, status=status), FIGURE_DPI)) for n in plotted
+            (maps[n].kind, png_bytes(histogram_figure(report.maps[n], n, status=status, metadata=metadata), FIGURE_DPI))
+            for n in plotted
         ],
         status=None if status is None else _status_part(np.asarray(status), report.affine, k),
         fits=_fit_plots(report),

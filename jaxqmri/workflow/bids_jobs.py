@@ -38,7 +38,7 @@ def settings_for(job: type[Job]) -> dict[str, SettingRow]:
         choices = {"estimate": row.otherwise, FROM_FMAP: "the fmap/*_TB1map of the session"}
         as_choice = {"is_map": False, "otherwise": "", "choices": choices} if of_session else {}
         own = {"name": f"{job.name}_{row.name}", "help": f"of {' and '.join(job.suffixes)}", "always_stated": False}
-        found[row.name] = replace(row, **own, **as_choice)
+        found[row.name] = replace(row, **own, **as_choice, is_table=False)
     return found | {name: replace(rows[name], is_map=False) for name in FOR_ALL_SERIES}
 
 

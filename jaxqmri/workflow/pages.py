@@ -91,7 +91,11 @@ def _fit_words(maps: Maps, main_map: str, voxel: tuple[int, ...]) -> str:
     kind = map_kind(main_map)
     value, error = (kind.shown_per_si * float(maps[name][voxel]) for name in (main_map, f"{main_map}_stderr"))
     error_words = f" ± {_digits(error, 2)}" if math.isfinite(error) else ""
-    fields = [f", {map_kind(m).symbol} = {maps[m][voxel]:.2f}" for m in main_maps(maps) if map_kind(m).role == "field"]
+    fields = [
+        f", {map_kind(m, maps.metadata).symbol} = {maps[m][voxel]:.2f}"
+        for m in main_maps(maps)
+        if map_kind(m).role == "field"
+    ]
     place = ", ".join(map(str, voxel))
     return f"voxel ({place}): {kind.symbol} = {_digits(value, 3)}{error_words} {kind.shown_unit}{''.join(fields)}"
 

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import About, CorruptInputError, MetadataError, NoInputError, Setting, UsageError, remark
 from ..formats import NIFTI_NAME, NOT_FETCHED, is_not_fetched
 from ..nifti.file import read_image, read_on_grid
-from ..nifti.sidecar import read_json, sidecars_of, stem
+from ..nifti.sidecar import check_transmit_field, read_json, sidecars_of, stem
 from .names import FITTED, BidsName, parse_name
 
 DESCRIPTION = "dataset_description.json"
@@ -146,6 +146,7 @@ def find_b1_map(series: BidsSeries) -> Path | None:
     problem = f"there are {len(found)} of them" if len(found) > 1 else ""
     try:
         if not problem:
+            check_transmit_field(found[0])
             first = read_image(series.images[0])
             values = read_on_grid(found[0], "B1 map", first.affine, first.shape[:3], "resample it onto")
             usable = values[np.isfinite(values) & (values > 0)]

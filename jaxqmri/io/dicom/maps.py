@@ -20,7 +20,7 @@ from pydicom.uid import MRImageStorage, generate_uid
 
 from ... import __version__
 from ...errors import CorruptInputError, LeaveOut
-from ...quantities import MAP_KINDS, map_kind
+from ...quantities import map_kind
 from ..series import ImageSeries
 from ..storage.atomic import write_files
 from .identity import DicomIdentity
@@ -69,7 +69,7 @@ def write_dicom_maps(
             continue
         if values.shape != series.data.shape[:3]:
             raise ValueError(f"map {name} has shape {values.shape}, but the series has {series.data.shape[:3]}.")
-        found = _parametric_map(name, values, source, series, series_uid, len(files) + 1)
+        found = _parametric_map(name, metadata, values, source, series, series_uid, len(files) + 1)
         _describe(found, metadata)
         for keyword in ("ReferencedSeriesSequence", "SourceImageSequence", "ReferencedImageSequence"):
             if keyword in found:
@@ -116,7 +116,13 @@ def _source() -> Dataset:
 
 
 def _parametric_map(
-    name: str, values: np.ndarray, source: Dataset, series: ImageSeries, series_uid: str, number: int
+    name: str,
+    metadata: Mapping[str, Any],
+    values: np.ndarray,
+    source: Dataset,
+    series: ImageSeries,
+    series_uid: str,
+    number: int,
 ) -> Any:
     # Half a second, for a format few ask for.
     from highdicom import ContributingEquipment, VOILUTTransformation, Volume
@@ -129,7 +135,7 @@ def _parametric_map(
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ series.affine @ reorder  # (slice, row, column) -> LPS+ [mm]
     finite = frames[np.isfinite(frames)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    kind = map_kind(name)
+    kind = map_kind(name, metadata)
     unit, meaning = _UCUM.get(kind.units, (kind.units, kind.units))
     mapping = RealWorldValueMapping(
         lut_label=name[:16],
@@ -140,7 +146,7 @@ def _parametric_map(
         intercept=0.0,
         quantity_definition=Code(*kind.concept) if kind.concept else None,
     )
-    if kind is not MAP_KINDS.get(name):  # known by its standard error: a second item (PS3.3 C.7.6.16.2.11)
+    if name.endswith("_stderr"):  # known by its standard error: a second item (PS3.3 C.7.6.16.2.11)
         mapping.QuantityDefinitionSequence.append(CodeContentItem(_DERIVATION, _STANDARD_ERROR))
     darkest, brightest = np.percentile(finite, [2, 98]).tolist() if finite.size else (0.0, 1.0)
     window = VOILUTTransformation(window_center=(darkest + brightest) / 2, window_width=max(brightest - darkest, 1e-6))

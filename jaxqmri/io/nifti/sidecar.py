@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import Give, MetadataError
-from ...quantities import ECHO_TIME, Axis
+from ...quantities import ECHO_TIME, EFFECTIVE, Axis
 from ..axis import check_axis_values
 from ..bids.names import BidsName, metadata_folders, parse_name
 from ..formats import NOT_FETCHED, is_not_fetched
@@ -48,6 +48,18 @@ _IN_NAMES = {
 def stem(image: Path) -> str:
     """File name without .nii or .nii.gz."""
     return re.sub(r"\.nii(\.gz)?$", "", image.name, flags=re.IGNORECASE)
+
+
+def check_transmit_field(image: Path) -> None:
+    """Raises MetadataError where the sidecar of a B1 map says that it is an effective one."""
+    content: dict[str, Any] = {}
+    with suppress(MetadataError):
+        content = read_sidecar(image)
+    if content.get(EFFECTIVE):
+        raise MetadataError(
+            f"{image.name}: an effective B1, fitted without the profile of the slice ({EFFECTIVE} in its "
+            "sidecar), is no transmit field; ", Give("b1", "a measured B1 map"), ".",
+        )  # fmt: skip
 
 
 def read_sidecar(image: Path) -> dict[str, Any]:
