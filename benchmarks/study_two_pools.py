@@ -8,6 +8,8 @@ that scipy found within the limits of the model, and the largest excess.
 """
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -26,7 +28,7 @@ def decay(m0, fraction, t_short, t_long) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def lowest(signal: np.ndarray, limits: jq.TwoPools, rng: np.random.Generator) -> float:
+def lowest(signal: np.ndarray, limits: Sequence[tuple[float, float]], rng: np.random.Generator) -> float:
     """The lowest sum of squares within the limits from all starts, the times kept in order."""
 
     def pools(x: np.ndarray) -> tuple[float, ...]:
@@ -50,7 +52,8 @@ def main() -> None:
     parser.add_argument("--voxels", type=int, default=2000)
     n = parser.parse_args().voxels
     model, rng = jq.BiExponential(TE), np.random.default_rng(11)
-    limits = jq.TwoPools(*(tuple(map(float, pair)) for pair in model.limits()))
+    ends: Any = model.limits()
+    limits = [(float(low), float(high)) for low, high in ends]
     t_short = np.exp(rng.uniform(np.log(0.008), np.log(0.03), n))
     truth = decay(np.ones(n), rng.uniform(0.1, 0.9, n), t_short, t_short * rng.uniform(2, 8, n))
     print("| SNR | answers % | cost above scipy's by 1e-6, % | largest excess |")

@@ -74,7 +74,7 @@ def scan_images(
                     "searched; name the folder that holds them (unpack an archive first), or map a BIDS data set with "
                     "`jaxqmri bids`."
                 ) from None
-        yield narrowed(scan, values, **narrow)
+        yield replace(narrowed(scan, **narrow), given=values)
 
 
 @contextmanager

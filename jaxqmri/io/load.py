@@ -53,7 +53,7 @@ def read_files(
             if any(map(is_other, files_below(folders))):
                 raise NoInputError(f"{', '.join(map(str, paths))}: {instead}.") from None
             raise error
-        scan = narrowed(scan, values, series=series, component=component, time_point=time_point)
+        scan = replace(narrowed(scan, series, component, time_point), given=values)
         chosen = choose(scan, component)
         is_phase = chosen.component == "phase"
         factor = common_factor(scan.reader.radians(chosen), str(chosen)) if is_phase else 1.0  # before all are read
@@ -65,14 +65,12 @@ def read_files(
 
 def narrowed(
     scan: Scan,
-    given: np.ndarray | None = None,
-    *,
     series: int | str | Sequence[int | str] = (),
     component: str | None = None,
     time_point: int | str | None = None,
 ) -> Scan:
-    """The same with given values, as if only the images of some series, component and time point were there."""
-    scan = replace(scan, given=given).of_series(series).of_component(component)
+    """The same as if only the images of some series, component and time point were there."""
+    scan = scan.of_series(series).of_component(component)
     return scan if time_point is None else of_time_point(scan, time_point)
 
 
