@@ -35,6 +35,7 @@ from .models.dephasing import DephasingDecay as DephasingDecay
 from .models.fse import FSE as FSE
 from .models.gradient_echo import ComplexGradientEcho as ComplexGradientEcho
 from .models.gradient_echo import OffResonantDecay as OffResonantDecay
+from .models.gradient_echo import OffResonantDephasing as OffResonantDephasing
 from .models.offset import TissueWithOffset as TissueWithOffset
 from .models.offset import WithOffset as WithOffset
 from .models.recovery import InversionRecovery as InversionRecovery

@@ -213,7 +213,7 @@ def check_measurements(shape: tuple[int, ...], model: SignalModel) -> None:
         )
 
 
-def check_complex(model: SignalModel, signal: Inexact[Any, "*voxel n"]) -> None:
+def check_complex(model: SignalModel, signal: Inexact[Any, "..."]) -> None:
     """Refuses complex signals where magnitudes are predicted."""
     if jnp.iscomplexobj(signal) and model.magnitude:
         raise ValueError(f"signal is complex, but {type(model).__name__} predicts magnitudes; give jnp.abs(signal).")

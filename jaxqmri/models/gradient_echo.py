@@ -1,7 +1,7 @@
 """Complex multi-echo gradient echoes: T2* and the off-resonance that turns their phase."""
 
 import functools
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,7 +21,15 @@ class OffResonantDecay(NamedTuple):
     m0: Inexact[Array, "..."] | complex  # a.u., signal at TE = 0; complex: with the phase it has there
     t2star: Value  # s
     b0: Value = 0.0  # Hz, off-resonance
-    b0_change: Value = 0.0  # Hz, of it from one side of the slice to the other
+
+
+class OffResonantDephasing(NamedTuple):
+    """Parameters of a decay that precesses, at a frequency that changes through the slice."""
+
+    m0: Inexact[Array, "..."] | complex  # as of `OffResonantDecay`
+    t2star: Value
+    b0: Value = 0.0
+    b0_change: Value = 0.0  # Hz, of b0 from one side of the slice to the other
 
 
 class ComplexGradientEcho(SignalModel):
@@ -29,8 +37,8 @@ class ComplexGradientEcho(SignalModel):
 
     M0 is complex, with the phase of coil and receiver; b0 is the off-resonance in Hz, positive where the phase grows
     with TE. Some scanners store the conjugate, which turns the sign of b0. It leaves out fat and phase errors of
-    alternating readouts; with `slice_weights` the signal also dephases through the slice, by the known or fitted
-    b0_change, see `DephasedGradientEcho`.
+    alternating readouts. With `slice_weights` the signal also dephases through the slice, by the known or fitted
+    b0_change, see `DephasedGradientEcho`, and its parameters are an `OffResonantDephasing`.
 
     Two echoes determine M0, T2* and b0. Phases repeat: echoes a spacing apart cannot tell b0 from b0 + 1 / spacing.
     The guess searches -1 / (2 spacing) ... 1 / (2 spacing) with the smallest spacing of the train; uneven spacings have
@@ -56,9 +64,8 @@ class ComplexGradientEcho(SignalModel):
     slice_weights: Float[Array, " part"] | None = eqx.field(default=None, converter=optional_float_array)
     slice_width: Float[Array, ""] = eqx.field(default=1.0, converter=as_float_array)
 
-    parameters: ClassVar[type] = OffResonantDecay
+    parameters: ClassVar[Any] = property(lambda self: OffResonantDephasing if self._dephases else OffResonantDecay)
     amplitude: ClassVar[str] = "m0"
-    signed: ClassVar[tuple[str, ...]] = ("b0", "b0_change")  # pyright: ignore[reportIncompatibleVariableOverride]
     broadcasts: ClassVar[bool] = True
 
     def __check_init__(self):
@@ -67,26 +74,32 @@ class ComplexGradientEcho(SignalModel):
             check_slice(self.slice_weights, self.slice_width)
 
     @property
-    def ignored(self) -> tuple[str, ...]:
-        return ("b0_change",) if self.slice_weights is None else ()
+    def signed(self) -> tuple[str, ...]:
+        return ("b0", "b0_change") if self._dephases else ("b0",)
 
-    def __call__(self, params: OffResonantDecay) -> Complex[Array, "echo ..."]:
+    @property
+    def _dephases(self) -> bool:
+        return self.slice_weights is not None
+
+    def __call__(self, params: Any) -> Complex[Array, "echo ..."]:
         decay = jnp.exp(-self.te / jnp.asarray(params.t2star))
         if self.slice_weights is not None:
             decay = decay * dephasing(self.te * params.b0_change, self.slice_weights, self.slice_width)
         return params.m0 * (decay * _turn(self.te * params.b0))
 
-    def initial_guess(self, signal: Inexact[Array, " echo"], known: Known = NOTHING) -> OffResonantDecay:
+    def initial_guess(self, signal: Inexact[Array, " echo"], known: Known = NOTHING) -> Any:
         # The search has as many steps as the echo times ask for, through which JAX has no derivatives in reverse mode.
         fixed, signal, known = jax.lax.stop_gradient((self, signal, dict(known)))
-        return fixed._guess(signal, known)
+        if not self._dephases:
+            return fixed._guess(signal, known)
+        if "b0_change" not in known:
+            return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
+        return OffResonantDephasing(*fixed._guess(signal, known), known["b0_change"])
 
     def _guess(self, signal: Inexact[Array, " echo"], known: dict[str, Array]) -> OffResonantDecay:
         measured, times = list(signal), list(self.te)
         left = None  # of the signal, where it dephases
         if self.slice_weights is not None:
-            if "b0_change" not in known:
-                return jax.tree.map(lambda leaf: leaf[0], self.guesses(signal, known, NO_BOUNDS, 1))
             factors = dephasing(self.te * known["b0_change"], self.slice_weights, self.slice_width)
             left = list(jnp.abs(factors))
             if jnp.iscomplexobj(signal):  # its phase is not that of a b0
@@ -112,15 +125,14 @@ class ComplexGradientEcho(SignalModel):
         # The second peak may be an alias of the first one, with the same misfit but for its rounding.
         rounding = 64 * jnp.finfo(decay.dtype).eps * squares(measured)
         best = jnp.where(misfits[1] < misfits[0] - rounding, 1, 0)
-        return OffResonantDecay(*(leaf[best] for leaf in guesses))._replace(b0_change=known.get("b0_change", 0.0))
+        return OffResonantDecay(*(leaf[best] for leaf in guesses))
 
-    def limits(self) -> OffResonantDecay:
-        t2star = visible_times(self.te)
+    def limits(self) -> Any:
         b0 = 1 / self._spacing()
-        change = visible_changes(self.te)
-        return OffResonantDecay(m0=(0.0, jnp.inf), t2star=t2star, b0=(-b0, b0), b0_change=change)  # pyright: ignore[reportArgumentType]
+        ends = (0.0, jnp.inf), visible_times(self.te), (-b0, b0)
+        return OffResonantDephasing(*ends, visible_changes(self.te)) if self._dephases else OffResonantDecay(*ends)  # pyright: ignore[reportArgumentType]
 
-    def unaliased(self, params: OffResonantDecay) -> OffResonantDecay:
+    def unaliased(self, params: Any) -> Any:
         periods = self._periods(params.b0)  # pyright: ignore[reportArgumentType]
         return params._replace(b0=params.b0 - periods, m0=params.m0 * _turn(periods * self.te[0]))
 

@@ -93,7 +93,7 @@ def test_guess_is_the_lowest_of_an_exhaustive_search(rng, te, noise):
     signal, true_t2star, true_b0, half = random_voxels(rng, 1000, noise, te)
     model = jq.ComplexGradientEcho(te)
     guess = guesses(model, jnp.asarray(signal), {})
-    m0, t2star, b0, _ = (np.asarray(leaf, complex) for leaf in guess)
+    m0, t2star, b0 = (np.asarray(leaf, complex) for leaf in guess)
     cost = np.sum(np.abs(formula(te, m0, t2star, b0) - signal) ** 2, axis=1)
 
     frequencies = np.exp(-2j * np.pi * te[:, None] * np.linspace(-half, half, 601)).astype(np.complex64)
