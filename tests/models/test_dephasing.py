@@ -49,6 +49,7 @@ def test_without_the_factor_t2star_is_too_short():
     np.testing.assert_allclose(plain.params.t2 / 0.03 - 1, [-0.09, -0.28, -0.51], atol=0.01)
 
 
+@pytest.mark.slow
 def test_complex_echoes_keep_their_off_resonance(rng):
     m0, t2star, change = tissue(rng, 200, 25.0)
     b0 = rng.uniform(-80, 80, 200)
