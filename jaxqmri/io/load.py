@@ -1,5 +1,6 @@
 """The images of a candidate as an `ImageSeries`, whatever files they are in."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -96,10 +97,10 @@ def read_candidate(scan: Scan, chosen: Candidate, negative: Negative = "keep") -
         raise CorruptInputError(what, LeaveOut("component"), ".")
     if chosen.component == "magnitude":
         settle_negative(data, saturated, int(n_negative), negative, chosen.axis, comparable.wraps)
-    signed = chosen.axis is INVERSION_TIME and (chosen.component == "real" or has_signs(data))
-    has_course = signed or (chosen.component == "magnitude" and not n_negative)
-    if has_course and scan.given is not None and len(chosen.along(chosen.axis).values) < 2:
-        check_given_order(strong_signals(data), chosen.axis, scan.given, signed)
+    if scan.given is not None and len(chosen.along(chosen.axis).values) < 2:  # headers tell no order
+        signed = chosen.axis is INVERSION_TIME and (chosen.component == "real" or has_signs(data))
+        if signed or (chosen.component == "magnitude" and not n_negative):
+            check_given_order(strong_signals(data), chosen.axis, scan.given, signed)
     return _as_series(scan, chosen, data, affine, saturated if saturated.any() else None)
 
 
@@ -134,7 +135,7 @@ def _remark_on_copies(some: np.ndarray, chosen: Candidate) -> None:
     first: dict[bytes, float] = {}
     for k, value in enumerate(chosen.values):
         image = np.ascontiguousarray(some[..., k])
-        same = first.setdefault(image.tobytes(), value)
+        same = first.setdefault(hashlib.sha256(image.data).digest(), value)
         if same != value and np.unique(image).size > MOST_ALIKE:
             axis = chosen.axis
             remark(
